@@ -1,0 +1,258 @@
+"""JAX: row statistics with a custom_jvp rule, each operation jitted once for its static options."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from softmaxkit import _rows
+
+LIBRARY = "JAX"
+
+_this = sys.modules[__name__]
+
+_STATIC = (
+    "axis", "gamma", "ignore_index", "reduction", "normalizer_name", "dtype", "labels_checked"
+)  # fmt: skip
+
+
+# --- operations -----------------------------------------------------------------------------------
+@partial(jax.jit, static_argnums=(1, 4))
+def softmax(x, axis, where, temperature, dtype):
+    return _rows.softmax(_this, x, axis, where, temperature, dtype)
+
+
+@partial(jax.jit, static_argnums=(1, 4))
+def log_softmax(x, axis, where, temperature, dtype):
+    return _rows.log_softmax(_this, x, axis, where, temperature, dtype)
+
+
+@partial(jax.jit, static_argnums=(1, 3, 4))
+def logsumexp(x, axis, where, keepdims, dtype):
+    return _rows.logsumexp(_this, x, axis, where, keepdims, dtype)
+
+
+def cross_entropy(logits, targets, **options):
+    return _jitted("cross_entropy", logits, targets, **_split(options))
+
+
+def focal_loss(logits, targets, **options):
+    return _jitted("focal_loss", logits, targets, **_split(options))
+
+
+def binary_cross_entropy(logits, targets, **options):
+    return _jitted("binary_cross_entropy", logits, targets, **_split(options))
+
+
+def sigmoid_focal_loss(logits, targets, **options):
+    return _jitted("sigmoid_focal_loss", logits, targets, **_split(options))
+
+
+@partial(jax.jit, static_argnums=2)
+def smooth_labels(targets, smoothing, axis, where):
+    return _rows.smooth_labels(_this, targets, smoothing, axis, where)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    out = jax.nn.one_hot(labels, num_classes, axis=axis, dtype=dtype or default_float(labels))
+    if labels_checked:
+        return out
+    wrong = jnp.expand_dims((labels < 0) | (labels >= num_classes), axis)
+    return jnp.where(wrong, jnp.nan, out)
+
+
+def value_and_grad(operation, logits, targets, options):
+    return _jitted_value_and_grad(operation, logits, targets, **_split(options))
+
+
+def _split(options):
+    # A number or array is traced, so that a new value compiles nothing; a name is static.
+    normalizer = options.pop("normalizer")
+    named = isinstance(normalizer, str)
+    options["normalizer_name"] = normalizer if named else None
+    options["normalizer_value"] = None if named else normalizer
+    return options
+
+
+def _apply(operation, logits, targets, normalizer_name, normalizer_value, **options):
+    normalizer = normalizer_name or normalizer_value
+    return getattr(_rows, operation)(_this, logits, targets, normalizer=normalizer, **options)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=_STATIC)
+def _jitted(operation, logits, targets, **options):
+    return _apply(operation, logits, targets, **options)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=_STATIC)
+def _jitted_value_and_grad(operation, logits, targets, **options):
+    value, vjp = jax.vjp(lambda z: _apply(operation, z, targets, **options), logits)
+    return value, vjp(jnp.ones_like(value))[0]
+
+
+# --- what is it -----------------------------------------------------------------------------------
+def is_native(value):
+    return isinstance(value, jax.Array)
+
+
+def asarray(value, like):
+    # Uncommitted, so that it follows the logits to their device.
+    return jnp.asarray(value)
+
+
+def visible(x):
+    if isinstance(x, jax.core.Tracer) or _device(x).platform != "cpu":
+        return None
+    return np.asarray(x)
+
+
+def _device(x):
+    return next(iter(x.devices()))
+
+
+def shape(x):
+    return x.shape
+
+
+def kind(x):
+    dtype = x.dtype
+    if jnp.issubdtype(dtype, jnp.floating):
+        return "float"
+    if jnp.issubdtype(dtype, jnp.integer):
+        return "int"
+    return "bool" if dtype == bool else "complex"
+
+
+def as_dtype(dtype):
+    dtype = jax.dtypes.canonicalize_dtype(jnp.dtype(dtype))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(dtype)
+    return dtype
+
+
+# --- array functions for the loss family ----------------------------------------------------------
+where = jnp.where
+exp = jnp.exp
+expm1 = jnp.expm1
+sum = jnp.sum
+any = jnp.any
+amax = jnp.max
+ones_like = jnp.ones_like
+softplus = jax.nn.softplus
+sigmoid = jax.nn.sigmoid
+stop_gradient = jax.lax.stop_gradient
+
+
+def default_float(x):
+    return jax.dtypes.canonicalize_dtype(np.float64)
+
+
+def astype(x, dtype):
+    return x.astype(dtype)
+
+
+def _wide(dtype):
+    return dtype if dtype == np.float64 else np.dtype(np.float32)
+
+
+def compute(x):
+    return x.astype(_wide(x.dtype))
+
+
+def compute_like(x, logits):
+    return jnp.asarray(x, _wide(logits.dtype))
+
+
+def as_index(labels):
+    return labels.astype(jax.dtypes.canonicalize_dtype(np.int64))
+
+
+def take(vector, labels):
+    return vector.at[labels].get(mode="promise_in_bounds")
+
+
+def length(x, axis, like):
+    return x.shape[axis]
+
+
+def size(x):
+    return x.size
+
+
+def broadcast_like(x, like):
+    return jnp.broadcast_to(x, like.shape)
+
+
+# --- kernels --------------------------------------------------------------------------------------
+def softmax_rows(x, axis, dtype):
+    wide = compute(x)
+    return jax.nn.softmax(wide, axis).astype(dtype)
+
+
+def log_softmax_rows(x, axis, dtype):
+    _, _, log_sum, top = row_statistics(x, axis, None, None, None)
+    return (x - _rows.expand(top, axis) - _rows.expand(log_sum, axis)).astype(dtype)
+
+
+def row_statistics(x, axis, labels, weights, skip):
+    if weights is not None:
+        weights = jnp.asarray(weights, _wide(x.dtype))
+    return _row_statistics(compute(x), axis, labels, weights, skip)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _row_statistics(x, axis, labels, weights, skip):
+    if skip is not None:
+        x = jnp.where(jnp.expand_dims(skip, axis), 0.0, x)
+    top = x.max(axis, keepdims=True)
+    d = x - top
+    others = jnp.where(d < 0, jnp.exp(d), 0.0).sum(axis, keepdims=True)
+    ties = jnp.where(d == 0, 1.0, 0.0).astype(d.dtype).sum(axis, keepdims=True)
+    log_sum = jnp.log1p(others + (ties - 1))
+    picked = dot = None
+    if labels is not None:
+        picked = (_pick(d, axis, labels) - log_sum).squeeze(axis)
+    if weights is not None:
+        dot = _weighted(weights, d - log_sum).sum(axis)
+    rows = picked, dot, log_sum.squeeze(axis), top.squeeze(axis)
+    if skip is not None:
+        rows = tuple(v if v is None else jnp.where(skip, 0.0, v) for v in rows)
+    return rows
+
+
+@partial(_row_statistics.defjvp, symbolic_zeros=True)
+def _row_statistics_jvp(axis, primals, tangents):
+    x, labels, weights, skip = primals
+    dx, _, dweights, _ = tangents
+    rows = _row_statistics(x, axis, labels, weights, skip)
+    _, _, log_sum, top = rows
+    log_p = x - _rows.expand(top, axis) - _rows.expand(log_sum, axis)
+    dx = jnp.zeros_like(x) if isinstance(dx, SymbolicZero) else dx
+    if skip is not None:
+        kept = ~jnp.expand_dims(skip, axis)
+        log_p, dx = jnp.where(kept, log_p, 0.0), jnp.where(kept, dx, 0.0)
+    d_log_sum = (jnp.exp(log_p) * dx).sum(axis)
+    d_picked = d_dot = None
+    if labels is not None:
+        d_picked = _pick(dx, axis, labels).squeeze(axis) - d_log_sum
+    if weights is not None:
+        d_dot = (weights * (dx - _rows.expand(d_log_sum, axis))).sum(axis)
+        if not isinstance(dweights, SymbolicZero):
+            d_dot = d_dot + _weighted(dweights, log_p, weights).sum(axis)
+    return rows, (d_picked, d_dot, d_log_sum, jnp.zeros_like(top))
+
+
+def _pick(x, axis, labels):
+    index = jnp.expand_dims(labels, axis)
+    return jnp.take_along_axis(x, index, axis, mode="promise_in_bounds")
+
+
+def _weighted(factor, log_p, weights=None):
+    weights = factor if weights is None else weights
+    return factor * jnp.where((weights == 0) & (log_p == -jnp.inf), 0.0, log_p)  # 0 log 0 = 0

@@ -1,0 +1,300 @@
+"""TensorFlow: native ops, shapes that may be unknown, row statistics with a custom gradient."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from softmaxkit import _rows
+
+LIBRARY = "TensorFlow"
+
+_this = sys.modules[__name__]
+
+# AutoGraph would rewrite whatever Python a tf.function reaches.
+_as_written = tf.autograph.experimental.do_not_convert
+
+
+# --- operations -----------------------------------------------------------------------------------
+@_as_written
+def softmax(x, axis, where, temperature, dtype):
+    return _rows.softmax(_this, tf.convert_to_tensor(x), axis, where, temperature, dtype)
+
+
+@_as_written
+def log_softmax(x, axis, where, temperature, dtype):
+    return _rows.log_softmax(_this, tf.convert_to_tensor(x), axis, where, temperature, dtype)
+
+
+@_as_written
+def logsumexp(x, axis, where, keepdims, dtype):
+    return _rows.logsumexp(_this, tf.convert_to_tensor(x), axis, where, keepdims, dtype)
+
+
+@_as_written
+def cross_entropy(logits, targets, **options):
+    return _rows.cross_entropy(_this, *_tensors(logits, targets), **options)
+
+
+@_as_written
+def focal_loss(logits, targets, **options):
+    return _rows.focal_loss(_this, *_tensors(logits, targets), **options)
+
+
+@_as_written
+def binary_cross_entropy(logits, targets, **options):
+    return _rows.binary_cross_entropy(_this, *_tensors(logits, targets), **options)
+
+
+@_as_written
+def sigmoid_focal_loss(logits, targets, **options):
+    return _rows.sigmoid_focal_loss(_this, *_tensors(logits, targets), **options)
+
+
+@_as_written
+def smooth_labels(targets, smoothing, axis, where):
+    return _rows.smooth_labels(_this, tf.convert_to_tensor(targets), smoothing, axis, where)
+
+
+@_as_written
+def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    labels = as_index(tf.convert_to_tensor(labels))
+    out = tf.one_hot(labels, num_classes, axis=axis, dtype=dtype or default_float(labels))
+    if labels_checked:
+        return out
+    wrong = tf.expand_dims((labels < 0) | (labels >= num_classes), axis)
+    return where(wrong, float("nan"), out)
+
+
+@_as_written
+def value_and_grad(operation, logits, targets, options):
+    logits = tf.convert_to_tensor(logits)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(logits)
+        value = getattr(_this, operation)(logits, targets, **options)
+    return value, tape.gradient(value, logits)
+
+
+def _tensors(*values):
+    return [tf.convert_to_tensor(value) for value in values]
+
+
+# --- what is it -----------------------------------------------------------------------------------
+def is_native(value):
+    return isinstance(value, tf.Tensor | tf.Variable)
+
+
+def asarray(value, like):
+    if tf.executing_eagerly():
+        with tf.device(like.device):
+            return tf.constant(value)
+    return tf.constant(value)
+
+
+def visible(x):
+    if isinstance(x, tf.Variable) and tf.executing_eagerly():
+        x = x.value()
+    if not isinstance(x, tf.__internal__.EagerTensor) or "CPU" not in x.device:
+        return None
+    return x.numpy()
+
+
+def shape(x):
+    return tuple(x.shape.as_list())
+
+
+def kind(x):
+    dtype = x.dtype
+    if dtype.is_floating:
+        return "float"
+    if dtype.is_integer:
+        return "int"
+    if dtype.is_bool:
+        return "bool"
+    return "complex" if dtype.is_complex else "other"
+
+
+def as_dtype(dtype):
+    dtype = tf.as_dtype(dtype)
+    if not dtype.is_floating:
+        raise TypeError(dtype)
+    return dtype
+
+
+# --- array functions for the loss family ----------------------------------------------------------
+exp = tf.math.exp
+expm1 = tf.math.expm1
+amax = tf.math.reduce_max
+ones_like = tf.ones_like
+softplus = tf.math.softplus
+sigmoid = tf.math.sigmoid
+stop_gradient = tf.stop_gradient
+
+
+def where(condition, a, b):
+    if not isinstance(a, tf.Tensor):
+        a = tf.constant(a, b.dtype if isinstance(b, tf.Tensor) else tf.float32)
+    if not isinstance(b, tf.Tensor):
+        b = tf.constant(b, a.dtype)
+    return tf.where(condition, a, b)
+
+
+def sum(x, axis):
+    return tf.reduce_sum(x, axis)
+
+
+def any(x, axis):
+    return tf.reduce_any(x, axis)
+
+
+def default_float(x):
+    return tf.float32
+
+
+def astype(x, dtype):
+    return tf.cast(x, dtype)
+
+
+def _wide(dtype):
+    return dtype if dtype == tf.float64 else tf.float32
+
+
+def compute(x):
+    return tf.cast(x, _wide(x.dtype))
+
+
+def compute_like(x, logits):
+    return tf.cast(x, _wide(logits.dtype))
+
+
+def as_index(labels):
+    return tf.cast(labels, tf.int64)
+
+
+def take(vector, labels):
+    return tf.gather(vector, labels)
+
+
+def length(x, axis, like):
+    known = x.shape[axis]
+    return tf.cast(tf.shape(x)[axis], like.dtype) if known is None else known
+
+
+def size(x):
+    known = x.shape.num_elements()
+    return tf.size(x, tf.int64) if known is None else known
+
+
+def broadcast_like(x, like):
+    return tf.broadcast_to(x, tf.shape(like))
+
+
+# --- kernels --------------------------------------------------------------------------------------
+def softmax_rows(x, axis, dtype):
+    x = compute(x)
+    e = tf.exp(x - tf.stop_gradient(amax(x, axis, keepdims=True)))
+    return tf.cast(e / tf.reduce_sum(e, axis, keepdims=True), dtype)
+
+
+def log_softmax_rows(x, axis, dtype):
+    x = compute(x)
+    _, _, log_sum, top = row_statistics(x, axis, None, None, None)
+    return tf.cast(x - _rows.expand(top, axis) - _rows.expand(log_sum, axis), dtype)
+
+
+def row_statistics(x, axis, labels, weights, skip):
+    x = compute(x)
+    weights = None if weights is None else tf.convert_to_tensor(weights, x.dtype)
+    skip_c = None if skip is None else _rows.expand(skip, axis)
+    flat = None if labels is None else _flat_index(x, axis, labels)
+
+    @tf.custom_gradient
+    def statistics(x, weights):
+        z = x if skip is None else where(skip_c, 0.0, x)
+        top = amax(z, axis, keepdims=True)
+        d = z - top
+        others = tf.reduce_sum(where(d < 0, tf.exp(d), 0.0), axis, keepdims=True)
+        ties = tf.reduce_sum(tf.cast(d == 0, d.dtype), axis, keepdims=True)
+        log_sum = tf.math.log1p(others + (ties - 1))
+        # Always four tensors: a custom gradient cannot return None.
+        rows = [tf.zeros([], x.dtype)] * 2 + [tf.squeeze(log_sum, axis), tf.squeeze(top, axis)]
+        if labels is not None:
+            rows[0] = tf.gather(tf.reshape(d, [-1]), flat) - rows[2]
+        if weights is not None:
+            rows[1] = tf.reduce_sum(_weighted(weights, d - log_sum), axis)
+        if skip is not None:
+            rows[2:] = [where(skip, 0.0, v) for v in rows[2:]]
+            rows[0] = rows[0] if labels is None else where(skip, 0.0, rows[0])
+            rows[1] = rows[1] if weights is None else where(skip, 0.0, rows[1])
+
+        @tf.custom_gradient
+        def probabilities(z):
+            # Of its own, so that the second derivative is right at ties of the maximum too.
+            p = tf.exp(z - top - log_sum)
+
+            def by_z(upstream):
+                inner = tf.reduce_sum(upstream * p, axis, keepdims=True)
+                return p * (upstream - inner)
+
+            return p, by_z
+
+        def gradient(by_picked, by_dot, by_log_sum, _):
+            a = by_log_sum
+            if labels is not None:
+                a = a - by_picked
+            if weights is not None:
+                a = a - by_dot * tf.reduce_sum(tf.broadcast_to(weights, tf.shape(x)), axis)
+            out = _rows.expand(a, axis) * probabilities(z)
+            by_weights = None
+            if weights is not None:
+                by_dot = _rows.expand(by_dot, axis)
+                out = out + by_dot * weights
+                log_p = d - log_sum
+                log_p = where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)
+                by_weights = by_dot * log_p
+                if skip is not None:
+                    by_weights = where(skip_c, 0.0, by_weights)
+                by_weights = _sum_to(by_weights, weights)
+            if labels is not None:
+                index = tf.reshape(flat, [-1, 1])
+                out = tf.reshape(
+                    tf.tensor_scatter_nd_add(
+                        tf.reshape(out, [-1]), index, tf.reshape(by_picked, [-1])
+                    ),
+                    tf.shape(x),
+                )
+            if skip is not None:
+                out = where(skip_c, 0.0, out)
+            return out, by_weights
+
+        return rows, gradient
+
+    picked, dot, log_sum, top = statistics(x, weights)
+    return (
+        None if labels is None else picked,
+        None if weights is None else dot,
+        log_sum,
+        tf.stop_gradient(top),
+    )
+
+
+def _weighted(weights, log_p):
+    return weights * where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)  # 0 log 0 = 0
+
+
+def _flat_index(x, axis, labels):
+    """Return where each row's label stands in the flattened logits."""
+    shape = tf.shape(x, tf.int64)
+    classes, inner = shape[axis], tf.reduce_prod(shape[axis + 1 :])
+    row = tf.reshape(tf.range(tf.size(labels, tf.int64)), tf.shape(labels))
+    return (row // inner * classes + labels) * inner + row % inner
+
+
+def _sum_to(value, like):
+    """Sum over the axes along which `like` was broadcast."""
+    ones = [i for i, n in enumerate(like.shape.as_list()) if n == 1]
+    if like.shape.rank == 0:
+        return tf.reduce_sum(value)
+    return tf.reduce_sum(value, ones, keepdims=True) if ones else value

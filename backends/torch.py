@@ -1,0 +1,441 @@
+"""PyTorch: row statistics as one autograd Function, in blocks on the CPU, plain ops under compile.
+
+Not measured on a GPU; nothing here waits for a device or copies to the host.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack  # None outside torch.func transforms
+
+from softmaxkit import _rows
+
+LIBRARY = "PyTorch"
+
+_this = sys.modules[__name__]
+
+# Blocks keep the scratch of a large CPU tensor in cache; 2 MiB of float32.
+BLOCK_ELEMENTS = 1 << 19
+
+
+# --- operations -----------------------------------------------------------------------------------
+def softmax(x, axis, where, temperature, dtype):
+    if where is None and temperature is None and type(axis) is int and x.dtype.is_floating_point:
+        return softmax_rows(x, axis, _result(x, dtype))
+    return _rows.softmax(_this, x, axis, where, temperature, _result(x, dtype))
+
+
+def log_softmax(x, axis, where, temperature, dtype):
+    return _rows.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
+
+
+def logsumexp(x, axis, where, keepdims, dtype):
+    return _rows.logsumexp(_this, x, axis, where, keepdims, _result(x, dtype))
+
+
+def cross_entropy(logits, targets, *, dtype, **options):
+    dtype = _result(logits, dtype)
+    return _rows.cross_entropy(_this, logits, targets, dtype=dtype, **options)
+
+
+def focal_loss(logits, targets, *, dtype, **options):
+    dtype = _result(logits, dtype)
+    return _rows.focal_loss(_this, logits, targets, dtype=dtype, **options)
+
+
+def binary_cross_entropy(logits, targets, *, dtype, **options):
+    dtype = _result(logits, dtype)
+    return _rows.binary_cross_entropy(_this, logits, targets, dtype=dtype, **options)
+
+
+def sigmoid_focal_loss(logits, targets, *, dtype, **options):
+    dtype = _result(logits, dtype)
+    return _rows.sigmoid_focal_loss(_this, logits, targets, dtype=dtype, **options)
+
+
+def smooth_labels(targets, smoothing, axis, where):
+    return _rows.smooth_labels(_this, targets, smoothing, axis, where)
+
+
+def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    labels = labels.long().unsqueeze(axis)
+    wrong = None if labels_checked else (labels < 0) | (labels >= num_classes)
+    if wrong is not None:
+        labels = labels.masked_fill(wrong, 0)
+    size = list(labels.shape)
+    size[axis] = num_classes
+    out = torch.zeros(size, dtype=dtype, device=labels.device).scatter(axis, labels, 1)
+    return out if wrong is None else out.masked_fill(wrong, float("nan"))
+
+
+def value_and_grad(operation, logits, targets, options):
+    leaf = logits.detach().requires_grad_()
+    with torch.enable_grad():
+        value = getattr(_this, operation)(leaf, targets, **options)
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), gradient
+
+
+def _result(x, dtype):
+    """Under autocast float32, as torch.nn.functional.cross_entropy returns there."""
+    if dtype is None and x.dtype in _HALF and torch.is_autocast_enabled(x.device.type):
+        return torch.float32
+    return dtype
+
+
+# --- what is it -----------------------------------------------------------------------------------
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def is_native(value):
+    return isinstance(value, Tensor)
+
+
+def asarray(value, like):
+    if value.dtype.kind == "V":  # bfloat16 of ml_dtypes, which torch cannot read
+        value = value.astype(np.float32)
+    return torch.tensor(value, device=like.device)
+
+
+def visible(x):
+    if (
+        x.device.type != "cpu"
+        or type(x) not in _PLAIN
+        or torch.compiler.is_compiling()
+        or peek_interpreter_stack() is not None
+    ):
+        return None
+    return x.numpy()
+
+
+def shape(x):
+    return tuple(x.shape)
+
+
+def kind(x):
+    dtype = x.dtype
+    if dtype.is_floating_point:
+        return "float"
+    if dtype.is_complex:
+        return "complex"
+    return "bool" if dtype is torch.bool else "int"
+
+
+def as_dtype(dtype):
+    if not isinstance(dtype, torch.dtype):
+        dtype = getattr(torch, np.dtype(dtype).name if dtype != "bfloat16" else "bfloat16")
+    if not dtype.is_floating_point:
+        raise TypeError(dtype)
+    return dtype
+
+
+# --- array functions for the loss family ----------------------------------------------------------
+where = torch.where
+exp = torch.exp
+expm1 = torch.expm1
+amax = torch.amax
+ones_like = torch.ones_like
+sigmoid = torch.sigmoid
+
+
+def default_float(x):
+    return torch.get_default_dtype()
+
+
+def astype(x, dtype):
+    return x.to(dtype)
+
+
+def _wide(dtype):
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def compute(x):
+    return x.to(_wide(x.dtype))
+
+
+def compute_like(x, logits):
+    return x.to(_wide(logits.dtype))
+
+
+def as_index(labels):
+    return labels.long()
+
+
+def stop_gradient(x):
+    return x.detach()
+
+
+def sum(x, axis):
+    return x.sum() if axis is None else x.sum(axis)
+
+
+def any(x, axis):
+    return x.any(axis) if isinstance(axis, int) else x.sum(axis) > 0
+
+
+def take(vector, labels):
+    return vector[labels]
+
+
+def length(x, axis, like):
+    return x.shape[axis]
+
+
+def size(x):
+    return x.numel()
+
+
+def broadcast_like(x, like):
+    return x.expand(like.shape)
+
+
+def softplus(x):
+    # torch's own softplus is linear above a threshold: 2e-9 off in float64.
+    return -torch.nn.functional.logsigmoid(-x)
+
+
+# --- kernels --------------------------------------------------------------------------------------
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def softmax_rows(x, axis, dtype):
+    if type(axis) is not int:
+        return _over_axes(softmax_rows, x, axis, dtype)
+    if dtype is None or dtype is x.dtype:
+        return torch.softmax(x, axis)
+    return torch.softmax(x, axis, dtype=_wide(x.dtype)).to(dtype)
+
+
+def log_softmax_rows(x, axis, dtype):
+    if type(axis) is not int:
+        return _over_axes(log_softmax_rows, x, axis, dtype)
+    _, _, log_sum, top = row_statistics(x, axis, None, None, None)
+    return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
+
+
+def row_statistics(x, axis, labels, weights, skip):
+    if isinstance(weights, float):
+        weights = x.new_full((1,) * x.ndim, weights, dtype=_wide(x.dtype))
+    if torch.compiler.is_compiling() or type(x) not in _PLAIN:
+        # Dynamo refuses a Function that has a jvp, and blocks would break up a DTensor.
+        if skip is not None:
+            x = torch.where(skip.unsqueeze(axis), 0.0, x)
+        rows = _statistics(x, axis, labels, weights)
+        if skip is not None:
+            rows = [v if v is None else torch.where(skip, 0.0, v) for v in rows]
+        return rows
+    return _RowStatistics.apply(x, axis, labels, weights, skip)
+
+
+def _statistics(x, axis, labels, weights):
+    """Compute the row statistics by ops whose own derivative is right, ties of the max included."""
+    x = x.to(_wide(x.dtype))
+    top = x.amax(axis, keepdim=True)
+    d = x - top
+    others = torch.where(d < 0, torch.exp(d), 0.0).sum(axis, keepdim=True)
+    log_sum = torch.log1p(others + ((d == 0).sum(axis, keepdim=True) - 1))
+    picked = dot = None
+    if labels is not None:
+        index = labels.unsqueeze(axis)
+        picked = (d.gather(axis, index) - log_sum).squeeze(axis)
+    if weights is not None:
+        dot = _weighted(weights, d - log_sum).sum(axis)
+    return picked, dot, log_sum.squeeze(axis), top.squeeze(axis)
+
+
+def _weighted(weights, log_p):
+    return weights * torch.where((weights == 0) & (log_p == -torch.inf), 0.0, log_p)  # 0 log 0 = 0
+
+
+class _RowStatistics(torch.autograd.Function):
+    """Row statistics that keep the logits and two numbers per row for the backward pass.
+
+    log Σ e^(x - max) is saved as an output, so that second derivatives flow through it; the max is
+    a constant, since any shift cancels.
+    """
+
+    @staticmethod
+    def forward(x, axis, labels, weights, skip):
+        if x.device.type == "cpu" and x.numel() > BLOCK_ELEMENTS:
+            rows = _statistics_by_block(x, axis, labels, weights)
+        else:
+            rows = _statistics(x, axis, labels, weights)
+        if skip is not None:
+            rows = tuple(v if v is None else v.masked_fill(skip, 0.0) for v in rows)
+        return rows
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, ctx.axis, labels, weights, skip = inputs
+        _, _, log_sum, top = output
+        ctx.mark_non_differentiable(top)
+        ctx.save_for_backward(x, labels, weights, skip, log_sum, top)
+        ctx.save_for_forward(x, labels, weights, skip, log_sum, top)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, of_picked, of_dot, of_log_sum, _):
+        x, labels, weights, skip, log_sum, top = ctx.saved_tensors
+        axis = ctx.axis
+        by_x = by_weights = None
+        if of_dot is not None and ctx.needs_input_grad[3]:
+            log_p = x.to(top.dtype) - (top + log_sum).unsqueeze(axis)
+            log_p = torch.where((weights == 0) & (log_p == -torch.inf), 0.0, log_p)
+            by_weights = of_dot.unsqueeze(axis) * log_p
+            if skip is not None:
+                by_weights = torch.where(skip.unsqueeze(axis), 0.0, by_weights)
+            by_weights = by_weights.sum_to_size(weights.shape)
+        if ctx.needs_input_grad[0]:
+            a = of_log_sum
+            if of_picked is not None:
+                a = -of_picked if a is None else a - of_picked
+            if of_dot is not None:
+                total = weights.expand(x.shape).sum(axis) * of_dot
+                a = -total if a is None else a - total
+            if a is not None:
+                blocks = (
+                    x.device.type == "cpu"
+                    and x.numel() > BLOCK_ELEMENTS
+                    and not torch.is_grad_enabled()
+                    and peek_interpreter_stack() is None
+                )
+                write = _gradient_by_block if blocks else _gradient
+                by_x = write(x, axis, labels, weights, skip, log_sum, top, a, of_picked, of_dot)
+        return by_x, None, None, by_weights, None
+
+    @staticmethod
+    def jvp(ctx, dx, _, __, dweights, ___):
+        x, labels, weights, skip, log_sum, top = ctx.saved_tensors
+        axis = ctx.axis
+        log_p = x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis)
+        dx = torch.zeros_like(log_p) if dx is None else dx.to(log_p.dtype)
+        if skip is not None:
+            dx = torch.where(skip.unsqueeze(axis), 0.0, dx)
+            log_p = torch.where(skip.unsqueeze(axis), 0.0, log_p)
+        d_log_sum = (torch.exp(log_p) * dx).sum(axis)
+        d_picked = d_dot = None
+        if labels is not None:
+            d_picked = dx.gather(axis, labels.unsqueeze(axis)).squeeze(axis) - d_log_sum
+        if weights is not None:
+            d_dot = (weights * (dx - d_log_sum.unsqueeze(axis))).sum(axis)
+            if dweights is not None:
+                d_dot = d_dot + _weighted(dweights, log_p).sum(axis)
+        return d_picked, d_dot, d_log_sum, None
+
+    @staticmethod
+    def vmap(info, in_dims, x, axis, labels, weights, skip):
+        # A batch only adds rows: it becomes the first axis.
+        def batched(value, dim):
+            if value is None:
+                return None
+            if dim is None:
+                return value.unsqueeze(0).expand(info.batch_size, *value.shape)
+            return value.movedim(dim, 0)
+
+        x, labels, weights, skip = (
+            batched(value, in_dims[i]) for i, value in ((0, x), (2, labels), (3, weights), (4, skip))
+        )
+        rows = _RowStatistics.apply(x, axis + 1, labels, weights, skip)
+        return rows, tuple(None if v is None else 0 for v in rows)
+
+
+def _gradient(x, axis, labels, weights, skip, log_sum, top, a, b, c):
+    """a·p + b·1_y + c·w, differentiable."""
+    p = torch.exp(x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis))
+    out = a.unsqueeze(axis) * p
+    if c is not None:
+        out = out + c.unsqueeze(axis) * weights
+    if b is not None:
+        out = out.scatter_add(axis, labels.unsqueeze(axis), b.unsqueeze(axis))
+    if skip is not None:
+        out = torch.where(skip.unsqueeze(axis), 0.0, out)
+    return out.to(x.dtype)
+
+
+def _blocks(x3: Tensor) -> Iterator[slice]:
+    outer, classes, inner = x3.shape
+    step = max(BLOCK_ELEMENTS // (classes * inner), 1)
+    for start in range(0, outer, step):
+        yield slice(start, start + step)
+
+
+def _as_blocks(x, axis):
+    """See the logits as (outer, C, inner)."""
+    return x.reshape(x.shape[:axis].numel(), x.shape[axis], x.shape[axis + 1 :].numel())
+
+
+def _statistics_by_block(x, axis, labels, weights):
+    wide = _wide(x.dtype)
+    row_shape = x.shape[:axis] + x.shape[axis + 1 :]
+    x3 = _as_blocks(x, axis)
+    flat_rows = (x3.shape[0], x3.shape[2])
+    top, log_sum = x.new_empty(flat_rows, dtype=wide), x.new_empty(flat_rows, dtype=wide)
+    dot = None
+    if weights is not None:
+        dot = x.new_empty(flat_rows, dtype=wide)
+        w3 = _as_blocks(weights.expand(x.shape), axis)
+    for block in _blocks(x3):
+        z = x3[block].to(wide)
+        top_n = torch.amax(z, 1, out=top[block]).unsqueeze(1)
+        d = z - top_n
+        e = torch.exp(d) if dot is not None else d.exp_()
+        whole = e.sum(1)
+        others = e.frac_().sum(1)  # the maxima, e = 1, are gone
+        log_sum_n = torch.log1p(others + ((whole - others).round_() - 1))
+        log_sum[block] = log_sum_n
+        if dot is not None:
+            d -= log_sum_n.unsqueeze(1)
+            dot[block] = _weighted(w3[block], d).sum(1)
+    picked = None
+    top, log_sum = top.reshape(row_shape), log_sum.reshape(row_shape)
+    if labels is not None:
+        picked = x.gather(axis, labels.unsqueeze(axis)).squeeze(axis).to(wide) - top - log_sum
+    return picked, None if dot is None else dot.reshape(row_shape), log_sum, top
+
+
+def _gradient_by_block(x, axis, labels, weights, skip, log_sum, top, a, b, c):
+    x3 = _as_blocks(x, axis)
+    flat_rows = (x3.shape[0], x3.shape[2])
+    out = torch.empty(x.shape, dtype=x.dtype)
+    out3 = _as_blocks(out, axis)
+    a_shape = log_sum.shape
+    top, log_sum, a = (v.reshape(flat_rows).unsqueeze(1) for v in (top, log_sum, a))
+    if c is not None:
+        c = c.reshape(flat_rows).unsqueeze(1)
+        w3 = _as_blocks(weights.expand(x.shape), axis)
+    if b is not None:
+        labels, b = labels.reshape(flat_rows).unsqueeze(1), b.reshape(flat_rows).unsqueeze(1)
+    if skip is not None:
+        skip = skip.expand(a_shape).reshape(flat_rows).unsqueeze(1)
+    for block in _blocks(x3):
+        z = x3[block].to(top.dtype) - top[block]
+        z -= log_sum[block]
+        z.exp_().mul_(a[block])
+        if c is not None:
+            z += c[block] * w3[block]
+        if b is not None:
+            z.scatter_add_(1, labels[block], b[block])
+        if skip is not None:
+            z.masked_fill_(skip[block], 0.0)
+        out3[block] = z
+    return out
+
+
+
+def _over_axes(kernel, x, axes, dtype):
+    """Apply a kernel of one axis over several, laid together as the last."""
+    rest = [one for one in range(x.ndim) if one not in axes]
+    moved = x.permute(*rest, *axes)
+    flat = moved.reshape(*moved.shape[: len(rest)], -1)
+    out = kernel(flat, flat.ndim - 1, dtype).reshape(moved.shape)
+    back = [0] * x.ndim
+    for position, one in enumerate((*rest, *axes)):
+        back[one] = position
+    return out.permute(back)

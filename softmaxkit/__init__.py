@@ -1,0 +1,30 @@
+"""Softmax, cross-entropy, label smoothing and focal loss with one meaning on every array library.
+
+Pass an array of NumPy, PyTorch, JAX, TensorFlow or any array-API library: the call runs in that
+library, on that device, and inside its autodiff and compilers.
+"""
+
+from softmaxkit.activations import log_softmax, logsumexp, softmax
+from softmaxkit.gradients import value_and_grad
+from softmaxkit.labels import one_hot, smooth_labels
+from softmaxkit.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    focal_loss,
+    sigmoid_focal_loss,
+)
+
+__all__ = [
+    "binary_cross_entropy",
+    "cross_entropy",
+    "focal_loss",
+    "log_softmax",
+    "logsumexp",
+    "one_hot",
+    "sigmoid_focal_loss",
+    "smooth_labels",
+    "softmax",
+    "value_and_grad",
+]
+
+__version__ = "0.1.0"

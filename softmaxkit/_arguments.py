@@ -1,0 +1,320 @@
+"""Argument checks that the frontends share: each refusal is one line that says the remedy.
+
+The line names the call, the argument, what came, what was expected, and what to do. TypeError for
+kinds (array type, dtype), ValueError for values and shapes, IndexError for class labels, NumPy's
+AxisError for axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softmaxkit._dispatch import companion, type_name
+
+if TYPE_CHECKING:
+    from softmaxkit.backends import Array, Backend, DType
+
+REDUCTIONS = ("none", "mean", "sum")
+NORMALIZERS = ("weight", "count", "batch")
+Axis = int | tuple[int, ...] | None
+Shape = tuple[int | None, ...]
+
+
+# --- axes and dtypes ------------------------------------------------------------------------------
+def one_axis(call: str, axis: Any, ndim: int, name: str = "axis") -> int:
+    """Return `axis` counted from the front."""
+    if isinstance(axis, bool) or not isinstance(axis, Integral):
+        raise TypeError(f"{call}: {name} is {axis!r}; expected an int; pass one, such as -1.")
+    if not -ndim <= axis < ndim:
+        raise np.exceptions.AxisError(
+            f"{call}: {name} is {axis}; expected {_axis_range(ndim)}."
+        )
+    return int(axis) % ndim
+
+
+def any_axes(call: str, axis: Axis, ndim: int) -> int | tuple[int, ...]:
+    """Return `axis`, an int, a tuple of ints or None for all, counted from the front."""
+    if axis is None:
+        axis = tuple(range(ndim))
+    elif not isinstance(axis, tuple):
+        return one_axis(call, axis, ndim)
+    elif not axis:
+        raise ValueError(f"{call}: axis is (); expected at least one axis; pass None for all.")
+    axes = tuple(one_axis(call, one, ndim) for one in axis)
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{call}: axis is {axis}; expected different axes; name each once.")
+    return axes[0] if len(axes) == 1 else axes
+
+
+def _axis_range(ndim: int) -> str:
+    if ndim == 0:
+        return "None for a 0-d array; pass axis=None, or an array with a class axis"
+    return f"an axis of a {ndim}-d array, from {-ndim} to {ndim - 1}; pass one of those"
+
+
+def real_kind(call: str, name: str, backend: Backend, x: Array) -> str:
+    """Return "bool", "int" or "float", and refuse what has no order."""
+    kind = backend.kind(x)
+    if kind in ("complex", "other"):
+        raise TypeError(
+            f"{call}: {name} has dtype {x.dtype}; expected real numbers; "
+            f"pass the real part, or magnitudes."
+        )
+    return kind
+
+
+def float_logits(call: str, backend: Backend, logits: Array) -> None:
+    """Refuse logits that are not floating: a loss on integers is most often a swapped argument."""
+    if real_kind(call, "logits", backend, logits) != "float":
+        raise TypeError(
+            f"{call}: logits has dtype {logits.dtype}; expected a floating dtype; "
+            f"convert it, and check that logits come before targets."
+        )
+
+
+def float_dtype(call: str, backend: Backend, dtype: DType) -> DType:
+    """Return this library's floating dtype for `dtype`, or None for None."""
+    if dtype is None:
+        return None
+    try:
+        return backend.as_dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{call}: dtype is {dtype!r}; expected a floating dtype of {backend.LIBRARY}; "
+            f"pass one, or its name, such as 'float32'."
+        ) from None
+
+
+# --- numbers --------------------------------------------------------------------------------------
+def number(
+    call: str, name: str, value: Any, low: float, high: float, neutral: float | None
+) -> Any:
+    """Return `value` within [low, high], None where it is `neutral`; a traced scalar as it came."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        if not low <= value <= high:
+            wanted = f"in [{low:g}, {high:g}]" if high < np.inf else f"at least {low:g}"
+            raise ValueError(f"{call}: {name} is {value}; expected a number {wanted}; pass one.")
+        return None if value == neutral else value
+    if getattr(value, "shape", None) == ():
+        return value
+    raise TypeError(
+        f"{call}: {name} is a {type_name(value)}; expected a number; pass a Python float."
+    )
+
+
+def temperature(call: str, backend: Backend, value: Any, logits: Array) -> Array:
+    """Return a positive number, an array that broadcasts to the logits, or None for 1."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        if not 0 < value < np.inf:
+            raise ValueError(
+                f"{call}: temperature is {value}; expected a positive number; "
+                f"pass one (for the limit 0 take the argmax)."
+            )
+        return None if value == 1 else value
+    value = companion(call, "temperature", value, backend, logits)
+    if value is None or real_kind(call, "temperature", backend, value) == "bool":
+        raise TypeError(
+            f"{call}: temperature is {value!r}; expected a positive number or an array of them; "
+            f"pass 1.0 for none."
+        )
+    broadcastable(call, "temperature", backend, value, backend.shape(logits), "logits")
+    return value
+
+
+def choice(call: str, name: str, value: Any, allowed: Sequence[str]) -> str:
+    """Return `value` if it is one of `allowed`."""
+    if value not in allowed:
+        names = ", ".join(repr(one) for one in allowed)
+        raise ValueError(f"{call}: {name} is {value!r}; expected one of {names}; pass one of them.")
+    return value
+
+
+def normalizer(call: str, backend: Backend, value: Any, reduction: str, logits: Array) -> Any:
+    """Return None, a name, a positive number, or a 0-d array."""
+    choice(call, "reduction", reduction, REDUCTIONS)
+    if value is None:
+        return None
+    if reduction != "mean":
+        raise ValueError(
+            f"{call}: normalizer is given with reduction={reduction!r}; expected reduction='mean', "
+            f"which it divides; leave one of the two out."
+        )
+    if isinstance(value, str):
+        return choice(call, "normalizer", value, NORMALIZERS)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        if not value > 0:
+            raise ValueError(
+                f"{call}: normalizer is {value}; expected a positive number; "
+                f"pass the count to divide the sum by."
+            )
+        return value
+    value = companion(call, "normalizer", value, backend, logits)
+    if backend.shape(value) != ():
+        raise ValueError(
+            f"{call}: normalizer has shape {backend.shape(value)}; expected a number or a 0-d "
+            f"array; pass one number for the whole loss."
+        )
+    return value
+
+
+# --- arrays beside the logits ---------------------------------------------------------------------
+def broadcastable(
+    call: str, name: str, backend: Backend, value: Array, shape: Shape, target: str
+) -> None:
+    """Refuse a `value` that does not broadcast to `shape`."""
+    given = backend.shape(value)
+    tail = shape[len(shape) - len(given) :]
+    if len(given) > len(shape) or any(
+        have not in (1, want) for have, want in zip(given, tail, strict=True) if have and want
+    ):
+        raise ValueError(
+            f"{call}: {name} has shape {given}; expected one that broadcasts to the shape of "
+            f"{target}, {shape}; reshape it."
+        )
+
+
+def mask(call: str, backend: Backend, where: Any, x: Array, target: str) -> Array:
+    """Return `where` as a boolean array of the library, or None."""
+    where = companion(call, "where", where, backend, x)
+    if where is None:
+        return None
+    if backend.kind(where) != "bool":
+        raise TypeError(
+            f"{call}: where has dtype {where.dtype}; expected bool, True where an entry takes "
+            f"part; compare it (where != 0)."
+        )
+    broadcastable(call, "where", backend, where, backend.shape(x), target)
+    return where
+
+
+def class_vector(
+    call: str, name: str, backend: Backend, value: Any, logits: Array, axis: int
+) -> Array:
+    """Return one number per class, (C,), or None."""
+    value = companion(call, name, value, backend, logits)
+    if value is None:
+        return None
+    if real_kind(call, name, backend, value) == "bool":
+        raise TypeError(
+            f"{call}: {name} has dtype {value.dtype}; expected numbers, one for each class; "
+            f"to leave classes out pass where=."
+        )
+    shape = backend.shape(logits)
+    given = backend.shape(value)
+    if len(given) != 1 or (given[0] is not None and shape[axis] not in (None, given[0])):
+        raise ValueError(
+            f"{call}: {name} has shape {given}; expected ({shape[axis]},), one number for each "
+            f"class along axis {axis} of logits {shape}; pass one for every class."
+        )
+    return value
+
+
+def row_weight(
+    call: str, backend: Backend, value: Any, logits: Array, shape: Shape, target: str
+) -> Array:
+    """Return `sample_weight`, which broadcasts to `shape`, or None."""
+    value = companion(call, "sample_weight", value, backend, logits)
+    if value is None:
+        return None
+    real_kind(call, "sample_weight", backend, value)
+    broadcastable(call, "sample_weight", backend, value, shape, target)
+    return value
+
+
+def class_targets(
+    call: str, backend: Backend, targets: Any, logits: Array, axis: int, ignore_index: int | None
+) -> tuple[Array, bool]:
+    """Return the targets, and whether every class index among them was seen to be in range."""
+    targets = companion(call, "targets", targets, backend, logits)
+    if targets is None:
+        raise TypeError(
+            f"{call}: targets is None; expected class indices or probabilities; pass them."
+        )
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral | None):
+        raise TypeError(
+            f"{call}: ignore_index is {ignore_index!r}; expected an int or None; pass a label."
+        )
+    kind = backend.kind(targets)
+    shape = backend.shape(logits)
+    given = backend.shape(targets)
+    if shape[axis] == 0:
+        raise ValueError(
+            f"{call}: logits has shape {shape}; expected at least one class along axis {axis}; "
+            f"pass logits with classes."
+        )
+    if kind == "float":
+        if not _same_shape(given, shape):
+            raise ValueError(
+                f"{call}: targets has shape {given}; expected {shape} for probabilities, which "
+                f"is the logits' shape; for class indices pass an integer dtype."
+            )
+        return targets, True
+    rows = shape[:axis] + shape[axis + 1 :]
+    if kind != "int":
+        raise TypeError(
+            f"{call}: targets has dtype {targets.dtype}; expected integers for class indices or "
+            f"floats for probabilities; convert it to one of those."
+        )
+    if not _same_shape(given, rows):
+        remedy = "squeeze it, or pass probabilities of the logits' shape"
+        if _same_shape(given, shape):
+            remedy = "convert it to floats if it holds probabilities or a one-hot matrix"
+        raise ValueError(
+            f"{call}: targets has shape {given}; expected {rows} for class indices along axis "
+            f"{axis - len(shape)} of logits {shape}; {remedy}."
+        )
+    return targets, labels_in_range(call, "targets", backend, targets, shape[axis], ignore_index)
+
+
+def labels_in_range(
+    call: str,
+    name: str,
+    backend: Backend,
+    labels: Array,
+    num_classes: int | None,
+    ignore_index: int | None,
+) -> bool:
+    """Refuse the first label outside [0, num_classes); False where the labels cannot be seen."""
+    values = None if num_classes is None else backend.visible(labels)
+    if values is None:
+        return False
+    if values.size == 0 or (values.min() >= 0 and values.max() < num_classes):
+        return True
+    bad = (values < 0) | (values >= num_classes)
+    if ignore_index is not None:
+        bad &= values != ignore_index
+    if not bad.any():
+        return True
+    first = np.unravel_index(int(bad.argmax()), bad.shape)
+    where = f"{name}[{', '.join(str(int(i)) for i in first)}]" if first else name
+    ignored = "" if ignore_index is None else f" or ignore_index {ignore_index}"
+    raise IndexError(
+        f"{call}: {where} is {values[first]}; expected a class index in [0, {num_classes})"
+        f"{ignored}; correct the label, or mark the row with ignore_index."
+    )
+
+
+def binary_targets(call: str, backend: Backend, targets: Any, logits: Array) -> Array:
+    """Return the probabilities (or 0 and 1) of the logits' shape."""
+    targets = companion(call, "targets", targets, backend, logits)
+    if targets is None:
+        raise TypeError(f"{call}: targets is None; expected probabilities or 0 and 1; pass them.")
+    real_kind(call, "targets", backend, targets)
+    shape = backend.shape(logits)
+    given = backend.shape(targets)
+    if not _same_shape(given, shape):
+        raise ValueError(
+            f"{call}: targets has shape {given}; expected {shape}, the logits' shape: one "
+            f"probability for each logit; reshape it, or one_hot the labels."
+        )
+    return targets
+
+
+def _same_shape(a: Shape, b: Shape) -> bool:
+    return len(a) == len(b) and all(
+        x is None or y is None or x == y for x, y in zip(a, b, strict=True)
+    )

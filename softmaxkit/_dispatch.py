@@ -1,0 +1,134 @@
+"""Whose array is this? An ordered chain of isinstance tests against what is already imported.
+
+No cache, no registry, no lock: `torch.compile` traces through it, threads cannot race in it, and a
+framework that the user has not imported is never imported (an array of it cannot exist yet).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softmaxkit import backends
+
+if TYPE_CHECKING:
+    from softmaxkit.backends import Array, Backend
+
+_SUPPORTED = "an array of NumPy, PyTorch, JAX, TensorFlow or an array-API library"
+
+
+class WithGradient:
+    """Logits from which a loss is to return (value, gradient); `value_and_grad` makes them."""
+
+    def __init__(self, logits: Any) -> None:
+        self.logits = logits
+
+
+class _GradientBackend:
+    """A backend in whose place a loss returns (value, gradient)."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def cross_entropy(self, logits: Array, targets: Array, **options: Any) -> Any:
+        return self._backend.value_and_grad("cross_entropy", logits, targets, options)
+
+    def focal_loss(self, logits: Array, targets: Array, **options: Any) -> Any:
+        return self._backend.value_and_grad("focal_loss", logits, targets, options)
+
+    def binary_cross_entropy(self, logits: Array, targets: Array, **options: Any) -> Any:
+        return self._backend.value_and_grad("binary_cross_entropy", logits, targets, options)
+
+    def sigmoid_focal_loss(self, logits: Array, targets: Array, **options: Any) -> Any:
+        return self._backend.value_and_grad("sigmoid_focal_loss", logits, targets, options)
+
+
+def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
+    """Return the backend of `x`, and `x` as an array (lists and Python numbers become NumPy's)."""
+    # getattr: False when the framework is absent, blocked (None) or half imported.
+    modules = sys.modules
+    if isinstance(x, getattr(modules.get("torch"), "Tensor", ())):
+        return backends.torch, x
+    if type(x) is np.ndarray and x.dtype.kind in "fiub":
+        return backends.numpy, x
+    # Tracers pass isinstance. Before ndarray subclasses: JAX's typed literals are both.
+    if isinstance(x, getattr(modules.get("jax"), "Array", ())) or (
+        type(x).__module__ == "jax._src.literals" and isinstance(x, np.ndarray)
+    ):
+        return backends.jax, x
+    tensorflow = modules.get("tensorflow")
+    if isinstance(
+        x, (getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ()))
+    ):
+        return backends.tensorflow, x
+    if isinstance(x, (np.ndarray, np.generic, bool, int, float, complex, list, tuple)):
+        return backends.numpy, _numpy_array(call, name, x)
+    if isinstance(x, WithGradient):
+        backend, logits = resolve(call, name, x.logits)
+        return _GradientBackend(backend), logits
+    # On the type: an instance may answer to any name (mocks, proxies).
+    if hasattr(type(x), "__array_namespace__") or _known_to_compat(x):
+        return backends.array_api, x
+    raise TypeError(
+        f"{call}: {name} is a {type_name(x)}; expected {_SUPPORTED}; convert it to one of those."
+    )
+
+
+def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -> Array:
+    """Return `value` as an array of the logits' library, on the logits' device."""
+    if value is None or backend.is_native(value):
+        return value
+    if isinstance(value, (np.ndarray, np.generic, bool, int, float, list, tuple)):
+        return backend.asarray(_numpy_array(call, name, value), like)
+    owner, _ = resolve(call, name, value)
+    raise TypeError(
+        f"{call}: {name} is a {type_name(value)} ({owner.LIBRARY}); expected an array of the "
+        f"logits' library ({backend.LIBRARY}); convert it, or pass a NumPy array or a list."
+    )
+
+
+def type_name(x: Any) -> str:
+    """Name the type of `x` as a user would import it."""
+    kind = type(x)
+    return kind.__qualname__ if kind.__module__ == "builtins" else _public_name(kind)
+
+
+def _public_name(kind: type) -> str:
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+
+
+def _numpy_array(call: str, name: str, x: Any) -> np.ndarray:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{call}: {name} is a numpy.ma.MaskedArray; expected {_SUPPORTED}; "
+            f"pass its data, and its inverted mask as where=."
+        )
+    if isinstance(x, np.matrix):
+        raise TypeError(
+            f"{call}: {name} is a numpy.matrix; expected {_SUPPORTED}; pass numpy.asarray of it."
+        )
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise ValueError(
+            f"{call}: {name} is a {type_name(x)} of rows of different lengths; "
+            f"expected a rectangular one; pad the rows, and mask with where= or ignore_index=."
+        ) from None
+    # bfloat16 and its like from ml_dtypes are NumPy's kind "V" and know how to become float32.
+    if array.dtype.kind in "OSUMmV" and not np.can_cast(array.dtype, np.float32):
+        raise TypeError(
+            f"{call}: {name} holds dtype {array.dtype}; expected numbers; convert it with astype."
+        )
+    return array
+
+
+def _known_to_compat(x: Any) -> bool:
+    # After every framework: loading array_api_compat costs a few ms, once.
+    from array_api_compat import is_array_api_obj
+
+    return bool(is_array_api_obj(x))

@@ -1,0 +1,449 @@
+"""The loss family, written once, over a few numbers per row and the array functions of a backend.
+
+A loss of one row of logits z needs only log p_y, logsumexp(z) and a dot product over the classes,
+which a backend computes in one pass (`row_statistics`). What is left is arithmetic on rows and
+stands here. `ops` is a backend module: its kernels, and `where`, `sum`, `astype` and their like.
+Where the library differentiates, this arithmetic is differentiated by it; `gradient=True` (NumPy
+and array-API libraries) writes the same derivative out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softmaxkit.backends import Array, DType
+
+    Axes = int | tuple[int, ...]
+
+
+# --- activations ----------------------------------------------------------------------------------
+def softmax(
+    ops: Any, x: Array, axis: Axes, where: Array, temperature: Array, dtype: DType
+) -> Array:
+    """Softmax with every option, over the kernel `ops.softmax_rows`."""
+    x, result = _as_float(ops, x, dtype)
+    if _no_classes(ops, x, axis):
+        return ops.astype(x, result)
+    x, _, _ = _masked_and_scaled(ops, x, axis, where, temperature)
+    p = ops.softmax_rows(x, axis, result)
+    return p if where is None else ops.where(where, p, 0.0)
+
+
+def log_softmax(
+    ops: Any, x: Array, axis: Axes, where: Array, temperature: Array, dtype: DType
+) -> Array:
+    """Log-softmax with every option, over the kernel `ops.log_softmax_rows`."""
+    x, result = _as_float(ops, x, dtype)
+    if _no_classes(ops, x, axis):
+        return ops.astype(x, result)
+    x, _, _ = _masked_and_scaled(ops, x, axis, where, temperature)
+    log_p = ops.log_softmax_rows(x, axis, result)
+    return log_p if where is None else ops.where(where, log_p, float("-inf"))
+
+
+def logsumexp(ops: Any, x: Array, axis: Axes, where: Array, keepdims: bool, dtype: DType) -> Array:
+    """Logsumexp with every option, over `ops.row_statistics`."""
+    x, result = _as_float(ops, x, dtype)
+    x, _, empty = _masked_and_scaled(ops, x, axis, where, None)
+    if _no_classes(ops, x, axis):
+        lse = ops.sum(x, axis) - float("inf")
+    else:
+        # A row of -inf is -inf and one with +inf is +inf, without the NaN of inf - inf.
+        top = ops.stop_gradient(ops.amax(x, axis))
+        infinite = abs(top) == float("inf")
+        _, _, log_sum, centre = ops.row_statistics(x, axis, None, None, infinite)
+        lse = ops.where(infinite, top, centre + log_sum)
+        if empty is not None:
+            lse = ops.where(empty, float("-inf"), lse)
+    return ops.astype(expand(lse, axis) if keepdims else lse, result)
+
+
+def expand(rows: Array, axis: Axes) -> Array:
+    """Put back, with length 1, the axes that a reduction took away."""
+    for one in sorted((axis,) if isinstance(axis, int) else axis):
+        rows = rows[(slice(None),) * one + (None, ...)]
+    return rows
+
+
+def along(vector: Array, ndim: int, axis: int) -> Array:
+    """Lay a (C,) vector along `axis` of an array with `ndim` axes."""
+    return vector[(None,) * axis + (slice(None),) + (None,) * (ndim - axis - 1)]
+
+
+def _as_float(ops: Any, x: Array, dtype: DType) -> tuple[Array, DType]:
+    # Integers become floats before any arithmetic: uint8 would wrap in x - max.
+    if ops.kind(x) != "float":
+        x = ops.astype(x, ops.default_float(x))
+    return x, x.dtype if dtype is None else dtype
+
+
+def _no_classes(ops: Any, x: Array, axis: Axes) -> bool:
+    shape = ops.shape(x)
+    return any(shape[one] == 0 for one in ((axis,) if isinstance(axis, int) else axis))
+
+
+def _masked_and_scaled(
+    ops: Any, x: Array, axis: Axes, where: Array, temperature: Array
+) -> tuple[Array, Array | None, Array | None]:
+    """Return logits with masked classes at -inf, over the temperature.
+
+    Also what that took off each row's logsumexp (None for nothing), and which rows have no class
+    left (None without a mask); such rows are returned as zeros, so that no NaN arises in them.
+    """
+    if where is None and temperature is None:
+        return x, None, None
+    x = ops.compute(x)
+    empty = absent = fill = None
+    if where is not None:
+        absent = ops.broadcast_like(~where, x)
+        empty = ~ops.any(~absent, axis)
+        fill = ops.astype(ops.where(expand(empty, axis), 0.0, float("-inf")), x.dtype)
+        x = ops.where(absent, fill, x)
+    if temperature is None:
+        return x, None, empty
+    if not isinstance(temperature, float | int):
+        temperature = ops.compute_like(temperature, x)
+        # -inf / T would hand T a gradient of inf x 0.
+        gone = x == float("-inf")
+        absent = gone if absent is None else absent | gone
+        fill = float("-inf") if fill is None else fill
+    # (z - max) / T: z / T first would round away what distinguishes large logits. A temperature
+    # that differs between classes leaves no such freedom.
+    shift = None
+    if _constant_along(ops, temperature, x, axis):
+        top = ops.stop_gradient(ops.amax(x, axis))
+        top = ops.where(abs(top) == float("inf"), 0.0, top)
+        x = x - expand(top, axis)
+        shift = ops.sum(expand(top, axis) / temperature, axis)
+    if absent is None:
+        return x / temperature, shift, empty
+    scaled = ops.where(absent, 0.0, x) / temperature
+    return ops.where(absent, fill, scaled), shift, empty
+
+
+def _constant_along(ops: Any, temperature: Array, x: Array, axis: Axes) -> bool:
+    if isinstance(temperature, float | int):
+        return True
+    ndim = len(ops.shape(x))
+    shape = ops.shape(temperature)
+    shape = (1,) * (ndim - len(shape)) + tuple(shape)
+    return all(shape[one] == 1 for one in ((axis,) if isinstance(axis, int) else axis))
+
+
+# --- losses over classes --------------------------------------------------------------------------
+def cross_entropy(ops: Any, logits: Array, targets: Array, **options: Any) -> Any:
+    """Cross-entropy: the class loss without a focusing factor."""
+    return _class_loss(ops, logits, targets, gamma=None, **options)
+
+
+def focal_loss(ops: Any, logits: Array, targets: Array, *, alpha: Any, **options: Any) -> Any:
+    """Focal loss over classes (Lin et al. 2017, arXiv:1708.02002)."""
+    return _class_loss(ops, logits, targets, weight=alpha, z_loss=None, **options)
+
+
+def penalty(ops: Any, log_p: Array, gamma: float | None) -> Array:
+    """Return -log p, or (1-p)^γ (-log p), with derivatives that are finite at p = 0 and p = 1."""
+    if gamma is None:
+        return -log_p
+    certain, far, modulator = _modulator(ops, log_p, gamma)
+    return ops.where(certain, 0.0, -log_p * ops.where(far, 1.0, modulator))
+
+
+def penalty_slope(ops: Any, log_p: Array, gamma: float | None) -> Array | float:
+    """Return the derivative of `penalty` by log p: -1, or (1-p)^γ (γ p log p / (1-p) - 1)."""
+    if gamma is None:
+        return -1.0
+    certain, far, modulator = _modulator(ops, log_p, gamma)
+    safe = ops.where(certain | far, -1.0, log_p)
+    slope = modulator * (gamma * safe * ops.exp(safe) / -ops.expm1(safe) - 1.0)
+    return ops.where(certain, 0.0, ops.where(far, -1.0, slope))
+
+
+def _modulator(ops: Any, log_p: Array, gamma: float) -> tuple[Array, Array, Array]:
+    certain = log_p == 0  # p = 1: the power's own derivative would be inf x 0
+    far = log_p < -100  # 1 - p = 1 to the last bit; p log p would be 0 x -inf
+    safe = ops.where(certain | far, -1.0, log_p)
+    return certain, far, (-ops.expm1(safe)) ** gamma
+
+
+def _class_loss(
+    ops: Any,
+    logits: Array,
+    targets: Array,
+    *,
+    gamma: float | None,
+    axis: int,
+    weight: Array | float | None,
+    sample_weight: Array | None,
+    where: Array | None,
+    ignore_index: int | None,
+    label_smoothing: float | None,
+    temperature: Array | float | None,
+    z_loss: float | None,
+    reduction: str,
+    normalizer: Any,
+    dtype: DType,
+    labels_checked: bool,
+    gradient: bool = False,
+) -> Any:
+    """Return the loss, or with `gradient` (value, derivative of its sum by the logits).
+
+    The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
+    class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
+    share_c = w_c ((1-ε) q_c + ε/K).
+    """
+    ndim = len(ops.shape(logits))
+    x, shift, empty = _masked_and_scaled(ops, logits, axis, where, temperature)
+    weight_c = weight  # what multiplies a class, laid along the logits
+    if not (weight is None or isinstance(weight, float | int)):
+        weight = ops.compute_like(weight, logits)
+        weight_c = along(weight, ndim, axis) if weight.ndim else weight
+    uniform = None
+    if label_smoothing is not None:
+        uniform = label_smoothing * _uniform(ops, x, axis, where)
+
+    labels = own = share = ignored = wrong = None
+    if ops.kind(targets) == "int":
+        labels, ignored, wrong = _labels(ops, targets, x, axis, ignore_index, labels_checked)
+        mass = weight if weight_c is weight else ops.take(weight, labels)
+        own = mass if uniform is None else _times(1.0 - label_smoothing, mass)
+        share = uniform if uniform is None else _times(uniform, weight_c)
+    else:
+        q = ops.compute_like(targets, logits)
+        mass = ops.sum(_times(q, weight_c), axis) if normalizer == "weight" else None
+        if uniform is not None:
+            q = (1.0 - label_smoothing) * q + uniform
+        share = _times(q, weight_c)
+
+    skip = ignored
+    if sample_weight is not None:
+        sample_weight = ops.compute_like(sample_weight, logits)
+        sample_weight = sample_weight[(None,) * (ndim - 1 - sample_weight.ndim) + (...,)]
+        # A row of weight 0 is left out like an ignored one: NaN in it does not leak.
+        skip = (sample_weight == 0) if skip is None else skip | (sample_weight == 0)
+
+    # Σ_c share_c log p_c comes with the row; focal's penalty is not linear and needs every log p_c.
+    every = gamma is not None and share is not None
+    rows = ops.row_statistics(x, axis, labels, None if every else share, skip)
+    log_p, dot, log_sum, top = rows
+    if empty is not None:
+        log_p = log_p if log_p is None else ops.where(empty, float("-inf"), log_p)
+        if dot is not None:
+            dot = ops.where(empty & ops.any(share != 0, axis), float("-inf"), dot)
+    if every:
+        kept = x if skip is None else ops.where(expand(skip, axis), 0.0, x)
+        log_p_c = ops.log_softmax_rows(kept, axis, log_sum.dtype)
+        if empty is not None:
+            log_p_c = ops.where(expand(empty, axis), float("-inf"), log_p_c)
+        dot = -ops.sum(_product(ops, share, penalty(ops, log_p_c, gamma)), axis)
+    loss = None if log_p is None else _product(ops, own, penalty(ops, log_p, gamma))
+    if dot is not None:
+        loss = -dot if loss is None else loss - dot
+    lse = None
+    if z_loss is not None:
+        lse = top + log_sum if shift is None else top + log_sum + shift
+        loss = loss + z_loss * lse * lse
+    if wrong is not None:
+        fault = ops.where(wrong, float("nan"), ops.ones_like(loss))
+        loss = loss * fault
+
+    value, cotangent = _reduced(
+        ops, loss, reduction, normalizer, mass, sample_weight, skip, ignored
+    )
+    value = ops.astype(value, logits.dtype if dtype is None else dtype)
+    if not gradient:
+        return value
+
+    # By z: a·p + b·1_y + c·v, times the cotangent of the row.
+    if wrong is not None:
+        cotangent = cotangent * fault
+    a, b, c = 0.0, None, None
+    if log_p is not None:
+        b = _times(penalty_slope(ops, log_p, gamma), own) * cotangent
+        a = a - b
+    if share is not None:
+        v = share * penalty_slope(ops, log_p_c, gamma) if every else share
+        c = cotangent if every else -cotangent
+        a = a - c * _total(ops, v, x, axis)
+    if lse is not None:
+        a = a + 2.0 * z_loss * lse * cotangent
+    derivative = ops.row_gradient(x, axis, rows, labels, v if c is not None else None, skip, a, b, c)
+    if temperature is not None:
+        derivative = derivative / temperature
+    if where is not None:
+        derivative = ops.where(where, derivative, 0.0)
+    return value, ops.astype(derivative, logits.dtype)
+
+
+def _uniform(ops: Any, x: Array, axis: int, where: Array | None) -> Array | float:
+    """Return 1/K at the classes that take part (K of them in their row), 0 at the others."""
+    if where is None:
+        return 1.0 / ops.length(x, axis, x)
+    part = ops.broadcast_like(where, x)
+    count = expand(ops.sum(ops.astype(part, x.dtype), axis), axis)
+    return ops.where(part, 1.0 / ops.where(count == 0, 1.0, count), 0.0)
+
+
+def _labels(
+    ops: Any, targets: Array, x: Array, axis: int, ignore_index: int | None, checked: bool
+) -> tuple[Array, Array | None, Array | None]:
+    """Return labels that are all in range, which rows are ignored, and which labels are wrong."""
+    labels = ops.as_index(targets)
+    ignored = None if ignore_index is None else labels == ignore_index
+    wrong = None
+    if not checked:
+        wrong = (labels < 0) | (labels >= ops.length(x, axis, labels))
+        wrong = wrong if ignored is None else wrong & ~ignored
+    for replaced in (ignored, wrong):
+        if replaced is not None:
+            labels = ops.where(replaced, 0, labels)
+    return labels, ignored, wrong
+
+
+def _total(ops: Any, share: Array | float, x: Array, axis: int) -> Array | float:
+    """Sum over the classes of a number or of an array that broadcasts to the logits."""
+    if isinstance(share, float) or share.ndim == 0:
+        return share * ops.length(x, axis, x)
+    total = ops.sum(share, axis)
+    return total if share.shape[axis] == x.shape[axis] else total * ops.length(x, axis, x)
+
+
+# --- losses over independent labels ---------------------------------------------------------------
+def binary_cross_entropy(
+    ops: Any, logits: Array, targets: Array, *, pos_weight: Array | float | None, **options: Any
+) -> Any:
+    """Binary cross-entropy: w t softplus(-x) + (1-t) softplus(x)."""
+    return _binary_loss(ops, logits, targets, pos_weight=pos_weight, gamma=None, alpha=None, **options)
+
+
+def sigmoid_focal_loss(ops: Any, logits: Array, targets: Array, **options: Any) -> Any:
+    """Focal loss on sigmoids (Lin et al. 2017, arXiv:1708.02002)."""
+    return _binary_loss(ops, logits, targets, pos_weight=None, **options)
+
+
+def _binary_loss(
+    ops: Any,
+    logits: Array,
+    targets: Array,
+    *,
+    pos_weight: Array | float | None,
+    gamma: float | None,
+    alpha: float | None,
+    sample_weight: Array | None,
+    label_smoothing: float | None,
+    reduction: str,
+    normalizer: Any,
+    dtype: DType,
+    gradient: bool = False,
+) -> Any:
+    """Return α_t (1-p_t)^γ BCE, or with `gradient` (value, derivative of its sum by the logits)."""
+    x = ops.compute(logits)
+    t = ops.compute_like(targets, logits)
+    if label_smoothing is not None:
+        t = (1.0 - label_smoothing) * t + 0.5 * label_smoothing
+    if not (pos_weight is None or isinstance(pos_weight, float | int)):
+        pos_weight = ops.compute_like(pos_weight, logits)
+    skip = None
+    if sample_weight is not None:
+        sample_weight = ops.compute_like(sample_weight, logits)
+        skip = sample_weight == 0
+        x = ops.where(skip, 0.0, x)
+    positive = _times(t, pos_weight)
+    loss = _product(ops, positive, ops.softplus(-x)) + _product(ops, 1.0 - t, ops.softplus(x))
+    factor = None
+    if gamma is not None:
+        # 1 - p_t as a sum of two positive terms: nothing cancels in saturated entries.
+        miss = ops.sigmoid(x) * (1.0 - t) + ops.sigmoid(-x) * t
+        certain = miss == 0  # as in `_modulator`
+        miss = ops.where(certain, 1.0, miss)
+        factor = ops.where(certain, 0.0, miss**gamma)
+    if alpha is not None:
+        alpha_t = alpha * t + (1.0 - alpha) * (1.0 - t)
+        factor = _times(alpha_t, factor)
+    value, cotangent = _reduced(
+        ops,
+        loss if factor is None else _product(ops, factor, loss),
+        reduction,
+        normalizer,
+        None,
+        sample_weight,
+        skip,
+        None,
+    )
+    value = ops.astype(value, logits.dtype if dtype is None else dtype)
+    if not gradient:
+        return value
+    derivative = _times((1.0 - t) * ops.sigmoid(x) - positive * ops.sigmoid(-x), factor)
+    if gamma is not None:
+        by_x = gamma * ops.sigmoid(x) * ops.sigmoid(-x) * (1.0 - 2.0 * t) / miss
+        derivative = derivative + _product(ops, factor * by_x, loss)
+    derivative = derivative * cotangent
+    if skip is not None:
+        derivative = ops.where(skip, 0.0, derivative)
+    return value, ops.astype(derivative, logits.dtype)
+
+
+# --- labels ---------------------------------------------------------------------------------------
+def smooth_labels(
+    ops: Any, targets: Array, smoothing: float | None, axis: int, where: Array | None
+) -> Array:
+    """y(1-α) + α/K over the classes that take part (Szegedy et al. 2016, arXiv:1512.00567)."""
+    if smoothing is None and where is None:
+        return targets
+    y = ops.compute(targets)
+    if smoothing is not None:
+        y = (1.0 - smoothing) * y + smoothing * _uniform(ops, y, axis, where)
+    if where is not None:
+        y = ops.where(where, y, 0.0)
+    return ops.astype(y, targets.dtype)
+
+
+# --- rows to the result ---------------------------------------------------------------------------
+def _reduced(
+    ops: Any,
+    loss: Array,
+    reduction: str,
+    normalizer: Any,
+    mass: Array | float | None,
+    sample_weight: Array | None,
+    skip: Array | None,
+    ignored: Array | None,
+) -> tuple[Array, Array | float]:
+    """Weight and reduce the rows; also the derivative of the result by each row's loss."""
+    cotangent: Any = 1.0
+    if sample_weight is not None:
+        loss = loss * sample_weight
+        cotangent = sample_weight
+    if skip is not None:
+        loss = ops.where(skip, 0.0, loss)
+    if reduction == "none":
+        return loss, cotangent
+    total = ops.sum(loss, None)
+    if reduction == "sum":
+        return total, cotangent
+    if not isinstance(normalizer, str):
+        return total / normalizer, cotangent / normalizer
+    if normalizer == "batch":
+        count = ops.length(loss, 0, loss) if loss.ndim else 1.0
+    elif ignored is None and (normalizer == "count" or (mass is None and sample_weight is None)):
+        count = ops.size(loss)
+    else:
+        each = ops.ones_like(loss)
+        if normalizer == "weight":
+            each = _times(_times(each, mass), sample_weight)
+        count = ops.sum(each if ignored is None else ops.where(ignored, 0.0, each), None)
+    # Nothing kept: 0 / 1, and no NaN in the derivative.
+    count = ops.where(count == 0, 1.0, count) if hasattr(count, "shape") else max(count, 1.0)
+    return total / count, cotangent / count
+
+
+def _times(a: Any, b: Any) -> Any:
+    return a if b is None else b if a is None else a * b
+
+
+def _product(ops: Any, weight: Array | float | None, value: Array) -> Array:
+    """Return weight · value where 0 x inf is 0, as in 0 log 0."""
+    if weight is None or isinstance(weight, float | int):
+        return _times(value, weight)
+    return weight * ops.where((weight == 0) & (abs(value) == float("inf")), 0.0, value)

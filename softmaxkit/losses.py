@@ -1,0 +1,359 @@
+"""Losses over classes (cross-entropy, focal) and over independent labels (binary, sigmoid focal)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from softmaxkit import _arguments as check
+from softmaxkit._dispatch import companion, resolve
+
+__all__ = ["binary_cross_entropy", "cross_entropy", "focal_loss", "sigmoid_focal_loss"]
+
+
+def cross_entropy(
+    logits: Any,
+    targets: Any,
+    *,
+    axis: int = -1,
+    weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    temperature: Any = 1.0,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+    normalizer: Any = None,
+    dtype: Any = None,
+) -> Any:
+    r"""Cross-entropy :math:`-\sum_c y_c \log p_c` of logits, for class indices or probabilities.
+
+    Parameters
+    ----------
+    logits : floating array
+        Unnormalised log-probabilities, with the classes along `axis`.
+    targets : array, or list
+        Of integers: class indices in [0, C), in the shape of `logits` without `axis`. Of floats:
+        probabilities, in the shape of `logits`; they need not sum to 1, and 0 log 0 = 0.
+    axis : int, default -1
+        The class axis.
+    weight : (C,) array, optional
+        Weight of each class.
+    sample_weight : array that broadcasts to the rows, optional
+        Weight of each row; rows are `logits` without `axis`.
+    where : bool array that broadcasts to `logits`, optional
+        True where a class takes part. The others are as if absent; a target on one costs +inf.
+    ignore_index : int or None, default -100
+        Rows with this label add exactly 0 to value and gradient, whatever their logits hold.
+    label_smoothing : float in [0, 1], default 0
+        Targets become (1-ε) y + ε/K over the K classes that take part.
+    temperature : positive number or array that broadcasts to `logits`, default 1
+        Divides the logits.
+    z_loss : float, at least 0, default 0
+        Adds z_loss · logsumexp² to each row.
+    reduction : {"mean", "sum", "none"}
+        "none" gives the rows. "mean" divides the sum by the weights that went into it,
+        Σ weight[target] · sample_weight, for class indices, and by the number of rows that are
+        not ignored for probabilities; where that is 0 the loss is 0.
+    normalizer : number, 0-d array, "weight", "count" or "batch", optional
+        What "mean" divides by instead: a number (gradient accumulation), the weights (for
+        probabilities Σ_c weight[c] q_c · sample_weight), the rows that are not ignored, or the
+        length of the first axis of the rows.
+    dtype : floating dtype or its name, optional
+        Of the result; that of `logits` by default. Arithmetic is float32 or wider.
+
+    Returns
+    -------
+    array
+        0-d, or the shape of the rows for ``reduction="none"``.
+
+    Raises
+    ------
+    TypeError
+        An argument is of the wrong kind, or from another library than `logits`.
+    ValueError
+        A shape or a number does not fit.
+    IndexError
+        A label is out of range. Where labels cannot be read without waiting for a device, or are
+        being traced, loss and gradient of that row are NaN instead.
+
+    References
+    ----------
+    Smoothing: Szegedy et al. 2016, arXiv:1512.00567. z-loss: Chowdhery et al. 2022,
+    arXiv:2204.02311, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, softmaxkit
+    >>> logits = np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0], [1.0, 1.0, 1.0]])
+    >>> softmaxkit.cross_entropy(logits, [0, 2, 1], reduction="none").round(4)
+    array([0.4076, 0.0957, 1.0986])
+    >>> float(softmaxkit.cross_entropy(logits, [0, 2, 1], label_smoothing=0.1).round(4))
+    0.6395
+    """
+    call = "cross_entropy"
+    backend, logits, targets, options = _class_options(
+        call, logits, targets, axis, sample_weight, where, ignore_index, label_smoothing,
+        temperature, reduction, normalizer, dtype,
+    )  # fmt: skip
+    if normalizer is None:
+        # torch's rule: a weighted mean of class indices, a plain one of probabilities.
+        indices = backend.kind(targets) == "int"
+        options["normalizer"] = "weight" if indices else "count"
+    return backend.cross_entropy(
+        logits,
+        targets,
+        weight=check.class_vector(call, "weight", backend, weight, logits, options["axis"]),
+        z_loss=check.number(call, "z_loss", z_loss, 0.0, np.inf, 0.0),
+        **options,
+    )
+
+
+def focal_loss(
+    logits: Any,
+    targets: Any,
+    *,
+    gamma: float = 2.0,
+    alpha: Any = None,
+    axis: int = -1,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    temperature: Any = 1.0,
+    reduction: str = "mean",
+    normalizer: Any = None,
+    dtype: Any = None,
+) -> Any:
+    r"""Focal loss over classes, :math:`-\sum_c y_c\,\alpha_c (1-p_c)^\gamma \log p_c`.
+
+    Cross-entropy that pays less attention to rows which are right already. Computed from log p
+    (1 - p = -expm1(log p)), so that value and gradient stay finite and exact as p goes to 1.
+
+    Parameters
+    ----------
+    logits, targets, axis, sample_weight, where, ignore_index, label_smoothing, temperature, dtype
+        As for `cross_entropy`.
+    gamma : float, at least 0, default 2
+        Focusing; 0 is exactly cross-entropy.
+    alpha : number or (C,) array, optional
+        Factor for every class, or for each.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the number of rows that are not ignored.
+    normalizer : number, 0-d array, "weight", "count" or "batch", optional
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    array
+        0-d, or the shape of the rows for ``reduction="none"``.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `cross_entropy`.
+
+    References
+    ----------
+    Lin et al. 2017, "Focal loss for dense object detection", arXiv:1708.02002, equation 5.
+
+    Examples
+    --------
+    >>> import numpy as np, softmaxkit
+    >>> logits = np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0], [1.0, 1.0, 1.0]])
+    >>> float(softmaxkit.focal_loss(logits, [0, 2, 1]).round(4))
+    0.1782
+    """
+    call = "focal_loss"
+    backend, logits, targets, options = _class_options(
+        call, logits, targets, axis, sample_weight, where, ignore_index, label_smoothing,
+        temperature, reduction, normalizer, dtype,
+    )  # fmt: skip
+    if normalizer is None:
+        options["normalizer"] = "count"
+    return backend.focal_loss(
+        logits,
+        targets,
+        gamma=check.number(call, "gamma", gamma, 0.0, np.inf, 0.0),
+        alpha=_class_factor(call, backend, alpha, logits, options["axis"]),
+        **options,
+    )
+
+
+def binary_cross_entropy(
+    logits: Any,
+    targets: Any,
+    *,
+    pos_weight: Any = None,
+    sample_weight: Any = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    normalizer: Any = None,
+    dtype: Any = None,
+) -> Any:
+    r"""Cross-entropy of independent labels, :math:`-w\,t\log\sigma(x) - (1-t)\log(1-\sigma(x))`.
+
+    Parameters
+    ----------
+    logits : floating array
+        Any shape; several labels may be true.
+    targets : array of the logits' shape
+        Probabilities, or 0 and 1 (integers and booleans too).
+    pos_weight : number or array that broadcasts to `logits`, optional
+        w, the weight of the positive term.
+    sample_weight : array that broadcasts to `logits`, optional
+        Weight of each element; where it is 0 the element may hold anything.
+    label_smoothing : float in [0, 1], default 0
+        Targets become (1-ε) t + ε/2.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the number of elements.
+    normalizer : number, 0-d array, "weight", "count" or "batch", optional
+        What "mean" divides by instead; "weight" is Σ sample_weight.
+    dtype : floating dtype or its name, optional
+        Of the result; that of `logits` by default. Arithmetic is float32 or wider.
+
+    Returns
+    -------
+    array
+        0-d, or the shape of `logits` for ``reduction="none"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cross_entropy`.
+
+    References
+    ----------
+    Bishop 2006, "Pattern recognition and machine learning", equation 4.90.
+
+    Examples
+    --------
+    >>> import numpy as np, softmaxkit
+    >>> float(softmaxkit.binary_cross_entropy(np.array([0.0, 40.0]), [0, 1], reduction="sum"))
+    0.6931471805599453
+    """
+    call = "binary_cross_entropy"
+    backend, logits, targets, options = _binary_options(
+        call, logits, targets, sample_weight, label_smoothing, reduction, normalizer, dtype
+    )
+    if pos_weight is not None:
+        pos_weight = companion(call, "pos_weight", pos_weight, backend, logits)
+        check.real_kind(call, "pos_weight", backend, pos_weight)
+        shape = backend.shape(logits)
+        check.broadcastable(call, "pos_weight", backend, pos_weight, shape, "logits")
+    return backend.binary_cross_entropy(logits, targets, pos_weight=pos_weight, **options)
+
+
+def sigmoid_focal_loss(
+    logits: Any,
+    targets: Any,
+    *,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    sample_weight: Any = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    normalizer: Any = None,
+    dtype: Any = None,
+) -> Any:
+    r"""Focal loss of independent labels, :math:`-\alpha_t (1-p_t)^\gamma \log p_t`.
+
+    With p = σ(x): p_t = p t + (1-p)(1-t) and α_t = α t + (1-α)(1-t).
+
+    Parameters
+    ----------
+    logits, targets, sample_weight, label_smoothing, reduction, normalizer, dtype
+        As for `binary_cross_entropy`.
+    gamma : float, at least 0, default 2
+        Focusing; 0 is exactly binary cross-entropy.
+    alpha : float in [0, 1], optional
+        Weight of the positive label against the negative; None for no weighting.
+
+    Returns
+    -------
+    array
+        0-d, or the shape of `logits` for ``reduction="none"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cross_entropy`.
+
+    References
+    ----------
+    Lin et al. 2017, arXiv:1708.02002.
+
+    Examples
+    --------
+    >>> import numpy as np, softmaxkit
+    >>> float(softmaxkit.sigmoid_focal_loss(np.array([1.0]), [0.7]).round(5))
+    0.10187
+    """
+    call = "sigmoid_focal_loss"
+    backend, logits, targets, options = _binary_options(
+        call, logits, targets, sample_weight, label_smoothing, reduction, normalizer, dtype
+    )
+    return backend.sigmoid_focal_loss(
+        logits,
+        targets,
+        gamma=check.number(call, "gamma", gamma, 0.0, np.inf, 0.0),
+        alpha=None if alpha is None else check.number(call, "alpha", alpha, 0.0, 1.0, None),
+        **options,
+    )
+
+
+def _class_options(
+    call: str, logits: Any, targets: Any, axis: Any, sample_weight: Any, where: Any,
+    ignore_index: Any, label_smoothing: Any, temperature: Any, reduction: Any, normalizer: Any,
+    dtype: Any,
+) -> tuple[Any, Any, Any, dict[str, Any]]:  # fmt: skip
+    """Check what cross_entropy and focal_loss have in common."""
+    backend, logits = resolve(call, "logits", logits)
+    check.float_logits(call, backend, logits)
+    shape = backend.shape(logits)
+    axis = check.one_axis(call, axis, len(shape))
+    targets, labels_checked = check.class_targets(
+        call, backend, targets, logits, axis, ignore_index
+    )
+    rows = shape[:axis] + shape[axis + 1 :]
+    return backend, logits, targets, {
+        "axis": axis,
+        "sample_weight": check.row_weight(
+            call, backend, sample_weight, logits, rows, "the unreduced loss"
+        ),
+        "where": check.mask(call, backend, where, logits, "logits"),
+        "ignore_index": ignore_index,
+        "label_smoothing": check.number(call, "label_smoothing", label_smoothing, 0.0, 1.0, 0.0),
+        "temperature": check.temperature(call, backend, temperature, logits),
+        "reduction": reduction,
+        "normalizer": check.normalizer(call, backend, normalizer, reduction, logits),
+        "dtype": check.float_dtype(call, backend, dtype),
+        "labels_checked": labels_checked,
+    }
+
+
+def _binary_options(
+    call: str, logits: Any, targets: Any, sample_weight: Any, label_smoothing: Any,
+    reduction: Any, normalizer: Any, dtype: Any,
+) -> tuple[Any, Any, Any, dict[str, Any]]:  # fmt: skip
+    """Check what the losses over independent labels have in common."""
+    backend, logits = resolve(call, "logits", logits)
+    check.float_logits(call, backend, logits)
+    targets = check.binary_targets(call, backend, targets, logits)
+    return backend, logits, targets, {
+        "sample_weight": check.row_weight(
+            call, backend, sample_weight, logits, backend.shape(logits), "logits"
+        ),
+        "label_smoothing": check.number(call, "label_smoothing", label_smoothing, 0.0, 1.0, 0.0),
+        "reduction": reduction,
+        "normalizer": check.normalizer(call, backend, normalizer, reduction, logits) or "count",
+        "dtype": check.float_dtype(call, backend, dtype),
+    }
+
+
+def _class_factor(call: str, backend: Any, alpha: Any, logits: Any, axis: int) -> Any:
+    if alpha is None or not isinstance(alpha, float | int) or isinstance(alpha, bool):
+        return check.class_vector(call, "alpha", backend, alpha, logits, axis)
+    return check.number(call, "alpha", alpha, 0.0, np.inf, 1.0)

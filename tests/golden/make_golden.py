@@ -1,0 +1,507 @@
+"""Write golden.json: exact inputs and correctly rounded results, from the definitions in mpmath.
+
+Run ``python tests/golden/make_golden.py``. Nothing here imports softmaxkit, and nothing here is
+clever: softmax is exp over a sum of exp, and gradients are central differences of the loss, at
+enough digits that at least 50 are left after the worst cancellation (1 - p at logits [1000, 0]
+costs 434). Every case is computed at two precisions that have to agree. The script is
+deterministic: the same file comes out of every run.
+
+A gradient can be a small difference of large terms, and no float64 code gets more of it right than
+the terms allow. Where that happens a case also has a ``scale``: the sum of the terms' magnitudes.
+"""
+
+import functools
+import json
+import math
+import random
+from fractions import Fraction
+from pathlib import Path
+
+from mpmath import mp, mpf
+
+GOLDEN = Path(__file__).with_name("golden.json")
+HEADER = {
+    "made_by": "tests/golden/make_golden.py",
+    "how": "mpmath, straight from the definitions, at least 50 digits after cancellation; gradients"
+    " are central differences; numbers are rounded to 50 digits, then to the nearest float64",
+    "scale": "where a gradient is a small difference, the sum of its terms' magnitudes",
+    "encoding": "floats by repr, so that they round-trip; infinities as the strings inf and -inf",
+}
+INF = math.inf
+
+
+# Definitions, on one row. A class that is masked or at -inf is absent: None.
+
+
+@functools.lru_cache(maxsize=4096)
+def exp_at(z, prec):
+    return mp.exp(z)
+
+
+def exp(z):
+    """Return exp(z), remembered: a derivative by z_c leaves the other classes as they were."""
+    return exp_at(z, mp.prec)
+
+
+def scaled(row, temperature):
+    return [None if z is None else z / t for z, t in zip(row, temperature, strict=True)]
+
+
+def logsumexp(row):
+    return mp.log(mp.fsum(exp(z) for z in row if z is not None))
+
+
+def softmax(row):
+    total = mp.fsum(exp(z) for z in row if z is not None)
+    return [mpf(0) if z is None else exp(z) / total for z in row]
+
+
+def log_softmax(row):
+    lse = logsumexp(row)
+    return [-INF if z is None else z - lse for z in row]
+
+
+def class_terms(row, q, weight, gamma, z_loss):
+    """Return w_c q_c (1 - p_c)^gamma (-log p_c) of each class, and z_loss lse^2; 0 log 0 = 0."""
+    lse = logsumexp(row)
+    terms = [z_loss * lse**2]
+    for z, q_c, w_c in zip(row, q, weight, strict=True):
+        if q_c * w_c != 0:
+            log_p = z - lse
+            terms.append(w_c * q_c * (1 - mp.exp(log_p)) ** gamma * -log_p)
+    return terms
+
+
+def binary_factors(x, t, pos_weight, gamma):
+    """Return (1 - p_t)^gamma, -w t log p and -(1 - t) log(1 - p); 0 log 0 = 0."""
+    p = 1 / (1 + mp.exp(-x))
+    positive = -pos_weight * t * mp.log(p) if t != 0 else mpf(0)
+    negative = -(1 - t) * mp.log(1 - p) if t != 1 else mpf(0)
+    p_t = p * t + (1 - p) * (1 - t)
+    return (1 - p_t) ** gamma, positive, negative
+
+
+def slopes(terms, x):
+    """Return the derivative of each term at x: (f(x + h) - f(x - h)) / 2h, at twice the digits."""
+    h = mpf(10) ** -mp.dps
+    with mp.workdps(2 * mp.dps):
+        ahead, behind = terms(x + h), terms(x - h)
+        return [(a - b) / (2 * h) for a, b in zip(ahead, behind, strict=True)]
+
+
+def derivatives(terms, row):
+    """Return the derivative of the sum of the terms by each class, and the sum of magnitudes.
+
+    A class that is not there has derivative 0.
+    """
+    gradient, scale = [], []
+    for c, z in enumerate(row):
+        by_z = [] if z is None else slopes(lambda x, c=c: terms([*row[:c], x, *row[c + 1 :]]), z)
+        gradient.append(mp.fsum(by_z))
+        scale.append(mp.fsum(by_z, absolute=True))
+    return gradient, scale
+
+
+# Results of a call, on logits of shape (rows, classes) or, for the binary losses, (elements,).
+
+
+def present(logits, where):
+    """Return the logits as mpf, with None for what is masked or -inf."""
+    return [
+        [None if z == -INF or not keep else mpf(z) for z, keep in zip(row, keeps, strict=True)]
+        for row, keeps in zip(logits, where or [[True] * len(r) for r in logits], strict=True)
+    ]
+
+
+def temperatures(temperature, logits):
+    """Return one temperature per logit from a number, one per class or one per row."""
+    if not isinstance(temperature, list):
+        return [[mpf(temperature)] * len(row) for row in logits]
+    if not isinstance(temperature[0], list):
+        return [[mpf(t) for t in temperature] for _ in logits]
+    return [[mpf(t[0])] * len(row) for row, t in zip(logits, temperature, strict=True)]
+
+
+def activation(op, logits, where=None, temperature=1.0):
+    rows = present(logits, where)
+    function = {"softmax": softmax, "log_softmax": log_softmax, "logsumexp": logsumexp}[op]
+    t = temperatures(temperature, logits)
+    return [function(scaled(row, t_row)) for row, t_row in zip(rows, t, strict=True)]
+
+
+def activation_vjp(op, logits, cotangent, where=None, temperature=1.0):
+    """Return the derivatives of sum(cotangent * op(logits)) over what is there, and their scale."""
+    rows = present(logits, where)
+    t = temperatures(temperature, logits)
+    gradient, scale = [], []
+    for row, t_row, v in zip(rows, t, cotangent, strict=True):
+
+        def terms(z, t_row=t_row, v=v):
+            if op == "logsumexp":
+                return [v * logsumexp(scaled(z, t_row))]
+            result = {"softmax": softmax, "log_softmax": log_softmax}[op](scaled(z, t_row))
+            return [a * b for a, b, c in zip(result, v, z, strict=True) if c is not None]
+
+        row_gradient, row_scale = derivatives(terms, row)
+        gradient.append(row_gradient)
+        scale.append(row_scale)
+    return gradient, scale
+
+
+def categorical(
+    op,
+    logits,
+    targets,
+    *,
+    gamma=2.0,
+    weight=None,
+    alpha=None,
+    sample_weight=None,
+    where=None,
+    ignore_index=-100,
+    label_smoothing=0.0,
+    temperature=1.0,
+    z_loss=0.0,
+    reduction="mean",
+    normalizer=None,
+):
+    gamma = 0 if op == "cross_entropy" else mpf(gamma)
+    weight = alpha if op == "focal_loss" else weight
+    classes = len(logits[0])
+    if weight is None:
+        weight = [1.0] * classes
+    elif not isinstance(weight, list):
+        weight = [weight] * classes
+    weight = [mpf(w) for w in weight]
+    sample_weight = [mpf(w) for w in sample_weight or [1.0] * len(logits)]
+    is_index = not isinstance(targets[0], list)
+    eps = mpf(label_smoothing)
+    losses, gradients, scales, kept, row_weights = [], [], [], [], []
+    t = temperatures(temperature, logits)
+    for i, row in enumerate(present(logits, where)):
+        kept.append(not is_index or targets[i] != ignore_index)
+        if not kept[i]:
+            losses.append(mpf(0))
+            gradients.append([mpf(0)] * classes)
+            scales.append([mpf(0)] * classes)
+            row_weights.append(mpf(0))
+            continue
+        q = [mpf(int(c == targets[i])) for c in range(classes)] if is_index else targets[i]
+        q = [mpf(q_c) for q_c in q]
+        row_weights.append(mp.fsum(w * q_c for w, q_c in zip(weight, q, strict=True)))
+        keeps = where[i] if where else [True] * classes
+        share = eps / sum(keeps)
+        q = [(1 - eps) * q_c + share * keep for q_c, keep in zip(q, keeps, strict=True)]
+
+        def terms(z, t_row=t[i], q=q):
+            return class_terms(scaled(z, t_row), q, weight, gamma, mpf(z_loss))
+
+        losses.append(mp.fsum(terms(row)))
+        row_gradient, row_scale = derivatives(terms, row)
+        gradients.append(row_gradient)
+        scales.append(row_scale)
+
+    denominators = {
+        "weight": mp.fsum(w * s for w, s in zip(row_weights, sample_weight, strict=True)),
+        "count": sum(kept),
+        "batch": len(logits),
+    }
+    by = normalizer or ("weight" if op == "cross_entropy" and is_index else "count")
+    denominator = denominators[by] if isinstance(by, str) else mpf(by)
+    return reduced(losses, gradients, scales, sample_weight, reduction, denominator)
+
+
+def binary(
+    op,
+    logits,
+    targets,
+    *,
+    gamma=2.0,
+    alpha=None,
+    pos_weight=None,
+    sample_weight=None,
+    label_smoothing=0.0,
+    reduction="mean",
+):
+    gamma = 0 if op == "binary_cross_entropy" else mpf(gamma)
+    alpha = None if alpha is None else mpf(alpha)
+    pos_weight = [mpf(w) for w in pos_weight or [1.0] * len(logits)]
+    sample_weight = [mpf(w) for w in sample_weight or [1.0] * len(logits)]
+    eps = mpf(label_smoothing)
+    losses, gradients, scales = [], [], []
+    for x, t, w in zip(logits, targets, pos_weight, strict=True):
+        x = mpf(x)
+        t = mpf(t) * (1 - eps) + eps / 2
+        alpha_t = 1 if alpha is None else alpha * t + (1 - alpha) * (1 - t)
+
+        def factors(x, t=t, w=w):
+            return binary_factors(x, t, w, gamma)
+
+        def loss(x, alpha_t=alpha_t, factors=factors):
+            focus, positive, negative = factors(x)
+            return alpha_t * focus * (positive + negative)
+
+        focus, positive, negative = factors(x)
+        by_focus, by_positive, by_negative = map(abs, slopes(factors, x))
+        losses.append(loss(x))
+        gradients.append(slopes(lambda x, loss=loss: [loss(x)], x))
+        scale = by_focus * (positive + negative) + focus * (by_positive + by_negative)
+        scales.append([alpha_t * scale])
+    value, gradient, scale = reduced(
+        losses, gradients, scales, sample_weight, reduction, len(logits)
+    )
+    return value, [row[0] for row in gradient], [row[0] for row in scale]
+
+
+def reduced(losses, gradients, scales, sample_weight, reduction, denominator):
+    divisor = denominator if reduction == "mean" else 1
+    losses = [w * loss for w, loss in zip(sample_weight, losses, strict=True)]
+    value = losses if reduction == "none" else mp.fsum(losses) / divisor
+    gradient, scale = (
+        [[w * g / divisor for g in row] for w, row in zip(sample_weight, rows, strict=True)]
+        for rows in (gradients, scales)
+    )
+    return value, gradient, scale
+
+
+# The cases.
+
+TEXTBOOK = [[2.0, 1.0, 0.0], [0.5, -1.0, 3.0], [1.0, 1.0, 1.0]]
+ROWS = {
+    "ordinary": [0.3, -1.7, 2.2, 0.9],
+    "single class": [5.3],
+    "two tied": [3.1, 3.1, -1.0],
+    "all tied": [0.0, 0.0, 0.0, 0.0],
+    "nearly tied": [1.0, 1.0 + 2.0**-40, 1.0 - 2.0**-50],
+    "saturated 30": [30.0, 0.0, 0.0, 0.0],
+    "saturated 40": [40.0, 0.0, -5.0],
+    "saturated, not dyadic": [0.1, 36.6, -3.3, 0.7],
+    "saturated 200": [200.0, 0.0],
+    "saturated 1000": [1000.0, 0.0],
+    "two far above": [800.0, 0.0, 799.3],
+    "minus infinity": [1.2, -INF, 2.1],
+    "one finite": [0.4, -INF],
+    "offset 1e4": [10000.1, 10000.7, 9998.3],
+    "offset -1e4": [-9999.9, -10000.3, -9969.6],
+    "offset 1e6, saturated": [1000000.1, 1000041.3],
+}
+
+
+def cases():
+    rng = random.Random(20240229)
+
+    def uniform(size, spread):
+        return [rng.uniform(-spread, spread) for _ in range(size)]
+
+    def distribution(size):
+        q = [rng.random() for _ in range(size)]
+        return [q_c / sum(q) for q_c in q]
+
+    rows = dict(ROWS)
+    rows["random 10"] = uniform(10, 5)
+    rows["random 10, wide"] = uniform(10, 40)
+    rows["random 300"] = uniform(300, 6)
+    for name, row in rows.items():
+        classes = len(row)
+        for temperature in (1.0, 0.5, 3.0, 0.07) if classes < 10 else (1.0,):
+            options = {"temperature": temperature} if temperature != 1 else {}
+            cotangent = uniform(classes, 2)
+            for op in ("softmax", "log_softmax"):
+                yield activation_case(name, op, [row], [cotangent], **options)
+        yield activation_case(name, "logsumexp", [row], uniform(1, 2))
+        finite = [c for c, z in enumerate(row) if z != -INF]
+        if classes >= 10:
+            finite = [row.index(max(row)), row.index(min(row)), 7][: 1 if classes > 10 else 3]
+        repeated = [row] * len(finite)
+        yield case(name, "cross_entropy", repeated, finite, reduction="none")
+        for gamma in (0.0, 0.5, 1.0, 2.0, 5.0) if classes <= 10 else (2.0,):
+            yield case(name, "focal_loss", repeated, finite, gamma=gamma, reduction="none")
+        if classes > 10:
+            continue
+        yield case(name, "cross_entropy", repeated, finite, temperature=0.7, reduction="none")
+        yield case(name, "cross_entropy", [row], finite[:1], z_loss=1e-3)
+        q = distribution(classes)
+        if len(finite) < classes <= 3:  # -inf logits, whose probability has to be 0
+            q = [q_c if c in finite else 0.0 for c, q_c in enumerate(q)]
+        else:
+            smoothing = {"label_smoothing": 0.1, "reduction": "none"}
+            yield case(name, "cross_entropy", repeated, finite, **smoothing)
+            yield case(name, "focal_loss", repeated, finite, gamma=1.5, **smoothing)
+        yield case(name, "cross_entropy", [row], [q])
+        yield case(name, "focal_loss", [row], [q], gamma=0.5)
+        sharp = [0.0] * classes
+        sharp[finite[0]] = 2.5
+        yield case(name + ", probabilities sum to 2.5", "cross_entropy", [row], [sharp])
+
+    labels, weight = [0, 2, 1], [1.0, 2.0, 5.0]
+    one_hot = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+    for op, w in (("cross_entropy", "weight"), ("focal_loss", "alpha")):
+        for targets in (labels, one_hot):
+            for reduction in ("none", "sum", "mean"):
+                for smoothing in (0.0, 0.1, 1.0):
+                    options = {"label_smoothing": smoothing, "reduction": reduction}
+                    yield case("textbook", op, TEXTBOOK, targets, **options)
+                    yield case("textbook", op, TEXTBOOK, targets, **{w: weight}, **options)
+            for normalizer in ("weight", "count", "batch", 7.0):
+                options = {w: weight, "sample_weight": [0.5, 3.0, 0.25], "normalizer": normalizer}
+                yield case("normalizer", op, TEXTBOOK, targets, **options)
+        yield case("ignored", op, TEXTBOOK, [0, -100, 1], **{w: weight})
+        yield case("ignored", op, TEXTBOOK, [0, 2, 1], ignore_index=2, reduction="sum")
+        options = {"sample_weight": [1.0, 2.0, 0.3]}
+        yield case("all ignored but one", op, TEXTBOOK, [-100, -100, 1], **options)
+        yield case("ignored, batch", op, TEXTBOOK, [0, -100, 1], normalizer="batch")
+
+    yield case("alpha is a number", "focal_loss", TEXTBOOK, labels, alpha=0.25, reduction="none")
+    for temperature in (0.3, 2.0, [[0.5], [1.7], [3.0]], [0.7, 1.1, 1.9]):
+        options = {"temperature": temperature, "reduction": "none"}
+        yield case("temperature", "cross_entropy", TEXTBOOK, labels, z_loss=0.1, **options)
+        yield case("temperature", "focal_loss", TEXTBOOK, labels, gamma=0.5, **options)
+        cotangent = [uniform(3, 2) for _ in range(3)]
+        for op in ("softmax", "log_softmax"):
+            yield activation_case("temperature", op, TEXTBOOK, cotangent, temperature=temperature)
+
+    wide = [uniform(5, 4), uniform(5, 30), [50.0, 0.0, 0.0, 1.0, 60.0], [-INF, 3.0, 1.0, -INF, 2.0]]
+    mask = [
+        [True, True, False, True, True],
+        [True, False, False, True, False],
+        [True, True, True, True, False],
+        [True, True, True, True, True],
+    ]
+    labels = [3, 0, 1, 2]
+    for op in ("softmax", "log_softmax", "logsumexp"):
+        cotangent = uniform(4, 2) if op == "logsumexp" else [uniform(5, 2) for _ in range(4)]
+        yield activation_case("masked", op, wide, cotangent, where=mask)
+    for op in ("cross_entropy", "focal_loss"):
+        for reduction in ("none", "mean"):
+            yield case("masked", op, wide, labels, where=mask, reduction=reduction)
+            smoothing = {"label_smoothing": 0.2, "reduction": reduction}
+            yield case("masked", op, wide[:3], labels[:3], where=mask[:3], **smoothing)
+
+    for size in (2, 6):
+        logits = [uniform(size, 3) for _ in range(3)]
+        q = [distribution(size) for _ in range(3)]
+        unnormalized = [uniform(size, 1) for _ in range(3)]
+        unnormalized = [[abs(q_c) * 3 for q_c in row] for row in unnormalized]
+        weight = [rng.random() * 4 for _ in range(size)]
+        for targets in (q, unnormalized):
+            for smoothing in (0.0, 0.3):
+                options = {"label_smoothing": smoothing, "sample_weight": [0.1, 1.0, 2.2]}
+                yield case("soft", "cross_entropy", logits, targets, weight=weight, **options)
+                yield case("soft", "focal_loss", logits, targets, alpha=weight, **options)
+
+    x = [0.0, 1.0, -0.7, 3.3, -17.1, 19.0, 40.0, -40.0, 88.3, 200.0, -200.0]
+    for target in (0.0, 1.0, 0.7, 0.5):
+        targets = [target] * len(x)
+        for smoothing in (0.0, 0.1):
+            options = {"label_smoothing": smoothing, "reduction": "none"}
+            yield case("binary", "binary_cross_entropy", x, targets, **options)
+            for gamma in (0.0, 0.5, 1.0, 2.0, 5.0):
+                yield case("binary", "sigmoid_focal_loss", x, targets, gamma=gamma, **options)
+    x = uniform(6, 4)
+    targets = distribution(6)
+    options = {"sample_weight": [rng.random() for _ in x]}
+    pos_weight = [rng.random() * 3 for _ in x]
+    for reduction in ("none", "sum", "mean"):
+        options["reduction"] = reduction
+        yield case("binary", "binary_cross_entropy", x, targets, pos_weight=pos_weight, **options)
+        yield case("binary", "sigmoid_focal_loss", x, targets, alpha=0.25, **options)
+        yield case("binary", "sigmoid_focal_loss", x, targets, alpha=0.9, gamma=0.5, **options)
+
+
+def digits(logits, temperature):
+    """Return the decimal digits to work with: 80, and what exp of the widest gap can cancel."""
+    rows = logits if isinstance(logits[0], list) else [[x, 0.0] for x in logits]
+    smallest = min(t[0] if isinstance(t, list) else t for t in as_list(temperature))
+    finite = [[z for z in row if z != -INF] for row in rows]
+    return 80 + math.ceil(max(max(row) - min(row) for row in finite) / smallest / 2)
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def activation_case(name, op, logits, cotangent, **options):
+    if op == "log_softmax":  # an infinite log-probability has no part in a finite sum
+        pairs = [zip(v, z, strict=True) for v, z in zip(cotangent, logits, strict=True)]
+        cotangent = [[0.0 if z == -INF else v for v, z in row] for row in pairs]
+
+    def compute():
+        value = activation(op, logits, **options)
+        return value, *activation_vjp(op, logits, cotangent, **options)
+
+    return record(name, op, logits, compute, options, cotangent=cotangent)
+
+
+def case(name, op, logits, targets, **options):
+    function = categorical if op in ("cross_entropy", "focal_loss") else binary
+
+    def compute():
+        return function(op, logits, targets, **options)
+
+    return record(name, op, logits, compute, options, targets=targets)
+
+
+def record(name, op, logits, compute, options, **inputs):
+    results = []
+    mp.dps = digits(logits, options.get("temperature", 1.0))
+    for _ in range(2):
+        results.append(encoded(list(compute())))
+        mp.dps += 40
+    value, gradient, scale = settled(*results)
+    result = {
+        "name": name,
+        "op": op,
+        "logits": encoded(logits),
+        **inputs,
+        "options": options,
+        "value": value,
+        "gradient": gradient,
+    }
+    if any(s > 2 * abs(g) for s, g in zip(flat(scale), flat(gradient), strict=True)):
+        result["scale"] = rounded(scale)
+    return result
+
+
+def settled(a, b):
+    """Return results on which two precisions agree; what shrinks with the precision is 0."""
+    if isinstance(a, list):
+        return [settled(*pair) for pair in zip(a, b, strict=True)]
+    if a == b:
+        return a
+    if abs(b) < 1e-20 * abs(a) or (a == 0 and abs(b) < 10.0 ** (70 - mp.dps)):
+        return 0.0
+    raise ArithmeticError(f"too few digits: {a!r} became {b!r}")
+
+
+def flat(value):
+    return [x for each in value for x in flat(each)] if isinstance(value, list) else [value]
+
+
+def rounded(value):
+    """Return nested lists with three significant digits, enough for a scale."""
+    return [rounded(x) for x in value] if isinstance(value, list) else float(f"{value:.2e}")
+
+
+def encoded(value):
+    """Return nested lists of the nearest float64, infinities spelt out."""
+    if isinstance(value, list):
+        return [encoded(each) for each in value]
+    if value in (INF, -INF):
+        return str(float(value))
+    if isinstance(value, mpf):
+        # To 50 digits first: a result half way between two floats is then exactly half way. Not
+        # by float(mpf), which rounds twice below 2.2e-308; a quotient of integers rounds once.
+        with mp.workdps(50):
+            sign, mantissa, exponent, _ = (+value)._mpf_
+        return float(Fraction((-1) ** sign * int(mantissa)) * Fraction(2) ** exponent)
+    return value
+
+
+def render():
+    lines = [json.dumps(each, allow_nan=False, separators=(",", ":")) for each in cases()]
+    header = json.dumps(HEADER, indent=1)[:-2]
+    return header + ',\n "cases": [\n' + ",\n".join(lines) + "\n]\n}\n"
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(render(), encoding="utf-8")
