@@ -144,6 +144,7 @@ sum = jnp.sum
 any = jnp.any
 amax = jnp.max
 ones_like = jnp.ones_like
+permute = jnp.transpose
 softplus = jax.nn.softplus
 sigmoid = jax.nn.sigmoid
 stop_gradient = jax.lax.stop_gradient
@@ -187,6 +188,14 @@ def size(x):
 
 def broadcast_like(x, like):
     return jnp.broadcast_to(x, like.shape)
+
+
+def merge_last(x, count):
+    return x.reshape((*x.shape[: x.ndim - count], -1 if count else 1))
+
+
+def reshape_like(x, like):
+    return x.reshape(like.shape)
 
 
 # --- kernels --------------------------------------------------------------------------------------

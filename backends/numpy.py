@@ -115,6 +115,7 @@ sum = np.sum
 any = np.any
 amax = np.max
 ones_like = np.ones_like
+permute = np.transpose
 size = np.size
 
 
@@ -157,6 +158,14 @@ def length(x, axis, like):
 
 def broadcast_like(x, like):
     return np.broadcast_to(x, like.shape)
+
+
+def merge_last(x, count):
+    return x.reshape((*x.shape[: x.ndim - count], -1 if count else 1))
+
+
+def reshape_like(x, like):
+    return x.reshape(like.shape)
 
 
 def softplus(x):
@@ -256,7 +265,7 @@ def row_statistics(x, axis, labels, weights, skip):
         if dot is not None:
             z -= log_sum_n
             w = layout.load(weights, block, wide)
-            np.copyto(z, 0, where=w == 0)  # 0 log 0 = 0
+            np.copyto(z, 0, where=(w == 0) & (z == -np.inf))  # 0 log 0 = 0
             z *= w
             layout.store_rows(dot, block, _sum(z, layout.class_axis))
     if labels is not None:
@@ -296,13 +305,7 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
 
 
 def _map_rows(kernel, x, axis, dtype):
-    """Apply `kernel` to each block of rows; several axes are laid together first."""
-    if not isinstance(axis, int):
-        last = tuple(range(x.ndim - len(axis), x.ndim))
-        moved = np.moveaxis(x, axis, last)
-        flat = moved.reshape((*moved.shape[: x.ndim - len(axis)], -1))
-        mapped = _map_rows(kernel, flat, flat.ndim - 1, dtype).reshape(moved.shape)
-        return np.ascontiguousarray(np.moveaxis(mapped, last, axis))
+    """Apply `kernel` to each block of rows."""
     layout = _Layout(x, axis)
     out = np.empty(x.shape, dtype)
     for block in layout.blocks():

@@ -128,6 +128,7 @@ exp = tf.math.exp
 expm1 = tf.math.expm1
 amax = tf.math.reduce_max
 ones_like = tf.ones_like
+permute = tf.transpose
 softplus = tf.math.softplus
 sigmoid = tf.math.sigmoid
 stop_gradient = tf.stop_gradient
@@ -184,11 +185,19 @@ def length(x, axis, like):
 
 def size(x):
     known = x.shape.num_elements()
-    return tf.size(x, tf.int64) if known is None else known
+    return tf.cast(tf.size(x, tf.int64), x.dtype) if known is None else known
 
 
 def broadcast_like(x, like):
     return tf.broadcast_to(x, tf.shape(like))
+
+
+def merge_last(x, count):
+    return tf.reshape(x, tf.concat([tf.shape(x)[: x.shape.rank - count], [-1]], 0))
+
+
+def reshape_like(x, like):
+    return tf.reshape(x, tf.shape(like))
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -206,7 +215,8 @@ def log_softmax_rows(x, axis, dtype):
 
 def row_statistics(x, axis, labels, weights, skip):
     x = compute(x)
-    weights = None if weights is None else tf.convert_to_tensor(weights, x.dtype)
+    weighted = weights is not None
+    weights = tf.convert_to_tensor(weights if weighted else 0.0, x.dtype)
     skip_c = None if skip is None else _rows.expand(skip, axis)
     flat = None if labels is None else _flat_index(x, axis, labels)
 
@@ -218,16 +228,16 @@ def row_statistics(x, axis, labels, weights, skip):
         others = tf.reduce_sum(where(d < 0, tf.exp(d), 0.0), axis, keepdims=True)
         ties = tf.reduce_sum(tf.cast(d == 0, d.dtype), axis, keepdims=True)
         log_sum = tf.math.log1p(others + (ties - 1))
-        # Always four tensors: a custom gradient cannot return None.
+        # Always two tensors in and four out: a custom gradient knows no None.
         rows = [tf.zeros([], x.dtype)] * 2 + [tf.squeeze(log_sum, axis), tf.squeeze(top, axis)]
         if labels is not None:
             rows[0] = tf.gather(tf.reshape(d, [-1]), flat) - rows[2]
-        if weights is not None:
+        if weighted:
             rows[1] = tf.reduce_sum(_weighted(weights, d - log_sum), axis)
         if skip is not None:
             rows[2:] = [where(skip, 0.0, v) for v in rows[2:]]
             rows[0] = rows[0] if labels is None else where(skip, 0.0, rows[0])
-            rows[1] = rows[1] if weights is None else where(skip, 0.0, rows[1])
+            rows[1] = where(skip, 0.0, rows[1]) if weighted else rows[1]
 
         @tf.custom_gradient
         def probabilities(z):
@@ -244,11 +254,11 @@ def row_statistics(x, axis, labels, weights, skip):
             a = by_log_sum
             if labels is not None:
                 a = a - by_picked
-            if weights is not None:
+            if weighted:
                 a = a - by_dot * tf.reduce_sum(tf.broadcast_to(weights, tf.shape(x)), axis)
             out = _rows.expand(a, axis) * probabilities(z)
             by_weights = None
-            if weights is not None:
+            if weighted:
                 by_dot = _rows.expand(by_dot, axis)
                 out = out + by_dot * weights
                 log_p = d - log_sum
@@ -274,7 +284,7 @@ def row_statistics(x, axis, labels, weights, skip):
     picked, dot, log_sum, top = statistics(x, weights)
     return (
         None if labels is None else picked,
-        None if weights is None else dot,
+        dot if weighted else None,
         log_sum,
         tf.stop_gradient(top),
     )

@@ -141,6 +141,7 @@ exp = torch.exp
 expm1 = torch.expm1
 amax = torch.amax
 ones_like = torch.ones_like
+permute = torch.permute
 sigmoid = torch.sigmoid
 
 
@@ -196,6 +197,14 @@ def broadcast_like(x, like):
     return x.expand(like.shape)
 
 
+def merge_last(x, count):
+    return x.flatten(x.ndim - count) if count else x.unsqueeze(-1)
+
+
+def reshape_like(x, like):
+    return x.reshape(like.shape)
+
+
 def softplus(x):
     # torch's own softplus is linear above a threshold: 2e-9 off in float64.
     return -torch.nn.functional.logsigmoid(-x)
@@ -206,16 +215,12 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def softmax_rows(x, axis, dtype):
-    if type(axis) is not int:
-        return _over_axes(softmax_rows, x, axis, dtype)
     if dtype is None or dtype is x.dtype:
         return torch.softmax(x, axis)
     return torch.softmax(x, axis, dtype=_wide(x.dtype)).to(dtype)
 
 
 def log_softmax_rows(x, axis, dtype):
-    if type(axis) is not int:
-        return _over_axes(log_softmax_rows, x, axis, dtype)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
     return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
 
@@ -426,16 +431,3 @@ def _gradient_by_block(x, axis, labels, weights, skip, log_sum, top, a, b, c):
             z.masked_fill_(skip[block], 0.0)
         out3[block] = z
     return out
-
-
-
-def _over_axes(kernel, x, axes, dtype):
-    """Apply a kernel of one axis over several, laid together as the last."""
-    rest = [one for one in range(x.ndim) if one not in axes]
-    moved = x.permute(*rest, *axes)
-    flat = moved.reshape(*moved.shape[: len(rest)], -1)
-    out = kernel(flat, flat.ndim - 1, dtype).reshape(moved.shape)
-    back = [0] * x.ndim
-    for position, one in enumerate((*rest, *axes)):
-        back[one] = position
-    return out.permute(back)

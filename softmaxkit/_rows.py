@@ -26,7 +26,7 @@ def softmax(
     if _no_classes(ops, x, axis):
         return ops.astype(x, result)
     x, _, _ = _masked_and_scaled(ops, x, axis, where, temperature)
-    p = ops.softmax_rows(x, axis, result)
+    p = _along_axes(ops, ops.softmax_rows, x, axis, result)
     return p if where is None else ops.where(where, p, 0.0)
 
 
@@ -38,7 +38,7 @@ def log_softmax(
     if _no_classes(ops, x, axis):
         return ops.astype(x, result)
     x, _, _ = _masked_and_scaled(ops, x, axis, where, temperature)
-    log_p = ops.log_softmax_rows(x, axis, result)
+    log_p = _along_axes(ops, ops.log_softmax_rows, x, axis, result)
     return log_p if where is None else ops.where(where, log_p, float("-inf"))
 
 
@@ -52,7 +52,10 @@ def logsumexp(ops: Any, x: Array, axis: Axes, where: Array, keepdims: bool, dtyp
         # A row of -inf is -inf and one with +inf is +inf, without the NaN of inf - inf.
         top = ops.stop_gradient(ops.amax(x, axis))
         infinite = abs(top) == float("inf")
-        _, _, log_sum, centre = ops.row_statistics(x, axis, None, None, infinite)
+        if not isinstance(axis, int):
+            x = ops.merge_last(ops.permute(x, _order(ops, x, axis)), len(axis))
+        one = axis if isinstance(axis, int) else len(ops.shape(x)) - 1
+        _, _, log_sum, centre = ops.row_statistics(x, one, None, None, infinite)
         lse = ops.where(infinite, top, centre + log_sum)
         if empty is not None:
             lse = ops.where(empty, float("-inf"), lse)
@@ -69,6 +72,22 @@ def expand(rows: Array, axis: Axes) -> Array:
 def along(vector: Array, ndim: int, axis: int) -> Array:
     """Lay a (C,) vector along `axis` of an array with `ndim` axes."""
     return vector[(None,) * axis + (slice(None),) + (None,) * (ndim - axis - 1)]
+
+
+def _along_axes(ops: Any, kernel: Any, x: Array, axis: Axes, result: DType) -> Array:
+    """Apply a kernel of one axis; several are laid together as the last for it."""
+    if isinstance(axis, int):
+        return kernel(x, axis, result)
+    order = _order(ops, x, axis)
+    moved = ops.permute(x, order)
+    out = kernel(ops.merge_last(moved, len(axis)), len(order) - len(axis), result)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return ops.permute(ops.reshape_like(out, moved), back)
+
+
+def _order(ops: Any, x: Array, axes: tuple[int, ...]) -> list[int]:
+    rest = [one for one in range(len(ops.shape(x))) if one not in axes]
+    return [*rest, *axes]
 
 
 def _as_float(ops: Any, x: Array, dtype: DType) -> tuple[Array, DType]:

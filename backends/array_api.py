@@ -1,0 +1,283 @@
+"""Any array-API library, eager or lazy, through array-api-compat; derivatives written out.
+
+Tested with array-api-strict and Dask. Only functions of the standard are used, no data-dependent
+shapes and no assignment into arrays, so that lazy libraries stay lazy.
+"""
+
+from __future__ import annotations
+
+import sys
+from math import isnan, prod
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_array_api_obj, is_lazy_array
+
+from softmaxkit import _rows
+
+LIBRARY = "array API"
+
+_this = sys.modules[__name__]
+_silent = np.errstate(all="ignore")  # libraries built on NumPy share its warnings
+
+
+# --- operations -----------------------------------------------------------------------------------
+@_silent
+def softmax(x, axis, where, temperature, dtype):
+    return _rows.softmax(_this, x, axis, where, temperature, dtype)
+
+
+@_silent
+def log_softmax(x, axis, where, temperature, dtype):
+    return _rows.log_softmax(_this, x, axis, where, temperature, dtype)
+
+
+@_silent
+def logsumexp(x, axis, where, keepdims, dtype):
+    return _rows.logsumexp(_this, x, axis, where, keepdims, dtype)
+
+
+@_silent
+def cross_entropy(logits, targets, **options):
+    return _rows.cross_entropy(_this, logits, targets, **options)
+
+
+@_silent
+def focal_loss(logits, targets, **options):
+    return _rows.focal_loss(_this, logits, targets, **options)
+
+
+@_silent
+def binary_cross_entropy(logits, targets, **options):
+    return _rows.binary_cross_entropy(_this, logits, targets, **options)
+
+
+@_silent
+def sigmoid_focal_loss(logits, targets, **options):
+    return _rows.sigmoid_focal_loss(_this, logits, targets, **options)
+
+
+@_silent
+def smooth_labels(targets, smoothing, axis, where):
+    return _rows.smooth_labels(_this, targets, smoothing, axis, where)
+
+
+def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    xp = array_namespace(labels)
+    dtype = default_float(labels) if dtype is None else dtype
+    labels = as_index(labels)
+    out = astype(_at_label(labels, num_classes, axis), dtype)
+    if labels_checked:
+        return out
+    wrong = xp.expand_dims((labels < 0) | (labels >= num_classes), axis=axis)
+    return where(wrong, float("nan"), out)
+
+
+@_silent
+def value_and_grad(operation, logits, targets, options):
+    return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
+
+
+# --- what is it -----------------------------------------------------------------------------------
+def is_native(value):
+    return is_array_api_obj(value) and not isinstance(value, np.ndarray | np.generic)
+
+
+def asarray(value, like):
+    return array_namespace(like).asarray(value, device=device(like))
+
+
+def visible(x):
+    # What is lazy would have to compute first, and what is elsewhere would have to be waited for.
+    if is_lazy_array(x) or "cpu" not in str(device(x)).lower():
+        return None
+    return np.asarray(x)
+
+
+def shape(x):
+    return tuple(None if n is None or isnan(n) else n for n in x.shape)
+
+
+_KINDS = {"bool": "bool", "integral": "int", "real floating": "float", "complex floating": "complex"}
+
+
+def kind(x):
+    xp = array_namespace(x)
+    for name, answer in _KINDS.items():
+        if xp.isdtype(x.dtype, name):
+            return answer
+    return "other"
+
+
+def as_dtype(dtype):
+    # NumPy's names are the standard's; `astype` finds them in the namespace of the array.
+    dtype = np.dtype(dtype).name if isinstance(dtype, str | np.dtype | type) else dtype
+    if "float" not in str(dtype):
+        raise TypeError(dtype)
+    return dtype
+
+
+# --- array functions for the loss family ----------------------------------------------------------
+def where(condition, a, b):
+    xp = array_namespace(condition)
+    like = a if hasattr(a, "dtype") else b
+    dtype = like.dtype if hasattr(like, "dtype") else default_float(condition)
+    a, b = (v if hasattr(v, "dtype") else xp.asarray(v, dtype=dtype) for v in (a, b))
+    return xp.where(condition, a, b)
+
+
+def exp(x):
+    return array_namespace(x).exp(x)
+
+
+def expm1(x):
+    return array_namespace(x).expm1(x)
+
+
+def sum(x, axis):
+    return array_namespace(x).sum(x, axis=axis)
+
+
+def any(x, axis):
+    return array_namespace(x).any(x, axis=axis)
+
+
+def amax(x, axis):
+    return array_namespace(x).max(x, axis=axis)
+
+
+def ones_like(x):
+    return array_namespace(x).ones_like(x)
+
+
+def permute(x, order):
+    return array_namespace(x).permute_dims(x, tuple(order))
+
+
+def merge_last(x, count):
+    return array_namespace(x).reshape(x, (*x.shape[: x.ndim - count], prod(x.shape[x.ndim - count :])))
+
+
+def reshape_like(x, like):
+    return array_namespace(x).reshape(x, like.shape)
+
+
+def default_float(x):
+    info = array_namespace(x).__array_namespace_info__()
+    return info.default_dtypes(device=device(x))["real floating"]
+
+
+def astype(x, dtype):
+    xp = array_namespace(x)
+    return xp.astype(x, getattr(xp, dtype) if isinstance(dtype, str) else dtype, copy=False)
+
+
+def compute(x):
+    return compute_like(x, x)
+
+
+def compute_like(x, logits):
+    xp = array_namespace(logits)
+    return astype(x, logits.dtype if xp.finfo(logits.dtype).bits >= 32 else xp.float32)
+
+
+def as_index(labels):
+    return astype(labels, "int64")
+
+
+def stop_gradient(x):
+    return x
+
+
+def take(vector, labels):
+    xp = array_namespace(vector)
+    return xp.reshape(xp.take(vector, xp.reshape(labels, (-1,)), axis=0), labels.shape)
+
+
+def length(x, axis, like):
+    return x.shape[axis]
+
+
+def size(x):
+    return prod(x.shape)
+
+
+def broadcast_like(x, like):
+    return array_namespace(x).broadcast_to(x, like.shape)
+
+
+def softplus(x):
+    xp = array_namespace(x)
+    return where(x > 0, x, 0.0) + xp.log1p(xp.exp(-abs(x)))
+
+
+def sigmoid(x):
+    small = exp(-abs(x))
+    return where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+# --- kernels --------------------------------------------------------------------------------------
+def softmax_rows(x, axis, dtype):
+    xp = array_namespace(x)
+    x = compute(x)
+    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    return astype(e / xp.sum(e, axis=axis, keepdims=True), dtype)
+
+
+def log_softmax_rows(x, axis, dtype):
+    x = compute(x)
+    _, _, log_sum, top = row_statistics(x, axis, None, None, None)
+    return astype(x - _rows.expand(top, axis) - _rows.expand(log_sum, axis), dtype)
+
+
+def row_statistics(x, axis, labels, weights, skip):
+    xp = array_namespace(x)
+    x = compute(x)
+    if skip is not None:
+        x = where(_rows.expand(skip, axis), 0.0, x)
+    top = xp.max(x, axis=axis, keepdims=True)
+    d = x - top
+    others = xp.sum(where(d < 0, xp.exp(d), 0.0), axis=axis, keepdims=True)
+    ties = xp.sum(astype(d == 0, d.dtype), axis=axis, keepdims=True)
+    log_sum = xp.log1p(others + (ties - 1))
+    picked = dot = None
+    if labels is not None:
+        picked = xp.squeeze(_pick(d, axis, labels) - log_sum, axis=axis)
+    if weights is not None:
+        log_p = d - log_sum
+        if not isinstance(weights, float):
+            log_p = where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)  # 0 log 0 = 0
+        dot = xp.sum(weights * log_p, axis=axis)
+    rows = picked, dot, xp.squeeze(log_sum, axis=axis), xp.squeeze(top, axis=axis)
+    if skip is not None:
+        rows = tuple(v if v is None else where(skip, 0.0, v) for v in rows)
+    return rows
+
+
+def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
+    _, _, log_sum, top = rows
+    x = compute(x)
+    out = exp(x - _rows.expand(top, axis) - _rows.expand(log_sum, axis)) * _row(a, axis)
+    if weights is not None:
+        out = out + weights * _row(c, axis)
+    if labels is not None:
+        out = where(_at_label(labels, x.shape[axis], axis), out + _row(b, axis), out)
+    return out if skip is None else where(_rows.expand(skip, axis), 0.0, out)
+
+
+def _row(value, axis):
+    return value if isinstance(value, float) or value.ndim == 0 else _rows.expand(value, axis)
+
+
+def _at_label(labels, classes, axis):
+    """Return True at the label of each row, with the class axis put in."""
+    xp = array_namespace(labels)
+    index = xp.arange(classes, dtype=labels.dtype, device=device(labels))
+    return _rows.along(index, labels.ndim + 1, axis) == xp.expand_dims(labels, axis=axis)
+
+
+def _pick(x, axis, labels):
+    xp = array_namespace(x)
+    if hasattr(xp, "take_along_axis"):
+        return xp.take_along_axis(x, xp.expand_dims(labels, axis=axis), axis=axis)
+    at_label = _at_label(labels, x.shape[axis], axis)  # Dask has no take_along_axis
+    return xp.sum(where(at_label, x, 0.0), axis=axis, keepdims=True)
