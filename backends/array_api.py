@@ -254,13 +254,15 @@ def row_statistics(x, axis, labels, weights, skip):
 
 
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
-    _, _, log_sum, top = rows
+    log_p, _, log_sum, top = rows
     x = compute(x)
     out = exp(x - _rows.expand(top, axis) - _rows.expand(log_sum, axis)) * _row(a, axis)
+    if labels is not None:
+        # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p).
+        at_label = (a + b) * exp(log_p) - b * expm1(log_p)
+        out = where(_at_label(labels, x.shape[axis], axis), _row(at_label, axis), out)
     if weights is not None:
         out = out + weights * _row(c, axis)
-    if labels is not None:
-        out = where(_at_label(labels, x.shape[axis], axis), out + _row(b, axis), out)
     return out if skip is None else where(_rows.expand(skip, axis), 0.0, out)
 
 

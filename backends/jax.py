@@ -249,7 +249,10 @@ def _row_statistics_jvp(axis, primals, tangents):
     d_log_sum = (jnp.exp(log_p) * dx).sum(axis)
     d_picked = d_dot = None
     if labels is not None:
-        d_picked = _pick(dx, axis, labels).squeeze(axis) - d_log_sum
+        # dx_y - Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep their digits.
+        classes = _rows.along(jnp.arange(x.shape[axis]), x.ndim, axis)
+        at_label = classes == jnp.expand_dims(labels, axis)
+        d_picked = -(jnp.where(at_label, jnp.expm1(log_p), jnp.exp(log_p)) * dx).sum(axis)
     if weights is not None:
         d_dot = (weights * (dx - _rows.expand(d_log_sum, axis))).sum(axis)
         if not isinstance(dweights, SymbolicZero):

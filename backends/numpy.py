@@ -279,26 +279,28 @@ def row_statistics(x, axis, labels, weights, skip):
 
 
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
-    _, _, log_sum, top = rows
+    log_p, _, log_sum, top = rows
     layout = _Layout(x, axis)
     out = np.empty(x.shape, log_sum.dtype)
     a = np.broadcast_to(a, layout.row_shape)
     if weights is not None:
         weights, c = np.broadcast_to(weights, x.shape), np.broadcast_to(c, layout.row_shape)
+    if labels is not None:
+        b = np.broadcast_to(b, layout.row_shape)
+        # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p).
+        at_label = (a + b) * np.exp(log_p) - b * np.expm1(log_p)
+        index, at_label = np.expand_dims(labels, axis), np.expand_dims(at_label, axis)
     for block in layout.blocks():
         z = layout.load(x, block, out.dtype)
         z -= layout.rows(top, block)
         z -= layout.rows(log_sum, block)
         np.exp(z, out=z)
         z *= layout.rows(a, block)
-        if weights is not None:
-            z += layout.load(weights, block, out.dtype) * layout.rows(c, block)
         layout.store(out, block, z)
     if labels is not None:
-        index = np.expand_dims(labels, axis)
-        at_label = np.take_along_axis(out, index, axis)
-        at_label += np.expand_dims(np.broadcast_to(b, layout.row_shape), axis)
         np.put_along_axis(out, index, at_label, axis)
+    if weights is not None:
+        out += np.expand_dims(c, axis) * weights
     if skip is not None:
         np.copyto(out, 0, where=np.expand_dims(skip, axis))
     return out

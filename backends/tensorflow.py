@@ -239,9 +239,19 @@ def row_statistics(x, axis, labels, weights, skip):
             rows[0] = rows[0] if labels is None else where(skip, 0.0, rows[0])
             rows[1] = where(skip, 0.0, rows[1]) if weighted else rows[1]
 
+        # Gradients of their own, so that second derivatives are right at ties of the maximum too.
+        @tf.custom_gradient
+        def label_log_p(z):
+            def by_z(upstream):
+                flat_p = tf.reshape(-_rows.expand(upstream, axis) * probabilities(z), [-1])
+                index = tf.reshape(flat, [-1, 1])
+                out = tf.tensor_scatter_nd_add(flat_p, index, tf.reshape(upstream, [-1]))
+                return tf.reshape(out, tf.shape(z))
+
+            return tf.gather(tf.reshape(d, [-1]), flat) - tf.squeeze(log_sum, axis), by_z
+
         @tf.custom_gradient
         def probabilities(z):
-            # Of its own, so that the second derivative is right at ties of the maximum too.
             p = tf.exp(z - top - log_sum)
 
             def by_z(upstream):
@@ -257,6 +267,16 @@ def row_statistics(x, axis, labels, weights, skip):
             if weighted:
                 a = a - by_dot * tf.reduce_sum(tf.broadcast_to(weights, tf.shape(x)), axis)
             out = _rows.expand(a, axis) * probabilities(z)
+            if labels is not None:
+                # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and
+                # 1 - p = -expm1(log p) keeps its digits.
+                log_p_y = label_log_p(z)
+                at_label = (a + by_picked) * tf.exp(log_p_y) - by_picked * tf.math.expm1(log_p_y)
+                index = tf.reshape(flat, [-1, 1])
+                out = tf.tensor_scatter_nd_update(
+                    tf.reshape(out, [-1]), index, tf.reshape(at_label, [-1])
+                )
+                out = tf.reshape(out, tf.shape(x))
             by_weights = None
             if weighted:
                 by_dot = _rows.expand(by_dot, axis)
@@ -267,14 +287,6 @@ def row_statistics(x, axis, labels, weights, skip):
                 if skip is not None:
                     by_weights = where(skip_c, 0.0, by_weights)
                 by_weights = _sum_to(by_weights, weights)
-            if labels is not None:
-                index = tf.reshape(flat, [-1, 1])
-                out = tf.reshape(
-                    tf.tensor_scatter_nd_add(
-                        tf.reshape(out, [-1]), index, tf.reshape(by_picked, [-1])
-                    ),
-                    tf.shape(x),
-                )
             if skip is not None:
                 out = where(skip_c, 0.0, out)
             return out, by_weights

@@ -260,10 +260,10 @@ def _weighted(weights, log_p):
 
 
 class _RowStatistics(torch.autograd.Function):
-    """Row statistics that keep the logits and two numbers per row for the backward pass.
+    """Row statistics that keep the logits and a few numbers per row for the backward pass.
 
-    log Σ e^(x - max) is saved as an output, so that second derivatives flow through it; the max is
-    a constant, since any shift cancels.
+    These are saved as outputs, so that second derivatives flow through them; the max is a
+    constant, since any shift cancels.
     """
 
     @staticmethod
@@ -279,15 +279,15 @@ class _RowStatistics(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, ctx.axis, labels, weights, skip = inputs
-        _, _, log_sum, top = output
+        log_p, _, log_sum, top = output
         ctx.mark_non_differentiable(top)
-        ctx.save_for_backward(x, labels, weights, skip, log_sum, top)
-        ctx.save_for_forward(x, labels, weights, skip, log_sum, top)
+        ctx.save_for_backward(x, labels, weights, skip, log_p, log_sum, top)
+        ctx.save_for_forward(x, labels, weights, skip, log_p, log_sum, top)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, of_picked, of_dot, of_log_sum, _):
-        x, labels, weights, skip, log_sum, top = ctx.saved_tensors
+        x, labels, weights, skip, log_p_y, log_sum, top = ctx.saved_tensors
         axis = ctx.axis
         by_x = by_weights = None
         if of_dot is not None and ctx.needs_input_grad[3]:
@@ -312,12 +312,18 @@ class _RowStatistics(torch.autograd.Function):
                     and peek_interpreter_stack() is None
                 )
                 write = _gradient_by_block if blocks else _gradient
-                by_x = write(x, axis, labels, weights, skip, log_sum, top, a, of_picked, of_dot)
+                at_label = None
+                if of_picked is not None:
+                    # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and
+                    # 1 - p = -expm1(log p) keeps its digits.
+                    at_label = (a + of_picked) * torch.exp(log_p_y)
+                    at_label = at_label - of_picked * torch.expm1(log_p_y)
+                by_x = write(x, axis, labels, weights, skip, log_sum, top, a, at_label, of_dot)
         return by_x, None, None, by_weights, None
 
     @staticmethod
     def jvp(ctx, dx, _, __, dweights, ___):
-        x, labels, weights, skip, log_sum, top = ctx.saved_tensors
+        x, labels, weights, skip, log_p_y, log_sum, top = ctx.saved_tensors
         axis = ctx.axis
         log_p = x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis)
         dx = torch.zeros_like(log_p) if dx is None else dx.to(log_p.dtype)
@@ -351,14 +357,14 @@ class _RowStatistics(torch.autograd.Function):
         return rows, tuple(None if v is None else 0 for v in rows)
 
 
-def _gradient(x, axis, labels, weights, skip, log_sum, top, a, b, c):
-    """a·p + b·1_y + c·w, differentiable."""
+def _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c):
+    """a·p + c·w, and `at_label` for a·p at the labels; differentiable."""
     p = torch.exp(x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis))
     out = a.unsqueeze(axis) * p
+    if at_label is not None:
+        out = out.scatter(axis, labels.unsqueeze(axis), at_label.unsqueeze(axis))
     if c is not None:
         out = out + c.unsqueeze(axis) * weights
-    if b is not None:
-        out = out.scatter_add(axis, labels.unsqueeze(axis), b.unsqueeze(axis))
     if skip is not None:
         out = torch.where(skip.unsqueeze(axis), 0.0, out)
     return out.to(x.dtype)
@@ -405,28 +411,26 @@ def _statistics_by_block(x, axis, labels, weights):
     return picked, None if dot is None else dot.reshape(row_shape), log_sum, top
 
 
-def _gradient_by_block(x, axis, labels, weights, skip, log_sum, top, a, b, c):
+def _gradient_by_block(x, axis, labels, weights, skip, log_sum, top, a, at_label, c):
     x3 = _as_blocks(x, axis)
-    flat_rows = (x3.shape[0], x3.shape[2])
+    row_shape, flat_rows = log_sum.shape, (x3.shape[0], 1, x3.shape[2])
     out = torch.empty(x.shape, dtype=x.dtype)
     out3 = _as_blocks(out, axis)
-    a_shape = log_sum.shape
-    top, log_sum, a = (v.reshape(flat_rows).unsqueeze(1) for v in (top, log_sum, a))
+    top, log_sum, a = (v.reshape(flat_rows) for v in (top, log_sum, a))
+    if at_label is not None:
+        labels, at_label = labels.reshape(flat_rows), at_label.reshape(flat_rows)
     if c is not None:
-        c = c.reshape(flat_rows).unsqueeze(1)
-        w3 = _as_blocks(weights.expand(x.shape), axis)
-    if b is not None:
-        labels, b = labels.reshape(flat_rows).unsqueeze(1), b.reshape(flat_rows).unsqueeze(1)
+        c, w3 = c.reshape(flat_rows), _as_blocks(weights.expand(x.shape), axis)
     if skip is not None:
-        skip = skip.expand(a_shape).reshape(flat_rows).unsqueeze(1)
+        skip = skip.expand(row_shape).reshape(flat_rows)
     for block in _blocks(x3):
         z = x3[block].to(top.dtype) - top[block]
         z -= log_sum[block]
         z.exp_().mul_(a[block])
+        if at_label is not None:
+            z.scatter_(1, labels[block], at_label[block])
         if c is not None:
             z += c[block] * w3[block]
-        if b is not None:
-            z.scatter_add_(1, labels[block], b[block])
         if skip is not None:
             z.masked_fill_(skip[block], 0.0)
         out3[block] = z

@@ -226,6 +226,8 @@ def _class_loss(
     if ops.kind(targets) == "int":
         labels, ignored, wrong = _labels(ops, targets, x, axis, ignore_index, labels_checked)
         mass = weight if weight_c is weight else ops.take(weight, labels)
+        if wrong is not None and mass is not weight:
+            mass = ops.where(wrong, 1.0, mass)
         own = mass if uniform is None else _times(1.0 - label_smoothing, mass)
         share = uniform if uniform is None else _times(uniform, weight_c)
     else:
@@ -262,6 +264,7 @@ def _class_loss(
     lse = None
     if z_loss is not None:
         lse = top + log_sum if shift is None else top + log_sum + shift
+        lse = lse if empty is None else ops.where(empty, float("-inf"), lse)
         loss = loss + z_loss * lse * lse
     if wrong is not None:
         fault = ops.where(wrong, float("nan"), ops.ones_like(loss))
@@ -358,7 +361,7 @@ def _binary_loss(
 ) -> Any:
     """Return α_t (1-p_t)^γ BCE, or with `gradient` (value, derivative of its sum by the logits)."""
     x = ops.compute(logits)
-    t = ops.compute_like(targets, logits)
+    t = given = ops.compute_like(targets, logits)
     if label_smoothing is not None:
         t = (1.0 - label_smoothing) * t + 0.5 * label_smoothing
     if not (pos_weight is None or isinstance(pos_weight, float | int)):
@@ -378,14 +381,16 @@ def _binary_loss(
         miss = ops.where(certain, 1.0, miss)
         factor = ops.where(certain, 0.0, miss**gamma)
     if alpha is not None:
-        alpha_t = alpha * t + (1.0 - alpha) * (1.0 - t)
-        factor = _times(alpha_t, factor)
+        factor = _times(_alpha_t(alpha, t), factor)
+    mass = None
+    if normalizer == "weight":
+        mass = _times(given, pos_weight) + (1.0 - given) if alpha is None else _alpha_t(alpha, given)
     value, cotangent = _reduced(
         ops,
         loss if factor is None else _product(ops, factor, loss),
         reduction,
         normalizer,
-        None,
+        mass,
         sample_weight,
         skip,
         None,
@@ -403,18 +408,19 @@ def _binary_loss(
     return value, ops.astype(derivative, logits.dtype)
 
 
+def _alpha_t(alpha: float, t: Array) -> Array:
+    return alpha * t + (1.0 - alpha) * (1.0 - t)
+
+
 # --- labels ---------------------------------------------------------------------------------------
 def smooth_labels(
     ops: Any, targets: Array, smoothing: float | None, axis: int, where: Array | None
 ) -> Array:
     """y(1-α) + α/K over the classes that take part (Szegedy et al. 2016, arXiv:1512.00567)."""
-    if smoothing is None and where is None:
+    if smoothing is None:
         return targets
     y = ops.compute(targets)
-    if smoothing is not None:
-        y = (1.0 - smoothing) * y + smoothing * _uniform(ops, y, axis, where)
-    if where is not None:
-        y = ops.where(where, y, 0.0)
+    y = (1.0 - smoothing) * y + smoothing * _uniform(ops, y, axis, where)
     return ops.astype(y, targets.dtype)
 
 

@@ -20,9 +20,9 @@ Rules chosen here where the semantics leave room:
 - ``dtype`` is accepted and has no effect: arithmetic and results are float64.
 - ``bad_labels="nan"`` gives a label out of range a NaN row loss and NaN row gradient in place of an
   IndexError. In a mean's denominator that row counts with class weight 1.
-- 0 · inf = 0 for weights and probabilities, but 0 · NaN = NaN: a row of NaN shows.
+- 0 · inf = 0 for class weights and probabilities, but 0 · NaN = NaN: a row of NaN shows.
 - ``sample_weight`` multiplies the whole row loss, its z-loss too. It enters the mean's denominator
-  for labels alone; a row of weight 0 is still a kept row.
+  for labels alone; a row of weight 0 adds exactly 0, whatever it holds, and is still a kept row.
 - A denominator by name that comes to 0 (all weights 0) gives 0.0 and a gradient of zeros, as when
   nothing is kept. A number given as ``normalizer`` is divided by as it stands.
 - ``normalizer`` belongs to ``reduction="mean"``; with another reduction it is a ValueError.
@@ -398,12 +398,13 @@ def _categorical(
         raise ValueError(f"targets have shape {labels.shape} for logits of shape {z.shape}")
 
     kept = np.ones(rows, bool)
+    sample_weight = _sample_weight(sample_weight, rows)
+    if is_index and ignore_index is not None:
+        kept = labels != ignore_index
+    # Rows that count for nothing are made harmless before the arithmetic: 0 * NaN is too late.
+    z = np.where(np.expand_dims(kept & (sample_weight != 0), class_axis), z, 0.0)
     if is_index:
-        if ignore_index is not None:
-            kept = labels != ignore_index
-        # Ignored rows are made harmless before the arithmetic: 0 * NaN would be too late.
         labels = np.where(kept, labels, np.zeros_like(labels))
-        z = np.where(np.expand_dims(kept, class_axis), z, 0.0)
         labels = one_hot(labels, num_classes, axis=class_axis, bad_labels=bad_labels)
     q = _classes_last(_float64(labels), z.shape, axis)
     smooth = smooth_labels(labels, label_smoothing, axis=axis, where=where)
@@ -424,7 +425,7 @@ def _categorical(
         row_loss,
         kept,
         row_weight,
-        _sample_weight(sample_weight, rows),
+        sample_weight,
         "weight" if weighted_mean and is_index else "count",
         reduction,
         normalizer,
@@ -456,6 +457,8 @@ def _binary(
     if not gamma >= 0:
         raise ValueError(f"gamma is {gamma}; expected a number >= 0")
     w = np.broadcast_to(_float64(1.0 if pos_weight is None else pos_weight), x.shape)
+    sample_weight = _sample_weight(sample_weight, x.shape)
+    x = np.where(sample_weight != 0, x, 0.0)
 
     # The two classes' probabilities apart: 1 - t would lose what smoothing puts beside t = 1.
     pos = t * (1 - label_smoothing) + label_smoothing / 2
@@ -475,7 +478,7 @@ def _binary(
         loss,
         np.ones(x.shape, bool),
         element_weight,
-        _sample_weight(sample_weight, x.shape),
+        sample_weight,
         "count",
         reduction,
         normalizer,
@@ -544,7 +547,8 @@ def _alpha_t(alpha: ArrayLike | None, pos: Array, neg: Array) -> Array:
 def _sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x))."""
     small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, small) / (1 + small)
+    p: Array = np.where(x >= 0, 1.0, small) / (1 + small)
+    return p
 
 
 def _softplus(x: Array) -> Array:

@@ -1,0 +1,526 @@
+"""The oracle against mpmath, against the numbers the documents quote, and at the edges."""
+
+import ast
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softmaxkit.conformance import reference
+
+GOLDEN_DIR = Path(__file__).parent / "golden"
+GOLDEN = json.loads((GOLDEN_DIR / "golden.json").read_text(encoding="utf-8"))["cases"]
+
+# Units in the last place of float64. 3 is the most that was seen; exp, log1p, expm1 and pow are not
+# correctly rounded, and differ by about 1 between builds of NumPy. A power gamma multiplies the
+# relative error of its base by gamma, so the focal losses have (1 + gamma) times as many.
+MAX_ULP = 4
+
+X = np.array([[2, 1, 0], [0.5, -1, 3], [1, 1, 1]])
+Y = np.array([0, 2, 1])
+W = np.array([1.0, 2.0, 5.0])
+LOSSES = ("cross_entropy", "focal_loss")
+BINARY_LOSSES = ("binary_cross_entropy", "sigmoid_focal_loss")
+NAN, INF = np.nan, np.inf
+
+
+def call(name, *arguments, **options):
+    return getattr(reference, name)(*arguments, **options)
+
+
+def decoded(value):
+    if isinstance(value, list):
+        return [decoded(each) for each in value]
+    return float(value) if value in ("inf", "-inf") else value
+
+
+def ulp_error(got, want, scale=0.0):
+    """Return |got - want| in units of the spacing of floats at want, or at scale if larger."""
+    got, want = np.asarray(got), np.asarray(want, np.float64)
+    assert got.dtype == np.float64
+    assert got.shape == want.shape
+    size = np.maximum(np.maximum(np.abs(want), scale), np.finfo(np.float64).tiny)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(got - want) / np.spacing(np.where(np.isfinite(size), size, 1.0))
+    same = (got == want) | (np.isnan(got) & np.isnan(want))
+    return np.where(same, 0.0, np.where(np.isfinite(error), error, INF)).max(initial=0.0)
+
+
+def golden_results(case):
+    """Return (got, want, scale) for the value and for the gradient of a golden case."""
+    logits, options = decoded(case["logits"]), dict(case["options"])
+    if "cotangent" in case:
+        value = call(case["op"], logits, **options)
+        gradient = call(case["op"] + "_vjp", logits, case["cotangent"], **options)
+    else:
+        value = call(case["op"], logits, case["targets"], **options)
+        gradient = reference.gradient(case["op"], logits, case["targets"], **options)
+    yield value, decoded(case["value"]), 0.0
+    yield gradient, case["gradient"], case.get("scale", 0.0)
+
+
+def max_ulp(case):
+    gamma = case["options"].get("gamma", 2.0) if "focal" in case["op"] else 0.0
+    return MAX_ULP * (1 + gamma)
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['op']}-{case['name']}")
+def test_golden(case):
+    for got, want, scale in golden_results(case):
+        assert ulp_error(got, want, scale) <= max_ulp(case)
+
+
+@pytest.mark.parametrize("op", sorted({case["op"] for case in GOLDEN}))
+def test_the_comparison_can_fail(op):
+    case = next(case for case in GOLDEN if case["op"] == op and case["name"] != "single class")
+    for got, want, scale in golden_results(case):
+        wrong = np.array(got)
+        wrong.flat[0] += 64 * np.spacing(np.maximum(np.abs(wrong), scale).flat[0])
+        assert ulp_error(wrong, want, scale) > max_ulp(case)
+        wrong.flat[0] = NAN
+        assert ulp_error(wrong, want, scale) == INF
+
+
+def test_golden_json_is_what_its_script_writes():
+    script = runpy.run_path(str(GOLDEN_DIR / "make_golden.py"))
+    assert script["render"]() == (GOLDEN_DIR / "golden.json").read_text(encoding="utf-8")
+
+
+def test_golden_covers_every_operation():
+    ops = {case["op"] for case in GOLDEN}
+    assert ops == {*LOSSES, *BINARY_LOSSES, "softmax", "log_softmax", "logsumexp"}
+
+
+def test_reference_imports_numpy_alone():
+    tree = ast.parse(Path(reference.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {
+        getattr(node, "module", None) or alias.name for node in imports for alias in node.names
+    }
+    assert {module.partition(".")[0] for module in modules} == {"numpy"}
+    assert all(not getattr(node, "level", 0) for node in imports)
+
+
+# The numbers quoted in the semantics and in the survey of other libraries.
+
+ONE_HOT = np.eye(3)[Y]
+SMOOTH = {"label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "options", "quoted"),
+    [
+        ("cross_entropy", Y, {"reduction": "none"}, [0.4076, 0.0957, 1.0986]),
+        ("cross_entropy", Y, {}, 0.5340),
+        ("cross_entropy", Y, {"weight": W}, 0.3854),
+        ("cross_entropy", ONE_HOT, {"weight": W}, 1.0277),
+        ("cross_entropy", ONE_HOT, {"weight": W, "normalizer": "weight"}, 0.3854),
+        ("cross_entropy", Y, {"weight": W, "normalizer": "count"}, 1.0277),
+        ("cross_entropy", Y, SMOOTH, 0.6395),
+        ("cross_entropy", Y, {"weight": W, **SMOOTH}, 0.4940),
+        ("focal_loss", Y, {}, 0.1782),
+        ("focal_loss", Y, {"alpha": 0.25}, 0.0446),
+        ("focal_loss", Y, {"gamma": 0.0}, 0.5340),
+        ("focal_loss", Y, {"gamma": 0.0, "normalizer": 9}, 0.1780),
+        ("focal_loss", Y, {"normalizer": 9}, 0.0594),
+    ],
+)
+def test_quoted_losses(name, targets, options, quoted):
+    np.testing.assert_allclose(call(name, X, targets, **options), quoted, atol=5.1e-5, rtol=0)
+
+
+def test_quoted_details():
+    assert reference.sigmoid_focal_loss(1.0, 0.7) == pytest.approx(0.10187, abs=5e-6)
+    assert reference.cross_entropy([[0.0, 1.0, -INF]], [0]) == pytest.approx(1.3133, abs=5e-5)
+    assert reference.log_softmax([30.0, 0.0, 0.0])[0] == pytest.approx(-2 * np.exp(-30), rel=1e-12)
+    np.testing.assert_array_equal(reference.softmax([0.0, -INF]), [1.0, 0.0])
+    assert reference.softmax(np.zeros(70_000, np.float16))[0] == pytest.approx(1 / 70_000)
+    assert reference.logsumexp(np.zeros(70_000, np.float16)) == pytest.approx(11.16, abs=5e-3)
+    halves = np.zeros((66_000, 2), np.float16)
+    assert reference.cross_entropy(halves, np.zeros(66_000, int)) == pytest.approx(np.log(2))
+
+
+# Axes and shapes.
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_class_axis_may_stand_anywhere(name, axis):
+    rng = np.random.default_rng(0)
+    logits, mask = rng.normal(size=(2, 4, 5)), rng.random((2, 4, 5)) > 0.2
+    labels = rng.integers(0, 5, (2, 4))
+    mask[*np.indices((2, 4)), labels] = True
+    temperature = rng.random((2, 1, 1)) + 0.5
+    options = {"sample_weight": rng.random((2, 4)), **SMOOTH}
+    last = {"where": mask, "temperature": temperature, **options}
+    moved = {k: np.moveaxis(last[k], -1, axis) for k in ("where", "temperature")} | options
+    moved_logits = np.moveaxis(logits, -1, axis)
+    soft = reference.one_hot(labels, 5)
+    for reduction in ("none", "sum", "mean"):
+        last["reduction"] = moved["reduction"] = reduction
+        for targets, moved_targets in ((labels, labels), (soft, np.moveaxis(soft, -1, axis))):
+            np.testing.assert_array_equal(
+                call(name, moved_logits, moved_targets, axis=axis, **moved),
+                call(name, logits, targets, **last),
+            )
+            np.testing.assert_array_equal(
+                reference.gradient(name, moved_logits, moved_targets, axis=axis, **moved),
+                np.moveaxis(reference.gradient(name, logits, targets, **last), -1, axis),
+            )
+    np.testing.assert_array_equal(
+        reference.one_hot(labels, 5, axis=axis), np.moveaxis(soft, -1, axis)
+    )
+
+
+@pytest.mark.parametrize("axis", [None, (0, 1, 2), (0, 2), (2, 0), (-1, -3), (1,), ()])
+def test_several_axes_are_one(axis):
+    x = np.random.default_rng(1).normal(size=(2, 3, 4))
+    axes = tuple(range(3)) if axis is None else axis
+    p = np.exp(x) / np.exp(x).sum(axes, keepdims=True)
+    lse = np.log(np.exp(x).sum(axes, keepdims=True))
+    np.testing.assert_allclose(reference.softmax(x, axis), p, rtol=1e-14)
+    np.testing.assert_allclose(reference.log_softmax(x, axis), x - lse, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(reference.logsumexp(x, axis, keepdims=True), lse, rtol=1e-14)
+    assert reference.logsumexp(x, axis).shape == np.squeeze(lse, axes).shape
+    np.testing.assert_allclose(
+        reference.softmax_vjp(x, x, axis), p * (x - (p * x).sum(axes, keepdims=True)), atol=1e-14
+    )
+    np.testing.assert_allclose(
+        reference.log_softmax_vjp(x, x, axis), x - p * x.sum(axes, keepdims=True), atol=1e-13
+    )
+    np.testing.assert_allclose(
+        reference.logsumexp_vjp(x, lse, axis, keepdims=True), p * lse, atol=1e-14
+    )
+
+
+def test_zero_dimensional_input():
+    assert reference.softmax(3.0, None) == 1
+    assert reference.log_softmax(3.0, None) == 0
+    assert reference.logsumexp(3.0, None) == 3
+    for axis in (0, -1):
+        with pytest.raises(np.exceptions.AxisError):
+            reference.softmax(3.0, axis)
+    with pytest.raises(np.exceptions.AxisError):
+        reference.cross_entropy(3.0, 0)
+    assert reference.cross_entropy([2.0, 1.0, 0.0], 0) == pytest.approx(0.4076, abs=5e-5)
+
+
+def test_empty_arrays():
+    for name in ("softmax", "log_softmax"):
+        assert call(name, np.zeros((3, 0))).shape == (3, 0)
+        assert call(name, np.zeros((0, 3))).shape == (0, 3)
+        assert call(name + "_vjp", np.zeros((3, 0)), np.zeros((3, 0))).shape == (3, 0)
+    np.testing.assert_array_equal(reference.logsumexp(np.zeros((3, 0))), [-INF] * 3)
+    no_labels = np.zeros(0, int)
+    for name in LOSSES:
+        with pytest.raises(ValueError, match="class axis is empty"):
+            call(name, np.zeros((3, 0)), np.zeros(3, int))
+        for targets in (no_labels, np.zeros((0, 3))):
+            for options in ({}, {"reduction": "sum"}, {"normalizer": "batch"}):
+                assert call(name, np.zeros((0, 3)), targets, **options) == 0
+            assert call(name, np.zeros((0, 3)), targets, reduction="none").shape == (0,)
+            assert reference.gradient(name, np.zeros((0, 3)), targets).shape == (0, 3)
+    for name in BINARY_LOSSES:
+        assert call(name, np.zeros((0, 3)), np.zeros((0, 3))) == 0
+
+
+def test_inputs_are_not_written_to():
+    z, q, w = X.copy(), ONE_HOT.copy(), W.copy()
+    for array in (z, q, w):
+        array.flags.writeable = False
+    where = np.broadcast_to(True, z.shape)
+    for targets in (q, Y):
+        for view in (z, z[:, ::-1][:, ::-1], np.asfortranarray(z)):
+            reference.gradient("cross_entropy", view, targets, weight=w, where=where)
+    reference.gradient("sigmoid_focal_loss", z, q)
+
+
+# Masks and special values. Warnings are errors, so these also show that legal input is silent.
+
+
+def test_masked_is_as_if_absent():
+    rng = np.random.default_rng(2)
+    z, mask = rng.normal(size=6), np.array([True, False, True, True, False, True])
+    short = z[mask]
+    z[~mask] = NAN, INF
+    for name in ("softmax", "log_softmax"):
+        full = call(name, z, where=mask)
+        np.testing.assert_array_equal(full[mask], call(name, short))
+        np.testing.assert_array_equal(full[~mask], 0.0 if name == "softmax" else -INF)
+        full = call(name + "_vjp", z, np.arange(6.0), where=mask)
+        np.testing.assert_array_equal(full[mask], call(name + "_vjp", short, np.arange(6.0)[mask]))
+        np.testing.assert_array_equal(full[~mask], 0.0)
+    assert reference.logsumexp(z, where=mask) == reference.logsumexp(short)
+    for name in LOSSES:
+        assert call(name, [z], [3], where=mask, **SMOOTH) == call(name, [short], [2], **SMOOTH)
+        full = reference.gradient(name, [z], [3], where=mask, **SMOOTH)[0]
+        np.testing.assert_array_equal(
+            full[mask], reference.gradient(name, [short], [2], **SMOOTH)[0]
+        )
+        np.testing.assert_array_equal(full[~mask], 0.0)
+
+
+def test_nothing_kept_in_a_row():
+    z, mask = [[NAN, 1.0], [0.0, 0.0]], [[False], [True]]
+    np.testing.assert_array_equal(reference.softmax(z, where=mask), [[0, 0], [0.5, 0.5]])
+    assert (reference.log_softmax(z, where=mask)[0] == -INF).all()
+    assert reference.logsumexp(z, where=mask)[0] == -INF
+    for name in ("softmax", "log_softmax"):
+        np.testing.assert_array_equal(call(name + "_vjp", z, X[:2, :2], where=mask)[0], 0)
+    np.testing.assert_array_equal(reference.logsumexp_vjp(z, [1, 1], where=mask)[0], 0)
+    for name in LOSSES:
+        loss = call(name, z, [0, 0], where=mask, reduction="none", **SMOOTH)
+        assert loss[0] == INF
+        assert np.isfinite(loss[1])
+        gradient = reference.gradient(name, z, [0, 0], where=mask, reduction="none", **SMOOTH)
+        np.testing.assert_array_equal(gradient[0], 0)
+
+
+def test_target_on_a_masked_class():
+    z, mask = [[1.0, 2.0, 3.0]], [[False, True, True]]
+    p = reference.softmax(z, where=mask)
+    for name in LOSSES:
+        assert call(name, z, [0], where=mask) == INF
+        np.testing.assert_array_equal(reference.gradient(name, z, [0], where=mask), p)
+        assert call(name, z, [[0.0, 0.0, 1.0]], where=mask) < INF
+
+
+def test_without_a_mask_ieee_arithmetic_shows_in_that_row_alone():
+    rows = [[-INF, -INF], [INF, 0.0], [NAN, 0.0], [1.0, 1.0]]
+    bad = [True, True, True, False]
+    for name in ("softmax", "log_softmax"):
+        result = call(name, rows)
+        np.testing.assert_array_equal(np.isnan(result).all(1), bad)
+        np.testing.assert_array_equal(np.isnan(result).any(1), bad)
+        np.testing.assert_array_equal(np.isnan(call(name + "_vjp", rows, [1.0, 2.0])).any(1), bad)
+    np.testing.assert_array_equal(reference.logsumexp(rows[:3]), [-INF, INF, NAN])
+    np.testing.assert_array_equal(reference.logsumexp_vjp(rows[:1], [1.0]), [[0, 0]])
+    for name in LOSSES:
+        loss = call(name, rows, [0, 0, 0, 0], reduction="none")
+        np.testing.assert_array_equal(np.isnan(loss), bad)
+        gradient = reference.gradient(name, rows, [0, 0, 0, 0])
+        np.testing.assert_array_equal(np.isnan(gradient).all(1), bad)
+        assert np.isfinite(gradient[3]).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_minus_infinity_beside_and_under_the_target(name):
+    z = [[0.0, 1.0, -INF]]
+    for targets in ([0], [[1.0, 0.0, 0.0]]):
+        assert call(name, z, targets) == call(name, [[0.0, 1.0]], [0])
+        assert reference.gradient(name, z, targets)[0, 2] == 0
+        assert call(name, z, targets, **SMOOTH) == INF
+        assert np.isfinite(reference.gradient(name, z, targets, **SMOOTH)).all()
+    # log p = -inf under the target: the gradient is that of cross-entropy, p - 1_y.
+    p = reference.softmax(z)
+    assert call(name, z, [2]) == INF
+    np.testing.assert_allclose(reference.gradient(name, z, [2]), p - [[0, 0, 1]], rtol=1e-15)
+    weight = {"weight" if name == "cross_entropy" else "alpha": [1.0, 1.0, 0.0]}
+    assert call(name, z, [2], reduction="sum", **weight) == 0
+    np.testing.assert_array_equal(
+        reference.gradient(name, z, [2], reduction="sum", **weight), np.zeros((1, 3))
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("gap", [0.0, 20.0, 40.0, 700.0, 2000.0, INF])
+def test_focal_gradient_is_finite_everywhere(gamma, gap):
+    for z in ([[gap, 0.0]], [[0.0, -gap]]):
+        if gap == INF and z[0][0] == INF:
+            continue
+        for label in (0, 1):
+            assert np.isfinite(reference.gradient("focal_loss", z, [label], gamma=gamma)).all()
+    for target in (0.0, 0.3, 1.0):
+        for x in (gap, -gap):
+            gradient = reference.gradient("sigmoid_focal_loss", [x], [target], gamma=gamma)
+            assert np.isfinite(gradient).all()
+
+
+def test_focal_at_certainty():
+    for gamma in (0.1, 0.5, 2.0):
+        assert reference.focal_loss([[2000.0, 0.0]], [0], gamma=gamma) == 0
+        np.testing.assert_array_equal(
+            reference.gradient("focal_loss", [[2000.0, 0.0]], [0], gamma=gamma), [[0, 0]]
+        )
+        assert reference.sigmoid_focal_loss(INF, 1.0, gamma=gamma) == 0
+        assert reference.sigmoid_focal_loss(INF, 0.0, gamma=gamma) == INF
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_ignored_rows_contribute_exactly_nothing(name):
+    z = [[NAN, INF, 0.0], [0.5, -1.0, 3.0]]
+    options = {"sample_weight": [NAN, 0.5]}
+    for reduction in ("none", "sum", "mean"):
+        value = call(name, z, [-100, 2], reduction=reduction, **options)
+        alone = call(name, z[1:], [2], sample_weight=[0.5], reduction=reduction)
+        np.testing.assert_array_equal(value, [0, alone[0]] if reduction == "none" else alone)
+        gradient = reference.gradient(name, z, [-100, 2], reduction=reduction, **options)
+        np.testing.assert_array_equal(gradient[0], 0)
+        assert np.isfinite(gradient[1]).all()
+    for normalizer in (None, "weight", "count", "batch", 0.0):
+        assert call(name, z, [-100, -100], normalizer=normalizer) == 0
+        gradient = reference.gradient(name, z, [-100, -100], normalizer=normalizer)
+        np.testing.assert_array_equal(gradient, np.zeros((2, 3)))
+    assert call(name, X, Y, sample_weight=[0, 0, 0], normalizer="weight") == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("label", "ignore_index"), [(3, -100), (-1, -100), (-100, None)])
+def test_bad_labels(name, label, ignore_index):
+    labels = [0, label, 1]
+    with pytest.raises(IndexError, match=rf"label {label} at \(1,\)"):
+        call(name, X, labels, ignore_index=ignore_index)
+    options = {"ignore_index": ignore_index, "bad_labels": "nan"}
+    loss = call(name, X, labels, reduction="none", **options)
+    np.testing.assert_array_equal(np.isnan(loss), [False, True, False])
+    for reduction in ("none", "sum", "mean"):
+        gradient = reference.gradient(name, X, labels, reduction=reduction, **options)
+        np.testing.assert_array_equal(np.isnan(gradient).all(1), [False, True, False])
+        np.testing.assert_array_equal(np.isnan(gradient).any(1), [False, True, False])
+    assert np.isnan(call(name, X, labels, **options))
+
+
+# Options.
+
+
+def test_normalizers():
+    w, s = {"weight": W}, np.array([0.5, 3.0, 0.25])
+    rows = reference.cross_entropy(X, Y, reduction="none", sample_weight=s, **w)
+    by = {None: W[Y] @ s, "weight": W[Y] @ s, "count": 3, "batch": 3, 7: 7, 2.5: 2.5}
+    for normalizer, denominator in by.items():
+        options = {"normalizer": normalizer, "sample_weight": s, **w}
+        value = reference.cross_entropy(X, Y, **options)
+        assert value == pytest.approx(rows.sum() / denominator, rel=1e-15)
+        gradient = reference.gradient("cross_entropy", X, Y, **options)
+        summed = reference.gradient("cross_entropy", X, Y, reduction="sum", sample_weight=s, **w)
+        np.testing.assert_allclose(gradient, summed / denominator, rtol=1e-15)
+    assert reference.cross_entropy(X, Y, normalizer=np.array(2)) == pytest.approx(1.6019 / 2, 1e-4)
+    image = np.zeros((2, 3, 5, 5))
+    assert reference.cross_entropy(
+        image, np.zeros((2, 5, 5), int), axis=1, normalizer="batch"
+    ) == pytest.approx(25 * np.log(3))
+    for options in ({"normalizer": "rows"}, {"normalizer": [1, 2]}, {"reduction": "avg"}):
+        with pytest.raises(ValueError, match=r"normalizer|reduction"):
+            reference.cross_entropy(X, Y, **options)
+    with pytest.raises(ValueError, match="normalizer"):
+        reference.cross_entropy(X, Y, reduction="sum", normalizer=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cross_entropy", {"label_smoothing": 1.5}),
+        ("cross_entropy", {"label_smoothing": -0.1}),
+        ("focal_loss", {"gamma": -1.0}),
+        ("cross_entropy", {"temperature": 0.0}),
+        ("focal_loss", {"temperature": -1.0}),
+        ("cross_entropy", {"weight": [1.0, 2.0]}),
+    ],
+)
+def test_bad_options(name, options):
+    with pytest.raises(ValueError, match=r"."):
+        call(name, X, Y, **options)
+
+
+def test_bad_targets():
+    for targets in (Y[:, None], ONE_HOT.astype(int), ONE_HOT[:2]):
+        with pytest.raises(ValueError, match="targets have shape"):
+            reference.cross_entropy(X, targets)
+    for targets in (ONE_HOT.astype(bool), Y == 0):
+        with pytest.raises(TypeError):
+            reference.cross_entropy(X, targets)
+    with pytest.raises(TypeError):
+        reference.softmax(X + 1j)
+    with pytest.raises(ValueError, match="not the name of a loss"):
+        reference.gradient("hinge", X, Y)
+
+
+def test_smooth_labels():
+    np.testing.assert_allclose(
+        reference.smooth_labels(Y, 0.3, num_classes=3), 0.7 * ONE_HOT + 0.1, rtol=1e-15
+    )
+    mask = [True, False, True]
+    np.testing.assert_allclose(
+        reference.smooth_labels([0, 2], 0.2, num_classes=3, where=mask),
+        [[0.9, 0, 0.1], [0.1, 0, 0.9]],
+        rtol=1e-15,
+    )
+    for axis in (0, 1, -1):
+        soft = reference.smooth_labels(Y, 0.3, num_classes=3, axis=axis)
+        assert reference.cross_entropy(np.moveaxis(X, -1, axis), soft, axis=axis) == pytest.approx(
+            reference.cross_entropy(X, Y, label_smoothing=0.3), rel=1e-15
+        )
+    with pytest.raises(ValueError, match="num_classes"):
+        reference.smooth_labels(Y, 0.1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64", "bool", "float16", "bfloat16"])
+def test_conversion_comes_before_arithmetic(dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    values = {"int8": [-128, 127, 0], "bool": [False, True, False]}.get(dtype, [0, 1, 2])
+    x = np.array(values, dtype)
+    expected = reference.softmax([float(value) for value in values])
+    np.testing.assert_array_equal(reference.softmax(x), expected)
+    assert reference.softmax(x).dtype == np.float64
+    # Index targets of any width, and probabilities of any floating type.
+    for labels in ("uint8", "int16", "uint64"):
+        assert reference.cross_entropy(X, Y.astype(labels)) == reference.cross_entropy(X, Y)
+    if np.dtype(dtype).itemsize == 2:
+        assert reference.cross_entropy(X, ONE_HOT.astype(dtype)) == reference.cross_entropy(X, Y)
+
+
+# Laws.
+
+
+@pytest.mark.parametrize("shift", [1.0, -1024.0, 2.0**20])
+def test_shift_invariance(shift):
+    z = np.round(np.random.default_rng(3).normal(size=(4, 5)) * 2**10) / 2**10
+    for name in ("softmax", "log_softmax"):
+        np.testing.assert_array_equal(call(name, z + shift), call(name, z))
+    for name in LOSSES:
+        for temperature in (1.0, 0.3):
+            options = {"temperature": temperature, **SMOOTH}
+            np.testing.assert_allclose(
+                call(name, z + shift, [0, 1, 2, 3], **options),
+                call(name, z, [0, 1, 2, 3], **options),
+                rtol=1e-14,
+            )
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *BINARY_LOSSES])
+def test_gradient_is_the_slope_of_the_value_with_every_option_at_once(name):
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=(2, 4, 3))
+    if name in BINARY_LOSSES:
+        targets = rng.random(z.shape)
+        weight = "pos_weight" if name == "binary_cross_entropy" else "alpha"
+        options = {weight: rng.random(3), "sample_weight": rng.random((4, 1)), **SMOOTH}
+    else:
+        targets = rng.integers(0, 4, (2, 3))
+        targets[0, 1] = 5
+        where = rng.random(z.shape) > 0.2
+        weight = "weight" if name == "cross_entropy" else "alpha"
+        options = {
+            weight: rng.random(4),
+            "sample_weight": rng.random((2, 3)),
+            "where": where | (np.arange(4)[:, None] == targets[:, None]),
+            "ignore_index": 5,
+            "temperature": rng.random((4, 3)) + 0.5,
+            "axis": 1,
+            **SMOOTH,
+        }
+        if name == "cross_entropy":
+            options["z_loss"] = 0.01
+    for reduction in ("none", "sum", "mean"):
+        options["reduction"] = reduction
+        gradient = reference.gradient(name, z, targets, **options)
+        numeric = np.zeros_like(z)
+        for i in np.ndindex(z.shape):
+            step = np.zeros_like(z)
+            step[i] = 1e-5
+            ahead, behind = (call(name, z + s * step, targets, **options).sum() for s in (1, -1))
+            numeric[i] = (ahead - behind) / 2e-5
+        np.testing.assert_allclose(gradient, numeric, atol=2e-9)
