@@ -142,7 +142,7 @@ def any(x, axis):
 
 
 def amax(x, axis):
-    return array_namespace(x).max(x, axis=axis)
+    return _max(x, axis, False)
 
 
 def ones_like(x):
@@ -218,15 +218,16 @@ def sigmoid(x):
 # --- kernels --------------------------------------------------------------------------------------
 def softmax_rows(x, axis, dtype):
     xp = array_namespace(x)
-    x = compute(x)
-    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
-    return astype(e / xp.sum(e, axis=axis, keepdims=True), dtype)
+    d, finite = _centred(compute(x), axis)
+    e = xp.exp(d)
+    return astype(where(finite, e / xp.sum(e, axis=axis, keepdims=True), float("nan")), dtype)
 
 
 def log_softmax_rows(x, axis, dtype):
     x = compute(x)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
-    return astype(x - _rows.expand(top, axis) - _rows.expand(log_sum, axis), dtype)
+    d, _ = _centred(x, axis, _rows.expand(top, axis))
+    return astype(d - _rows.expand(log_sum, axis), dtype)
 
 
 def row_statistics(x, axis, labels, weights, skip):
@@ -234,11 +235,11 @@ def row_statistics(x, axis, labels, weights, skip):
     x = compute(x)
     if skip is not None:
         x = where(_rows.expand(skip, axis), 0.0, x)
-    top = xp.max(x, axis=axis, keepdims=True)
-    d = x - top
+    top = _max(x, axis, True)
+    d, finite = _centred(x, axis, top)
     others = xp.sum(where(d < 0, xp.exp(d), 0.0), axis=axis, keepdims=True)
     ties = xp.sum(astype(d == 0, d.dtype), axis=axis, keepdims=True)
-    log_sum = xp.log1p(others + (ties - 1))
+    log_sum = where(finite, xp.log1p(others + (ties - 1)), float("nan"))
     picked = dot = None
     if labels is not None:
         picked = xp.squeeze(_pick(d, axis, labels) - log_sum, axis=axis)
@@ -256,7 +257,8 @@ def row_statistics(x, axis, labels, weights, skip):
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
     x = compute(x)
-    out = exp(x - _rows.expand(top, axis) - _rows.expand(log_sum, axis)) * _row(a, axis)
+    d, _ = _centred(x, axis, _rows.expand(top, axis))
+    out = exp(d - _rows.expand(log_sum, axis)) * _row(a, axis)
     if labels is not None:
         # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p).
         at_label = (a + b) * exp(log_p) - b * expm1(log_p)
@@ -264,6 +266,23 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     if weights is not None:
         out = out + weights * _row(c, axis)
     return out if skip is None else where(_rows.expand(skip, axis), 0.0, out)
+
+
+def _max(x, axis, keepdims):
+    xp = array_namespace(x)
+    if 0 not in x.shape:
+        return xp.max(x, axis=axis, keepdims=keepdims)
+    return xp.sum(x, axis=axis, keepdims=keepdims)  # of nothing; Dask has no maximum of it
+
+
+def _centred(x, axis, top=None):
+    """Return x - max, and which rows have a finite maximum; the others are 0 here.
+
+    A lazy library computes later, where no errstate silences the warning of inf - inf.
+    """
+    top = _max(x, axis, True) if top is None else top
+    finite = array_namespace(x).isfinite(top)
+    return where(finite, x, 0.0) - where(finite, top, 0.0), finite
 
 
 def _row(value, axis):

@@ -108,7 +108,12 @@ def as_dtype(dtype):
 
 
 # --- array functions for the loss family ----------------------------------------------------------
-where = np.where
+def where(condition, a, b):
+    if type(b) is float and hasattr(a, "dtype"):
+        b = np.asarray(b, a.dtype)  # NumPy promotes bfloat16 and a Python float to float64
+    return np.where(condition, a, b)
+
+
 exp = np.exp
 expm1 = np.expm1
 sum = np.sum
@@ -270,7 +275,7 @@ def row_statistics(x, axis, labels, weights, skip):
             layout.store_rows(dot, block, _sum(z, layout.class_axis))
     if labels is not None:
         at_label = np.take_along_axis(x, np.expand_dims(labels, axis), axis).squeeze(axis)
-        picked = at_label.astype(wide) - top - log_sum
+        picked = np.asarray(at_label.astype(wide) - top - log_sum)
     if skip is not None:
         for statistic in (picked, dot, log_sum, top):
             if statistic is not None:
@@ -282,11 +287,11 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
     layout = _Layout(x, axis)
     out = np.empty(x.shape, log_sum.dtype)
-    a = np.broadcast_to(a, layout.row_shape)
-    if weights is not None:
-        weights, c = np.broadcast_to(weights, x.shape), np.broadcast_to(c, layout.row_shape)
+    a, b, c = (
+        None if v is None else np.broadcast_to(np.asarray(v, out.dtype), layout.row_shape)
+        for v in (a, b, c)
+    )
     if labels is not None:
-        b = np.broadcast_to(b, layout.row_shape)
         # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p).
         at_label = (a + b) * np.exp(log_p) - b * np.expm1(log_p)
         index, at_label = np.expand_dims(labels, axis), np.expand_dims(at_label, axis)

@@ -45,7 +45,7 @@ def log_softmax(
 def logsumexp(ops: Any, x: Array, axis: Axes, where: Array, keepdims: bool, dtype: DType) -> Array:
     """Logsumexp with every option, over `ops.row_statistics`."""
     x, result = _as_float(ops, x, dtype)
-    x, _, empty = _masked_and_scaled(ops, x, axis, where, None)
+    x, _, empty = _masked_and_scaled(ops, ops.compute(x), axis, where, None)
     if _no_classes(ops, x, axis):
         lse = ops.sum(x, axis) - float("inf")
     else:

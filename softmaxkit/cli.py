@@ -1,0 +1,126 @@
+"""The command line: ``softmaxkit info`` and ``softmaxkit demo``."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import softmaxkit
+from softmaxkit._libraries import import_quietly, is_installed
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=softmaxkit.__doc__)
+
+
+# --- info -----------------------------------------------------------------------------------------
+def _torch_devices(torch: Any) -> list[str]:
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def _jax_devices(jax: Any) -> list[str]:
+    return [f"{device.platform}:{device.id}" for device in jax.devices()]
+
+
+def _tensorflow_devices(tf: Any) -> list[str]:
+    devices = tf.config.list_logical_devices()
+    return [device.name.removeprefix("/device:").lower() for device in devices]
+
+
+def _cupy_devices(cupy: Any) -> list[str]:
+    return [f"cuda:{i}" for i in range(cupy.cuda.runtime.getDeviceCount())]
+
+
+def _cpu(module: Any) -> list[str]:
+    return ["cpu"]
+
+
+# Module, name, the backend that serves it, its devices, its default float.
+_LIBRARIES: list[tuple[str, str, str, Callable[[Any], list[str]], Callable[[Any], Any]]] = [
+    ("numpy", "NumPy", "numpy", _cpu, lambda np: np.zeros(()).dtype),
+    ("torch", "PyTorch", "torch", _torch_devices, lambda torch: torch.get_default_dtype()),
+    ("jax", "JAX", "jax", _jax_devices, lambda jax: jax.numpy.zeros(()).dtype),
+    (
+        "tensorflow",
+        "TensorFlow",
+        "tensorflow",
+        _tensorflow_devices,
+        lambda tf: tf.constant(0.0).dtype.name,
+    ),
+    ("array_api_strict", "array-api-strict", "array_api", _cpu, lambda xp: xp.zeros(()).dtype),
+    ("dask", "Dask", "array_api", _cpu, lambda dask: "float64"),
+    ("cupy", "CuPy", "array_api", _cupy_devices, lambda cupy: cupy.zeros(()).dtype),
+    ("array_api_compat", "array-api-compat", "", lambda compat: [], lambda compat: ""),
+]
+
+
+@app.command()
+def info() -> None:
+    """Show which array libraries are installed: version, devices, default float, backend."""
+    table = Table(
+        title=f"softmaxkit {softmaxkit.__version__}, "
+        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
+    for column in ("library", "version", "devices", "default float", "backend"):
+        table.add_column(column, overflow="fold")
+    for name, label, backend, devices, default_float in _LIBRARIES:
+        if not is_installed(name):
+            table.add_row(label, "not installed", style="dim")
+            continue
+        try:
+            module = import_quietly(name)
+            row = (
+                module.__version__,
+                ", ".join(devices(module)),
+                str(default_float(module)).removeprefix("torch.").rpartition(".")[2],
+            )
+        except Exception as broken:  # a damaged installation of one must not hide the others
+            table.add_row(label, f"does not work: {type(broken).__name__}: {broken}", style="red")
+            continue
+        table.add_row(label, *row, backend)
+    Console().print(table)
+
+
+# --- demo -----------------------------------------------------------------------------------------
+@app.command()
+def demo(
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="numpy, torch, jax or tensorflow; may be repeated. "
+            "Default: numpy and every installed framework.",
+            show_default=False,
+        ),
+    ] = None,
+    loss: Annotated[str, typer.Option(help="cross-entropy or focal.")] = "cross-entropy",
+    label_smoothing: Annotated[float, typer.Option(help="Between 0 and 1.")] = 0.0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training digits.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of split, first weights and batches.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Of gradient descent.")] = 0.5,
+    batch_size: Annotated[int, typer.Option(help="Digits per step.")] = 32,
+    output: Annotated[Path, typer.Option(help="Where the picture goes (PNG).")] = Path(
+        "softmaxkit-demo.png"
+    ),
+) -> None:
+    """Train a softmax classifier of handwritten digits on every library, with the same result."""
+    from softmaxkit.demo import DemoError, run
+
+    try:
+        run(
+            backend,
+            loss=loss,
+            label_smoothing=label_smoothing,
+            epochs=epochs,
+            seed=seed,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            output=output,
+        )
+    except DemoError as error:
+        typer.echo(f"demo: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None

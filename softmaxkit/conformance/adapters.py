@@ -1,0 +1,231 @@
+"""How the suite talks to a library: arrays there and back, its dtypes, transforms, autodiff."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+import softmaxkit
+
+Function = Callable[..., Any]
+
+
+def eager(function: Function) -> Function:
+    """Leave the function as it is."""
+    return function
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A library under test.
+
+    Parameters
+    ----------
+    name : str
+        As the tables show it.
+    to_backend : callable
+        ``to_backend(array, dtype)`` makes the library's array of a NumPy array, rounding to the
+        dtype of that name; None keeps integers and booleans as they are.
+    to_numpy : callable
+        The way back; bfloat16 comes as float32.
+    dtype_name : callable
+        Name of a result's dtype, such as "float32".
+    dtypes : tuple of str
+        Floating dtypes that the library has.
+    transforms : mapping
+        Name -> what takes a function of arrays to the transformed function, such as jit. "eager"
+        is one of them.
+    vjp : callable, optional
+        ``vjp(function, x, cotangent)``, by the library's own autodiff.
+    functions : object, optional
+        Where the operations are looked up by name; softmaxkit itself by default.
+    """
+
+    name: str
+    to_backend: Callable[[np.ndarray, str | None], Any]
+    to_numpy: Callable[[Any], np.ndarray]
+    dtype_name: Callable[[Any], str]
+    dtypes: tuple[str, ...]
+    transforms: Mapping[str, Callable[[Function], Function]] = field(
+        default_factory=lambda: {"eager": eager}
+    )
+    vjp: Callable[[Function, Any, Any], Any] | None = None
+    functions: Any = softmaxkit
+
+
+# The module that has to be there for each adapter of this file.
+REQUIRES = {
+    "numpy": "numpy",
+    "torch": "torch",
+    "jax": "jax",
+    "tensorflow": "tensorflow",
+    "array_api_strict": "array_api_strict",
+    "dask": "dask",
+}
+
+
+def names() -> list[str]:
+    """Return the adapters that SOFTMAXKIT_BACKENDS demands, or those whose library is installed.
+
+    The variable holds names separated by commas; "package.module:adapter" is someone else's.
+    A library that is named but missing is an error when it is loaded, never a skip.
+    """
+    demanded = os.environ.get("SOFTMAXKIT_BACKENDS", "")
+    if demanded:
+        return [name.strip() for name in demanded.split(",")]
+    return [name for name, module in REQUIRES.items() if find_spec(module)]
+
+
+def load(name: str) -> Adapter:
+    """Return the adapter called `name`, importing its library."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        adapter = getattr(import_module(module), attribute)
+        return adapter if isinstance(adapter, Adapter) else adapter()
+    if name not in REQUIRES:
+        raise ValueError(
+            f"conformance: backend is {name!r}; expected one of {', '.join(REQUIRES)}, or "
+            f"'package.module:adapter'; correct SOFTMAXKIT_BACKENDS."
+        )
+    return globals()[f"_{name}"]()
+
+
+def _plain(array: Any) -> np.ndarray:
+    return np.asarray(array)
+
+
+def _numpy() -> Adapter:
+    dtypes: tuple[str, ...] = ("float32", "float64", "float16")
+    if find_spec("ml_dtypes"):
+        import ml_dtypes  # noqa: F401  # gives NumPy the dtype of that name
+
+        dtypes += ("bfloat16",)
+
+    def to_backend(array: np.ndarray, dtype: str | None) -> np.ndarray:
+        return np.array(array, dtype or array.dtype)
+
+    return Adapter("numpy", to_backend, _widened, _dtype_name, dtypes)
+
+
+def _widened(array: Any) -> np.ndarray:
+    array = np.asarray(array)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _dtype_name(array: Any) -> str:
+    return str(array.dtype).rpartition(".")[2]
+
+
+def _torch() -> Adapter:
+    import torch
+
+    def to_backend(array: np.ndarray, dtype: str | None) -> Any:
+        return torch.tensor(array, dtype=getattr(torch, dtype) if dtype else None)
+
+    def to_numpy(tensor: Any) -> np.ndarray:
+        tensor = tensor.detach()
+        return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+    def vjp(function: Function, x: Any, cotangent: Any) -> Any:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(function(x), x, cotangent)[0]
+
+    def compiled(function: Function) -> Function:
+        # Dynamo and AOTAutograd, without the seconds that code generation takes for each case.
+        torch.compiler.reset()
+        return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+    return Adapter(
+        "torch",
+        to_backend,
+        to_numpy,
+        _dtype_name,
+        ("float32", "float64", "bfloat16", "float16"),
+        {"eager": eager, "torch.compile": compiled},
+        vjp,
+    )
+
+
+def _jax() -> Adapter:
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+
+    def to_backend(array: np.ndarray, dtype: str | None) -> Any:
+        return jnp.asarray(array, dtype or array.dtype)
+
+    def vjp(function: Function, x: Any, cotangent: Any) -> Any:
+        return jax.vjp(function, x)[1](cotangent)[0]
+
+    return Adapter(
+        "jax",
+        to_backend,
+        _widened,
+        _dtype_name,
+        ("float32", "float64", "bfloat16", "float16"),
+        {"eager": eager, "jit": jax.jit},
+        vjp,
+    )
+
+
+def _tensorflow() -> Adapter:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # oneDNN's greetings
+    import tensorflow as tf
+
+    def to_backend(array: np.ndarray, dtype: str | None) -> Any:
+        return tf.cast(tf.constant(array), dtype) if dtype else tf.constant(array)
+
+    def to_numpy(tensor: Any) -> np.ndarray:
+        return _widened(tensor.numpy())
+
+    def vjp(function: Function, x: Any, cotangent: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            result = function(x)
+        return tape.gradient(result, x, output_gradients=cotangent)
+
+    def unknown_shapes(function: Function) -> Function:
+        def traced(*arrays: Any) -> Any:
+            signature = [tf.TensorSpec([None] * a.shape.rank, a.dtype) for a in arrays]
+            return tf.function(function, input_signature=signature)(*arrays)
+
+        return traced
+
+    def xla(function: Function) -> Function:
+        return tf.function(function, jit_compile=True)
+
+    return Adapter(
+        "tensorflow",
+        to_backend,
+        to_numpy,
+        lambda tensor: tensor.dtype.name,
+        ("float32", "float64", "bfloat16", "float16"),
+        {"eager": eager, "tf.function": unknown_shapes, "XLA": xla},
+        vjp,
+    )
+
+
+def _array_api_strict() -> Adapter:
+    import array_api_strict
+
+    def to_backend(array: np.ndarray, dtype: str | None) -> Any:
+        return array_api_strict.asarray(np.array(array, dtype or array.dtype))
+
+    return Adapter("array_api_strict", to_backend, _plain, _dtype_name, ("float32", "float64"))
+
+
+def _dask() -> Adapter:
+    import dask.array
+
+    def to_backend(array: np.ndarray, dtype: str | None) -> Any:
+        chunks = tuple(max(1, (n + 1) // 2) for n in array.shape)  # several along every axis
+        return dask.array.from_array(np.array(array, dtype or array.dtype), chunks=chunks)
+
+    return Adapter("dask", to_backend, _plain, _dtype_name, ("float32", "float64"))

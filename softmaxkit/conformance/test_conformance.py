@@ -1,0 +1,60 @@
+"""The suite for pytest: case x backend x dtype x transform."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from softmaxkit import conformance
+
+
+@cache
+def _adapter(name: str) -> conformance.Adapter:
+    return conformance.load(name)
+
+
+def _settings() -> list[tuple[str, str, str]]:
+    """(backend, dtype, transform): each transform in float32, every other dtype eagerly."""
+    settings = []
+    for name in conformance.names():
+        adapter = _adapter(name)
+        settings += [(name, "float32", transform) for transform in adapter.transforms]
+        settings += [(name, dtype, "eager") for dtype in adapter.dtypes if dtype != "float32"]
+    return settings
+
+
+@pytest.mark.parametrize("case", conformance.cases(), ids=str)
+@pytest.mark.parametrize(("backend", "dtype", "transform"), _settings())
+def test_conformance(
+    backend: str, dtype: str, transform: str, case: conformance.Case
+) -> None:
+    adapter = _adapter(backend)
+    for result in conformance.run_case(adapter, case, dtype, transform):
+        assert result.passed, f"{result.what}: {result.problem}"
+
+
+def test_a_wrong_backend_is_found_out() -> None:
+    """The suite can fail: log(softmax), as the textbook has it, does not pass for log_softmax."""
+    import dataclasses
+    import types
+
+    import numpy as np
+
+    import softmaxkit
+
+    def log_softmax(x, axis=-1, **options):
+        with np.errstate(divide="ignore"):
+            return np.log(softmaxkit.softmax(x, axis, **options))
+
+    numpy = _adapter("numpy")
+    wrong = dataclasses.replace(numpy, functions=types.SimpleNamespace(log_softmax=log_softmax))
+    failed = {
+        str(result.case)
+        for case in conformance.cases()
+        if case.operation == "log_softmax"
+        for result in conformance.run_case(wrong, case)
+        if not result.passed
+    }
+    assert "log_softmax-saturated" in failed
+    assert "log_softmax-3x3" not in failed

@@ -1,0 +1,403 @@
+"""``softmaxkit demo``: one classifier of handwritten digits on every library, with one result."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import softmaxkit
+from softmaxkit._libraries import import_quietly, is_installed
+from softmaxkit.demo_training import TRAINERS, Epoch, Task
+
+__all__ = ["LOSSES", "TOLERANCE", "DemoError", "Trajectory", "run"]
+
+LOSSES: dict[str, Callable[..., Any]] = {
+    "cross-entropy": softmaxkit.cross_entropy,
+    "focal": softmaxkit.focal_loss,
+}
+
+# Each step rounds every weight once, by at most 6e-8 of it: 7.5e-5 after the 1260 steps of a
+# default run, were all the roundings to fall the same way. Measured: about 1e-6.
+TOLERANCE = 1e-4
+
+# The other temperature in the picture. Below 1, as this model is less sure than it is right.
+OTHER_TEMPERATURE = 0.5
+DIGITS_SHOWN = 6
+
+
+class DemoError(Exception):
+    """What went wrong, in one line, and the exit code of the command: 2 for a wrong option."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What one library did: every epoch, and the seconds they took."""
+
+    backend: str
+    epochs: list[Epoch]
+    seconds: float
+
+
+def run(
+    backends: Sequence[str] | None = None,
+    *,
+    loss: str = "cross-entropy",
+    label_smoothing: float = 0.0,
+    epochs: int = 30,
+    seed: int = 0,
+    learning_rate: float = 0.5,
+    batch_size: int = 32,
+    output: Path = Path("softmaxkit-demo.png"),
+    console: Console | None = None,
+) -> list[Trajectory]:
+    """Train on each backend from the same start, compare them, print a table, save a picture.
+
+    Parameters
+    ----------
+    backends : sequence of "numpy", "torch", "jax", "tensorflow", optional
+        NumPy and every installed framework by default.
+    loss : {"cross-entropy", "focal"}
+        What is minimised.
+    label_smoothing : float in [0, 1], default 0
+        Of the loss.
+    epochs, batch_size, learning_rate
+        Of gradient descent.
+    seed : int, at least 0
+        Of the split into training and test digits, the first weights and the batches.
+    output : path
+        Where the PNG goes.
+    console : rich.console.Console, optional
+        Where the rest goes; standard output by default.
+
+    Returns
+    -------
+    list of Trajectory
+        In the order numpy, torch, jax, tensorflow.
+
+    Raises
+    ------
+    DemoError
+        An option is wrong, something is not installed, or the libraries disagree.
+    """
+    console = console or Console()
+    backends = _checked_backends(backends)
+    _check_options(loss, label_smoothing, epochs, seed, learning_rate)
+    _check_output(output)
+    # Its notes about font caches and temporary folders are of no use here.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    task = _make_task(loss, label_smoothing, epochs, seed, learning_rate, batch_size)
+    for backend in backends:
+        _import(backend, console)
+
+    trajectories = _train(task, backends, console)
+    last = trajectories[0].epochs[-1]
+    # The first alone: that another one leaves it is for `agreement_line` to say.
+    if not math.isfinite(last.train_loss):
+        raise DemoError(
+            f"the loss did not stay finite with --learning-rate {learning_rate:g}; "
+            f"choose a smaller one.",
+            exit_code=1,
+        )
+    console.print(_table(task, trajectories, loss))
+    _say(console, confidence_line(last.test_logits, task.test_labels))
+    _save_picture(task, trajectories, loss, output)
+    agreement, agreed = agreement_line(trajectories)
+    if not agreed:
+        raise DemoError(agreement, exit_code=1)
+    _say(console, agreement)
+    _say(console, f"picture: {output}")
+    return trajectories
+
+
+# --- checks, before any work ----------------------------------------------------------------------
+def _checked_backends(backends: Sequence[str] | None) -> list[str]:
+    if not backends:
+        return [name for name in TRAINERS if is_installed(name)]
+    for name in backends:
+        if name not in TRAINERS:
+            raise DemoError(f"--backend is {name!r}; expected one of {', '.join(TRAINERS)}.")
+        if not is_installed(name):
+            raise DemoError(
+                f"--backend is {name!r}, which is not installed; pip install {name}", exit_code=1
+            )
+    return [name for name in TRAINERS if name in backends]
+
+
+def _check_options(
+    loss: str, label_smoothing: float, epochs: int, seed: int, learning_rate: float
+) -> None:
+    if loss not in LOSSES:
+        raise DemoError(f"--loss is {loss!r}; expected {' or '.join(LOSSES)}.")
+    if not 0 <= label_smoothing <= 1:
+        raise DemoError(f"--label-smoothing is {label_smoothing:g}; expected 0 to 1.")
+    if epochs < 1:
+        raise DemoError(f"--epochs is {epochs}; expected at least 1.")
+    if not 0 <= seed < 2**32:
+        raise DemoError(f"--seed is {seed}; expected 0 to {2**32 - 1}.")
+    if not 0 < learning_rate < math.inf:
+        raise DemoError(f"--learning-rate is {learning_rate:g}; expected a positive number.")
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() != ".png":
+        raise DemoError(f"--output is {str(output)!r}; expected a name that ends in .png.")
+    existed = output.exists()
+    try:
+        output.open("ab").close()
+    except OSError as error:
+        raise DemoError(
+            f"--output is {str(output)!r}, which cannot be written: {error.strerror}."
+        ) from None
+    if not existed:
+        output.unlink()
+
+
+def _make_task(
+    loss: str,
+    label_smoothing: float,
+    epochs: int,
+    seed: int,
+    learning_rate: float,
+    batch_size: int,
+) -> Task:
+    for module, package in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
+        if not is_installed(module):
+            raise DemoError(
+                f"{package} is not installed; pip install 'softmaxkit[demo]'", exit_code=1
+            )
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        (images / 16).astype(np.float32),
+        labels.astype(np.int64),
+        test_size=0.25,
+        stratify=labels,
+        random_state=seed,
+    )
+    if not 1 <= batch_size <= len(train_labels):
+        raise DemoError(f"--batch-size is {batch_size}; expected 1 to {len(train_labels)}.")
+    shape = images.shape[1], 10
+    return Task(
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        weight=np.random.default_rng(seed).normal(0, 0.01, shape).astype(np.float32),
+        bias=np.zeros(10, np.float32),
+        loss=LOSSES[loss],
+        options={"label_smoothing": label_smoothing},
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+    )
+
+
+def _import(backend: str, console: Console) -> None:
+    try:
+        with console.status(f"importing {backend}"):
+            import_quietly(backend)
+    except Exception as broken:  # whatever a damaged installation raises
+        reason = str(broken).partition("\n")[0]
+        raise DemoError(
+            f"importing {backend} failed ({type(broken).__name__}: {reason}); reinstall it, "
+            f"or choose others with --backend",
+            exit_code=1,
+        ) from None
+
+
+# --- work -----------------------------------------------------------------------------------------
+def _train(task: Task, backends: Sequence[str], console: Console) -> list[Trajectory]:
+    trajectories = []
+    with Progress(
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs, loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        bars = {
+            name: progress.add_task(name, total=task.epochs, start=False, loss=math.nan)
+            for name in backends
+        }
+        for backend, bar in bars.items():
+            progress.start_task(bar)
+            epochs = []
+            begin = time.perf_counter()
+            # A descent that overflows ends in a loss that is not finite, which `run` reports.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for epoch in TRAINERS[backend](task):
+                    epochs.append(epoch)
+                    progress.update(bar, advance=1, loss=epoch.train_loss)
+            trajectories.append(Trajectory(backend, epochs, time.perf_counter() - begin))
+    return trajectories
+
+
+def differences(first: Trajectory, other: Trajectory) -> Mapping[str, float]:
+    """Largest difference over all epochs, of the loss and of the weights, each relative.
+
+    The loss to its value in that epoch, the weights to the largest weight of that epoch.
+    """
+
+    def largest(a: np.ndarray, b: np.ndarray) -> float:
+        scale = np.maximum(abs(a).max(axis=1), np.finfo(np.float32).tiny)
+        return float((abs(a - b).max(axis=1) / scale).max())
+
+    def losses(epochs: list[Epoch]) -> np.ndarray:
+        return np.array([[epoch.train_loss] for epoch in epochs])
+
+    def weights(epochs: list[Epoch]) -> np.ndarray:
+        return np.array([np.append(epoch.weight, epoch.bias) for epoch in epochs])
+
+    return {
+        "loss": largest(losses(first.epochs), losses(other.epochs)),
+        "weights": largest(weights(first.epochs), weights(other.epochs)),
+    }
+
+
+def agreement_line(trajectories: Sequence[Trajectory]) -> tuple[str, bool]:
+    """Say how far the others are from the first at most, and whether that is near enough."""
+    first, *others = trajectories
+    if not others:
+        return f"agreement: nothing to compare {first.backend} with.", True
+    found = {other.backend: differences(first, other) for other in others}
+    parts = []
+    for quantity in ("loss", "weights"):
+        worst = list(found)[np.argmax([pair[quantity] for pair in found.values()])]
+        parts.append(f"{quantity} {found[worst][quantity]:.1e} ({worst})")
+    agreed = all(d <= TOLERANCE for pair in found.values() for d in pair.values())
+    return (
+        f"agreement: over all {len(first.epochs)} epochs the largest relative difference from "
+        f"{first.backend} is {', '.join(parts)}; {'within' if agreed else 'NOT within'} "
+        f"the tolerance of {TOLERANCE:.0e}."
+    ), agreed
+
+
+def confidence_line(logits: np.ndarray, labels: np.ndarray) -> str:
+    """Compare the mean probability of the predicted class with how often it is right."""
+    confidence = float(softmaxkit.softmax(logits).max(axis=1).mean())
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    error = math.sqrt(accuracy * (1 - accuracy) / len(labels))
+    excess = confidence - accuracy
+    if abs(excess) <= 2 * error:
+        verdict = "neither over- nor underconfident beyond two standard errors"
+    else:
+        verdict = f"{'over' if excess > 0 else 'under'}confident by {abs(excess):.3f}"
+    return (
+        f"probabilities: at T = 1 mean confidence {confidence:.3f}, accuracy {accuracy:.3f} "
+        f"± {error:.3f} on {len(labels)} test digits: {verdict}."
+    )
+
+
+def _table(task: Task, trajectories: Sequence[Trajectory], loss: str) -> Table:
+    table = Table(
+        title=f"{len(task.train_labels)} training and {len(task.test_labels)} test digits, {loss}",
+        caption="seconds of training, compilation included",
+    )
+    table.add_column("backend")
+    for column in ("train loss", "test loss", "test accuracy", "seconds"):
+        table.add_column(column, justify="right")
+    for trajectory in trajectories:
+        last = trajectory.epochs[-1]
+        accuracy = (last.test_logits.argmax(axis=1) == task.test_labels).mean()
+        table.add_row(
+            trajectory.backend,
+            f"{last.train_loss:.6f}",
+            f"{last.test_loss:.6f}",
+            f"{accuracy:.4f}",
+            f"{trajectory.seconds:.2f}",
+        )
+    return table
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+# --- picture --------------------------------------------------------------------------------------
+_COLOURS = {"numpy": "#4c72b0", "torch": "#dd8452", "jax": "#55a868", "tensorflow": "#222222"}
+_TEMPERATURE_COLOURS = {1.0: "#4c72b0", OTHER_TEMPERATURE: "#f2b07b"}
+
+
+def _save_picture(task: Task, trajectories: Sequence[Trajectory], loss: str, output: Path) -> None:
+    # A Figure of its own, not pyplot's: it draws PNG with Agg wherever it runs, and is no global.
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=(13, 6.5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.7))
+    _draw_losses(left.subplots(), trajectories, loss)
+    _draw_digits(right, task, trajectories[0].epochs[-1].test_logits)
+    try:
+        figure.savefig(output, dpi=120)
+    except OSError as error:
+        raise DemoError(
+            f"--output is {str(output)!r}, which cannot be written: {error.strerror}.",
+            exit_code=1,
+        ) from None
+
+
+def _draw_losses(axes: Any, trajectories: Sequence[Trajectory], loss: str) -> None:
+    for i, trajectory in enumerate(trajectories):
+        losses = [epoch.train_loss for epoch in trajectory.epochs]
+        # From thick to thin, so that curves which coincide are all seen.
+        axes.plot(
+            range(1, len(losses) + 1),
+            losses,
+            label=trajectory.backend,
+            color=_COLOURS[trajectory.backend],
+            linewidth=3.2 * (len(trajectories) - i) - 1.7,
+            marker="o" if len(losses) == 1 else None,
+            solid_capstyle="butt",
+        )
+    axes.set(xlabel="epoch", ylabel=f"training loss ({loss})", yscale="log")
+    axes.set_title("The same descent on every library" if len(trajectories) > 1 else "The descent")
+    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis("{x:.3g}")
+    axes.grid(which="both", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def _draw_digits(figure: Any, task: Task, logits: np.ndarray) -> None:
+    entropy = -(softmaxkit.softmax(logits) * softmaxkit.log_softmax(logits)).sum(axis=1)
+    figure.suptitle("The test digits it is least sure of, and its probabilities of 0 to 9")
+    panels = figure.subplots(3, 4, width_ratios=(1, 2.2, 1, 2.2)).reshape(-1, 2)
+    classes = np.arange(10)
+    for (picture, bars), i in zip(panels, entropy.argsort()[::-1][:DIGITS_SHOWN], strict=True):
+        label, predicted = task.test_labels[i], logits[i].argmax()
+        wrong = label != predicted
+        picture.imshow(task.test_images[i].reshape(8, 8), cmap="gray_r")
+        picture.set_title(
+            f"a {label}, taken for {predicted}" if wrong else f"a {label}, recognised",
+            fontsize=9,
+            color="firebrick" if wrong else "black",
+        )
+        picture.set_axis_off()
+        for (temperature, colour), shift in zip(
+            _TEMPERATURE_COLOURS.items(), (-0.21, 0.21), strict=True
+        ):
+            probabilities = softmaxkit.softmax(logits[i], temperature=temperature)
+            name = f"T = {temperature:g}"
+            bars.bar(classes + shift, probabilities, 0.42, color=colour, label=name)
+        bars.set(xticks=classes, ylim=(0, 1), yticks=(0, 0.5, 1))
+        bars.tick_params(labelsize=8, length=2)
+        bars.get_xticklabels()[label].set_fontweight("bold")
+        bars.spines[["top", "right"]].set_visible(False)
+    panels[0][1].legend(frameon=False, fontsize=9, loc="upper left")
