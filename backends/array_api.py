@@ -237,7 +237,7 @@ def row_statistics(x, axis, labels, weights, skip):
         x = where(_rows.expand(skip, axis), 0.0, x)
     top = _max(x, axis, True)
     d, finite = _centred(x, axis, top)
-    others = xp.sum(where(d < 0, xp.exp(d), 0.0), axis=axis, keepdims=True)
+    others = xp.sum(where(d == 0, 0.0, xp.exp(d)), axis=axis, keepdims=True)
     ties = xp.sum(astype(d == 0, d.dtype), axis=axis, keepdims=True)
     log_sum = where(finite, xp.log1p(others + (ties - 1)), float("nan"))
     picked = dot = None

@@ -229,7 +229,7 @@ def _row_statistics(x, axis, labels, weights, skip):
         x = jnp.where(jnp.expand_dims(skip, axis), 0.0, x)
     top = x.max(axis, keepdims=True)
     d = x - top
-    others = jnp.where(d < 0, jnp.exp(d), 0.0).sum(axis, keepdims=True)
+    others = jnp.where(d == 0, 0.0, jnp.exp(d)).sum(axis, keepdims=True)
     ties = jnp.where(d == 0, 1.0, 0.0).astype(d.dtype).sum(axis, keepdims=True)
     log_sum = jnp.log1p(others + (ties - 1))
     picked = dot = None

@@ -225,7 +225,8 @@ def row_statistics(x, axis, labels, weights, skip):
         z = x if skip is None else where(skip_c, 0.0, x)
         top = amax(z, axis, keepdims=True)
         d = z - top
-        others = tf.reduce_sum(where(d < 0, tf.exp(d), 0.0), axis, keepdims=True)
+        # Not d < 0: XLA's maximum passes over a NaN, and then it has to come in by the sum.
+        others = tf.reduce_sum(where(d == 0, 0.0, tf.exp(d)), axis, keepdims=True)
         ties = tf.reduce_sum(tf.cast(d == 0, d.dtype), axis, keepdims=True)
         log_sum = tf.math.log1p(others + (ties - 1))
         # Always two tensors in and four out: a custom gradient knows no None.

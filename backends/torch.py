@@ -228,15 +228,26 @@ def log_softmax_rows(x, axis, dtype):
 def row_statistics(x, axis, labels, weights, skip):
     if isinstance(weights, float):
         weights = x.new_full((1,) * x.ndim, weights, dtype=_wide(x.dtype))
-    if torch.compiler.is_compiling() or type(x) not in _PLAIN:
-        # Dynamo refuses a Function that has a jvp, and blocks would break up a DTensor.
+    if torch.compiler.is_compiling():
+        return _RowStatistics.apply(x, axis, labels, weights, skip)
+    if type(x) not in _PLAIN:
+        # A DTensor and its like: blocks would break it up.
         if skip is not None:
             x = torch.where(skip.unsqueeze(axis), 0.0, x)
         rows = _statistics(x, axis, labels, weights)
         if skip is not None:
             rows = [v if v is None else torch.where(skip, 0.0, v) for v in rows]
         return rows
-    return _RowStatistics.apply(x, axis, labels, weights, skip)
+    return _TransformableRowStatistics.apply(x, axis, labels, weights, skip)
+
+
+def _in_blocks(x):
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.numel() > BLOCK_ELEMENTS
+        and peek_interpreter_stack() is None
+    )
 
 
 def _statistics(x, axis, labels, weights):
@@ -244,7 +255,7 @@ def _statistics(x, axis, labels, weights):
     x = x.to(_wide(x.dtype))
     top = x.amax(axis, keepdim=True)
     d = x - top
-    others = torch.where(d < 0, torch.exp(d), 0.0).sum(axis, keepdim=True)
+    others = torch.where(d == 0, 0.0, torch.exp(d)).sum(axis, keepdim=True)
     log_sum = torch.log1p(others + ((d == 0).sum(axis, keepdim=True) - 1))
     picked = dot = None
     if labels is not None:
@@ -268,7 +279,7 @@ class _RowStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(x, axis, labels, weights, skip):
-        if x.device.type == "cpu" and x.numel() > BLOCK_ELEMENTS:
+        if _in_blocks(x):
             rows = _statistics_by_block(x, axis, labels, weights)
         else:
             rows = _statistics(x, axis, labels, weights)
@@ -305,12 +316,7 @@ class _RowStatistics(torch.autograd.Function):
                 total = weights.expand(x.shape).sum(axis) * of_dot
                 a = -total if a is None else a - total
             if a is not None:
-                blocks = (
-                    x.device.type == "cpu"
-                    and x.numel() > BLOCK_ELEMENTS
-                    and not torch.is_grad_enabled()
-                    and peek_interpreter_stack() is None
-                )
+                blocks = _in_blocks(x) and not torch.is_grad_enabled()
                 write = _gradient_by_block if blocks else _gradient
                 at_label = None
                 if of_picked is not None:
@@ -320,6 +326,10 @@ class _RowStatistics(torch.autograd.Function):
                     at_label = at_label - of_picked * torch.expm1(log_p_y)
                 by_x = write(x, axis, labels, weights, skip, log_sum, top, a, at_label, of_dot)
         return by_x, None, None, by_weights, None
+
+
+class _TransformableRowStatistics(_RowStatistics):
+    """With rules for forward mode and vmap, which Dynamo refuses ("Unsupported custom jvp")."""
 
     @staticmethod
     def jvp(ctx, dx, _, __, dweights, ___):
@@ -353,7 +363,7 @@ class _RowStatistics(torch.autograd.Function):
         x, labels, weights, skip = (
             batched(value, in_dims[i]) for i, value in ((0, x), (2, labels), (3, weights), (4, skip))
         )
-        rows = _RowStatistics.apply(x, axis + 1, labels, weights, skip)
+        rows = _TransformableRowStatistics.apply(x, axis + 1, labels, weights, skip)
         return rows, tuple(None if v is None else 0 for v in rows)
 
 

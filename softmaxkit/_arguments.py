@@ -227,8 +227,11 @@ def row_weight(
 
 def class_targets(
     call: str, backend: Backend, targets: Any, logits: Array, axis: int, ignore_index: int | None
-) -> tuple[Array, bool]:
-    """Return the targets, and whether every class index among them was seen to be in range."""
+) -> tuple[Array, bool, int | None]:
+    """Return the targets, whether all their labels were seen to be in range, and ignore_index.
+
+    That is None where no label is ignored, which spares the arithmetic for it.
+    """
     targets = companion(call, "targets", targets, backend, logits)
     if targets is None:
         raise TypeError(
@@ -252,7 +255,7 @@ def class_targets(
                 f"{call}: targets has shape {given}; expected {shape} for probabilities, which "
                 f"is the logits' shape; for class indices pass an integer dtype."
             )
-        return targets, True
+        return targets, True, None
     rows = shape[:axis] + shape[axis + 1 :]
     if kind != "int":
         raise TypeError(
@@ -267,7 +270,7 @@ def class_targets(
             f"{call}: targets has shape {given}; expected {rows} for class indices along axis "
             f"{axis - len(shape)} of logits {shape}; {remedy}."
         )
-    return targets, labels_in_range(call, "targets", backend, targets, shape[axis], ignore_index)
+    return targets, *labels_in_range(call, "targets", backend, targets, shape[axis], ignore_index)
 
 
 def labels_in_range(
@@ -277,18 +280,22 @@ def labels_in_range(
     labels: Array,
     num_classes: int | None,
     ignore_index: int | None,
-) -> bool:
-    """Refuse the first label outside [0, num_classes); False where the labels cannot be seen."""
+) -> tuple[bool, int | None]:
+    """Refuse the first label outside [0, num_classes) that is not ignore_index.
+
+    Returns whether the labels could be seen, and ignore_index, or None where no label is that.
+    """
     values = None if num_classes is None else backend.visible(labels)
     if values is None:
-        return False
+        return False, ignore_index
     if values.size == 0 or (values.min() >= 0 and values.max() < num_classes):
-        return True
+        ignorable = ignore_index is not None and 0 <= ignore_index < num_classes
+        return True, ignore_index if ignorable else None
     bad = (values < 0) | (values >= num_classes)
     if ignore_index is not None:
         bad &= values != ignore_index
     if not bad.any():
-        return True
+        return True, ignore_index
     first = np.unravel_index(int(bad.argmax()), bad.shape)
     where = f"{name}[{', '.join(str(int(i)) for i in first)}]" if first else name
     ignored = "" if ignore_index is None else f" or ignore_index {ignore_index}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from softmaxkit import losses
@@ -18,7 +18,8 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     Parameters
     ----------
     loss : function
-        `cross_entropy`, `focal_loss`, `binary_cross_entropy` or `sigmoid_focal_loss`.
+        `cross_entropy`, `focal_loss`, `binary_cross_entropy` or `sigmoid_focal_loss`, also with
+        options bound by `functools.partial`.
 
     Returns
     -------
@@ -41,14 +42,15 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     >>> float(value), gradient
     (0.6931471805599453, array([[ 0.5, -0.5]]))
     """
-    if loss not in [getattr(losses, name) for name in losses.__all__]:
+    base = loss.func if isinstance(loss, partial) else loss
+    if base not in [getattr(losses, name) for name in losses.__all__]:
         names = ", ".join(losses.__all__)
         raise TypeError(
             f"value_and_grad: loss is {loss!r}; expected one of {names} of softmaxkit; "
             f"for a function of your own use the autodiff of your library."
         )
 
-    @wraps(loss)
+    @wraps(base)
     def loss_and_gradient(logits: Any, targets: Any, **options: Any) -> tuple[Any, Any]:
         return loss(WithGradient(logits), targets, **options)
 

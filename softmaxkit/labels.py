@@ -61,7 +61,7 @@ def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None)
             f"{call}: num_classes is {num_classes}; expected at least 1; pass how many there are."
         )
     axis = check.one_axis(call, axis, len(backend.shape(labels)) + 1)
-    checked = check.labels_in_range(call, "labels", backend, labels, num_classes, None)
+    checked, _ = check.labels_in_range(call, "labels", backend, labels, num_classes, None)
     dtype = check.float_dtype(call, backend, dtype)
     return backend.one_hot(labels, int(num_classes), axis, dtype, checked)
 

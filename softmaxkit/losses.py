@@ -314,7 +314,7 @@ def _class_options(
     check.float_logits(call, backend, logits)
     shape = backend.shape(logits)
     axis = check.one_axis(call, axis, len(shape))
-    targets, labels_checked = check.class_targets(
+    targets, labels_checked, ignore_index = check.class_targets(
         call, backend, targets, logits, axis, ignore_index
     )
     rows = shape[:axis] + shape[axis + 1 :]

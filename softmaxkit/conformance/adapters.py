@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 import softmaxkit
+from softmaxkit._libraries import import_quietly, is_installed
 
 Function = Callable[..., Any]
 
@@ -76,10 +76,10 @@ def names() -> list[str]:
     The variable holds names separated by commas; "package.module:adapter" is someone else's.
     A library that is named but missing is an error when it is loaded, never a skip.
     """
-    demanded = os.environ.get("SOFTMAXKIT_BACKENDS", "")
+    demanded = os.environ.get("SOFTMAXKIT_BACKENDS")
     if demanded:
         return [name.strip() for name in demanded.split(",")]
-    return [name for name, module in REQUIRES.items() if find_spec(module)]
+    return [name for name, module in REQUIRES.items() if is_installed(module)]
 
 
 def load(name: str) -> Adapter:
@@ -102,7 +102,7 @@ def _plain(array: Any) -> np.ndarray:
 
 def _numpy() -> Adapter:
     dtypes: tuple[str, ...] = ("float32", "float64", "float16")
-    if find_spec("ml_dtypes"):
+    if is_installed("ml_dtypes"):
         import ml_dtypes  # noqa: F401  # gives NumPy the dtype of that name
 
         dtypes += ("bfloat16",)
@@ -176,8 +176,8 @@ def _jax() -> Adapter:
 
 
 def _tensorflow() -> Adapter:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # oneDNN's greetings
-    import tensorflow as tf
+    tf = import_quietly("tensorflow")
+    tf.get_logger().setLevel("ERROR")  # tracing a function for each case is the purpose here
 
     def to_backend(array: np.ndarray, dtype: str | None) -> Any:
         return tf.cast(tf.constant(array), dtype) if dtype else tf.constant(array)
