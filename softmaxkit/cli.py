@@ -1,17 +1,20 @@
-"""The command line: ``softmaxkit info`` and ``softmaxkit demo``."""
+"""The command line: ``softmaxkit info``, ``check`` and ``demo``."""
 
 from __future__ import annotations
 
 import platform
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import softmaxkit
+from softmaxkit import conformance
 from softmaxkit._libraries import import_quietly, is_installed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=softmaxkit.__doc__)
@@ -84,6 +87,95 @@ def info() -> None:
             continue
         table.add_row(label, *row, backend)
     Console().print(table)
+
+
+# --- check ----------------------------------------------------------------------------------------
+@app.command()
+def check(
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="numpy, torch, jax, tensorflow, array_api_strict, dask, or "
+            "package.module:adapter; may be repeated. Default: all that are installed.",
+            show_default=False,
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Floating dtype under test.")] = "float32",
+    transform: Annotated[
+        str, typer.Option(help="eager, or what a backend offers: jit, torch.compile, XLA ...")
+    ] = "eager",
+) -> None:
+    """Run the conformance suite; show the largest error by operation and backend."""
+    adapters = [_adapter(name, dtype, transform) for name in backend or conformance.names()]
+    cases = list(conformance.cases())
+    results: dict[tuple[str, str], list[conformance.Result]] = defaultdict(list)
+    errors: list[str] = []
+    progress = Progress(
+        TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    )
+    with progress:
+        for adapter in adapters:
+            for case in progress.track(cases, description=adapter.name):
+                try:
+                    ran = list(conformance.run_case(adapter, case, dtype, transform))
+                except Exception as error:  # a case that raises must not hide the others
+                    reason = str(error).partition("\n")[0]
+                    errors.append(f"{adapter.name} {case}: {type(error).__name__}: {reason}")
+                    continue
+                results[adapter.name, case.operation] += ran
+                errors += [
+                    f"{adapter.name} {case}, {one.what}: {one.problem}"
+                    for one in ran
+                    if not one.passed
+                ]
+    console = Console()
+    for what in ("value", "gradient"):
+        table = Table(
+            title=f"Largest error of the {what} in {dtype}, {transform}: ULP, ordinary / saturated"
+        )
+        table.add_column("operation")
+        for adapter in adapters:
+            table.add_column(adapter.name, justify="right", overflow="fold")
+        for operation in conformance.OPERATIONS:
+            rows = [_worst(results[a.name, operation], what) for a in adapters]
+            if any(rows):
+                table.add_row(operation, *rows)
+        console.print(table)
+    console.print("A row is saturated where one class dominates.")
+    total = sum(map(len, results.values()))
+    for error in errors:
+        console.print(error, style="red", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{total} checks of {len(cases)} cases, {len(errors)} failed", highlight=False)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _adapter(name: str, dtype: str, transform: str) -> conformance.Adapter:
+    try:
+        adapter = conformance.load(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        typer.echo(f"check: --backend is {name!r}, which cannot be loaded: {error}", err=True)
+        raise typer.Exit(2) from None
+    for option, value, known in (
+        ("--dtype", dtype, adapter.dtypes),
+        ("--transform", transform, adapter.transforms),
+    ):
+        if value not in known:
+            typer.echo(
+                f"check: {option} is {value!r}, which {name} has not; expected one of "
+                f"{', '.join(known)}; choose another, or other backends with --backend.",
+                err=True,
+            )
+            raise typer.Exit(2)
+    return adapter
+
+
+def _worst(results: list[conformance.Result], what: str) -> str:
+    def largest(saturated: bool) -> str | None:
+        errors = [r.ulp for r in results if r.what == what and r.case.saturated is saturated]
+        return f"{max(errors):.2g}" if errors else None
+
+    return " / ".join(filter(None, (largest(False), largest(True))))
 
 
 # --- demo -----------------------------------------------------------------------------------------
