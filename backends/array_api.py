@@ -97,7 +97,12 @@ def shape(x):
     return tuple(None if n is None or isnan(n) else n for n in x.shape)
 
 
-_KINDS = {"bool": "bool", "integral": "int", "real floating": "float", "complex floating": "complex"}
+_KINDS = {
+    "bool": "bool",
+    "integral": "int",
+    "real floating": "float",
+    "complex floating": "complex",
+}
 
 
 def kind(x):
@@ -154,7 +159,9 @@ def permute(x, order):
 
 
 def merge_last(x, count):
-    return array_namespace(x).reshape(x, (*x.shape[: x.ndim - count], prod(x.shape[x.ndim - count :])))
+    return array_namespace(x).reshape(
+        x, (*x.shape[: x.ndim - count], prod(x.shape[x.ndim - count :]))
+    )
 
 
 def reshape_like(x, like):

@@ -126,7 +126,7 @@ def kind(x):
         return "float"
     if jnp.issubdtype(dtype, jnp.integer):
         return "int"
-    return "bool" if dtype == bool else "complex"
+    return "bool" if jnp.issubdtype(dtype, jnp.bool_) else "complex"
 
 
 def as_dtype(dtype):

@@ -331,7 +331,7 @@ def _sum(z, class_axis):
 
 
 def _log_sum(d, class_axis):
-    """log Σ e^d where max d is 0, as log1p of the sum without one maximum (DESIGN: the edge)."""
+    """Return log Σ e^d, where max d is 0, as log1p of the sum without one maximum."""
     e = np.exp(d)
     ones = np.floor(e)  # 1 at the maxima
     e -= ones

@@ -332,8 +332,8 @@ class _TransformableRowStatistics(_RowStatistics):
     """With rules for forward mode and vmap, which Dynamo refuses ("Unsupported custom jvp")."""
 
     @staticmethod
-    def jvp(ctx, dx, _, __, dweights, ___):
-        x, labels, weights, skip, log_p_y, log_sum, top = ctx.saved_tensors
+    def jvp(ctx, dx, _axis, _labels, dweights, _skip):
+        x, labels, weights, skip, _, log_sum, top = ctx.saved_tensors
         axis = ctx.axis
         log_p = x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis)
         dx = torch.zeros_like(log_p) if dx is None else dx.to(log_p.dtype)
@@ -361,7 +361,8 @@ class _TransformableRowStatistics(_RowStatistics):
             return value.movedim(dim, 0)
 
         x, labels, weights, skip = (
-            batched(value, in_dims[i]) for i, value in ((0, x), (2, labels), (3, weights), (4, skip))
+            batched(value, in_dims[i])
+            for i, value in ((0, x), (2, labels), (3, weights), (4, skip))
         )
         rows = _TransformableRowStatistics.apply(x, axis + 1, labels, weights, skip)
         return rows, tuple(None if v is None else 0 for v in rows)

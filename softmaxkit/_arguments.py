@@ -29,11 +29,10 @@ def one_axis(call: str, axis: Any, ndim: int, name: str = "axis") -> int:
     """Return `axis` counted from the front."""
     if isinstance(axis, bool) or not isinstance(axis, Integral):
         raise TypeError(f"{call}: {name} is {axis!r}; expected an int; pass one, such as -1.")
+    axis = int(axis)
     if not -ndim <= axis < ndim:
-        raise np.exceptions.AxisError(
-            f"{call}: {name} is {axis}; expected {_axis_range(ndim)}."
-        )
-    return int(axis) % ndim
+        raise np.exceptions.AxisError(f"{call}: {name} is {axis}; expected {_axis_range(ndim)}.")
+    return axis % ndim
 
 
 def any_axes(call: str, axis: Axis, ndim: int) -> int | tuple[int, ...]:
@@ -90,14 +89,13 @@ def float_dtype(call: str, backend: Backend, dtype: DType) -> DType:
 
 
 # --- numbers --------------------------------------------------------------------------------------
-def number(
-    call: str, name: str, value: Any, low: float, high: float, neutral: float | None
-) -> Any:
+def number(call: str, name: str, value: Any, low: float, high: float, neutral: float | None) -> Any:
     """Return `value` within [low, high], None where it is `neutral`; a traced scalar as it came."""
     if isinstance(value, Real) and not isinstance(value, bool):
+        value = float(value)
         if not low <= value <= high:
             wanted = f"in [{low:g}, {high:g}]" if high < np.inf else f"at least {low:g}"
-            raise ValueError(f"{call}: {name} is {value}; expected a number {wanted}; pass one.")
+            raise ValueError(f"{call}: {name} is {value:g}; expected a number {wanted}; pass one.")
         return None if value == neutral else value
     if getattr(value, "shape", None) == ():
         return value
@@ -106,12 +104,15 @@ def number(
     )
 
 
-def temperature(call: str, backend: Backend, value: Any, logits: Array) -> Array:
+def temperature(
+    call: str, backend: Backend, value: Any, logits: Array, target: str = "logits"
+) -> Array:
     """Return a positive number, an array that broadcasts to the logits, or None for 1."""
     if isinstance(value, Real) and not isinstance(value, bool):
+        value = float(value)
         if not 0 < value < np.inf:
             raise ValueError(
-                f"{call}: temperature is {value}; expected a positive number; "
+                f"{call}: temperature is {value:g}; expected a positive number; "
                 f"pass one (for the limit 0 take the argmax)."
             )
         return None if value == 1 else value
@@ -121,7 +122,7 @@ def temperature(call: str, backend: Backend, value: Any, logits: Array) -> Array
             f"{call}: temperature is {value!r}; expected a positive number or an array of them; "
             f"pass 1.0 for none."
         )
-    broadcastable(call, "temperature", backend, value, backend.shape(logits), "logits")
+    broadcastable(call, "temperature", backend, value, backend.shape(logits), target)
     return value
 
 
@@ -146,9 +147,10 @@ def normalizer(call: str, backend: Backend, value: Any, reduction: str, logits: 
     if isinstance(value, str):
         return choice(call, "normalizer", value, NORMALIZERS)
     if isinstance(value, Real) and not isinstance(value, bool):
+        value = float(value)
         if not value > 0:
             raise ValueError(
-                f"{call}: normalizer is {value}; expected a positive number; "
+                f"{call}: normalizer is {value:g}; expected a positive number; "
                 f"pass the count to divide the sum by."
             )
         return value
@@ -285,8 +287,8 @@ def labels_in_range(
 
     Returns whether the labels could be seen, and ignore_index, or None where no label is that.
     """
-    values = None if num_classes is None else backend.visible(labels)
-    if values is None:
+    values = backend.visible(labels)
+    if values is None or num_classes is None:
         return False, ignore_index
     if values.size == 0 or (values.min() >= 0 and values.max() < num_classes):
         ignorable = ignore_index is not None and 0 <= ignore_index < num_classes

@@ -62,9 +62,7 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
     ):
         return backends.jax, x
     tensorflow = modules.get("tensorflow")
-    if isinstance(
-        x, (getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ()))
-    ):
+    if isinstance(x, (getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ()))):
         return backends.tensorflow, x
     if isinstance(x, (np.ndarray, np.generic, bool, int, float, complex, list, tuple)):
         return backends.numpy, _numpy_array(call, name, x)

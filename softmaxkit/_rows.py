@@ -193,13 +193,13 @@ def _class_loss(
     *,
     gamma: float | None,
     axis: int,
-    weight: Array | float | None,
+    weight: Any,
     sample_weight: Array | None,
     where: Array | None,
     ignore_index: int | None,
-    label_smoothing: float | None,
-    temperature: Array | float | None,
-    z_loss: float | None,
+    label_smoothing: Any,
+    temperature: Any,
+    z_loss: Any,
     reduction: str,
     normalizer: Any,
     dtype: DType,
@@ -214,10 +214,11 @@ def _class_loss(
     """
     ndim = len(ops.shape(logits))
     x, shift, empty = _masked_and_scaled(ops, logits, axis, where, temperature)
-    weight_c = weight  # what multiplies a class, laid along the logits
+    weight_c: Any = weight  # what multiplies a class, laid along the logits
     if not (weight is None or isinstance(weight, float | int)):
-        weight = ops.compute_like(weight, logits)
-        weight_c = along(weight, ndim, axis) if weight.ndim else weight
+        weight_c = weight = ops.compute_like(weight, logits)
+        if weight_c.ndim:
+            weight_c = along(weight_c, ndim, axis)
     uniform = None
     if label_smoothing is not None:
         uniform = label_smoothing * _uniform(ops, x, axis, where)
@@ -290,7 +291,9 @@ def _class_loss(
         a = a - c * _total(ops, v, x, axis)
     if lse is not None:
         a = a + 2.0 * z_loss * lse * cotangent
-    derivative = ops.row_gradient(x, axis, rows, labels, v if c is not None else None, skip, a, b, c)
+    derivative = ops.row_gradient(
+        x, axis, rows, labels, v if c is not None else None, skip, a, b, c
+    )
     if temperature is not None:
         derivative = derivative / temperature
     if where is not None:
@@ -336,7 +339,9 @@ def binary_cross_entropy(
     ops: Any, logits: Array, targets: Array, *, pos_weight: Array | float | None, **options: Any
 ) -> Any:
     """Binary cross-entropy: w t softplus(-x) + (1-t) softplus(x)."""
-    return _binary_loss(ops, logits, targets, pos_weight=pos_weight, gamma=None, alpha=None, **options)
+    return _binary_loss(
+        ops, logits, targets, pos_weight=pos_weight, gamma=None, alpha=None, **options
+    )
 
 
 def sigmoid_focal_loss(ops: Any, logits: Array, targets: Array, **options: Any) -> Any:
@@ -349,11 +354,11 @@ def _binary_loss(
     logits: Array,
     targets: Array,
     *,
-    pos_weight: Array | float | None,
-    gamma: float | None,
-    alpha: float | None,
+    pos_weight: Any,
+    gamma: Any,
+    alpha: Any,
     sample_weight: Array | None,
-    label_smoothing: float | None,
+    label_smoothing: Any,
     reduction: str,
     normalizer: Any,
     dtype: DType,
@@ -384,7 +389,9 @@ def _binary_loss(
         factor = _times(_alpha_t(alpha, t), factor)
     mass = None
     if normalizer == "weight":
-        mass = _times(given, pos_weight) + (1.0 - given) if alpha is None else _alpha_t(alpha, given)
+        mass = (
+            _times(given, pos_weight) + (1.0 - given) if alpha is None else _alpha_t(alpha, given)
+        )
     value, cotangent = _reduced(
         ops,
         loss if factor is None else _product(ops, factor, loss),

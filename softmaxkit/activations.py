@@ -63,9 +63,7 @@ def softmax(
     array([0.731, 0.269, 0.   ])
     """
     backend, x = resolve("softmax", "x", x)
-    return backend.softmax(
-        x, *_options("softmax", backend, x, axis, where, temperature, dtype)
-    )
+    return backend.softmax(x, *_options("softmax", backend, x, axis, where, temperature, dtype))
 
 
 def log_softmax(
@@ -106,7 +104,7 @@ def log_softmax(
     --------
     >>> import numpy as np, softmaxkit
     >>> softmaxkit.log_softmax(np.array([30.0, 0.0], dtype=np.float32))
-    array([-9.3576236e-14, -3.0000000e+01], dtype=float32)
+    array([-9.357623e-14, -3.000000e+01], dtype=float32)
     """
     backend, x = resolve("log_softmax", "x", x)
     return backend.log_softmax(
@@ -160,14 +158,20 @@ def logsumexp(
 def _options(
     call: str, backend: Any, x: Any, axis: Any, where: Any, temperature: Any, dtype: Any
 ) -> tuple[Any, Any, Any, Any]:
-    check.real_kind(call, "x", backend, x)
-    axis = check.any_axes(call, axis, len(backend.shape(x)))
+    # The common path is part of every call: each test here is the cheapest that decides.
+    if backend.kind(x) != "float":
+        check.real_kind(call, "x", backend, x)
+    ndim = x.ndim
+    if type(axis) is int and -ndim <= axis < ndim:
+        axis %= ndim
+    else:
+        axis = check.any_axes(call, axis, ndim)
     if where is not None:
         where = check.mask(call, backend, where, x, "x")
-    # Tests in this order cost least on the common path, which is part of every call.
-    temperature = (
-        None
-        if type(temperature) is float and temperature == 1.0
-        else check.temperature(call, backend, temperature, x)
-    )
-    return axis, where, temperature, check.float_dtype(call, backend, dtype)
+    if type(temperature) is float and temperature == 1.0:
+        temperature = None
+    else:
+        temperature = check.temperature(call, backend, temperature, x, "x")
+    if dtype is not None:
+        dtype = check.float_dtype(call, backend, dtype)
+    return axis, where, temperature, dtype

@@ -143,8 +143,8 @@ def check(
         console.print(table)
     console.print("A row is saturated where one class dominates.")
     total = sum(map(len, results.values()))
-    for error in errors:
-        console.print(error, style="red", markup=False, highlight=False, soft_wrap=True)
+    for line in errors:
+        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{total} checks of {len(cases)} cases, {len(errors)} failed", highlight=False)
     if errors:
         raise typer.Exit(1)

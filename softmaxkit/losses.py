@@ -1,4 +1,4 @@
-"""Losses over classes (cross-entropy, focal) and over independent labels (binary, sigmoid focal)."""
+"""Losses over classes (cross-entropy, focal) and over independent labels (binary, focal)."""
 
 from __future__ import annotations
 
@@ -318,20 +318,27 @@ def _class_options(
         call, backend, targets, logits, axis, ignore_index
     )
     rows = shape[:axis] + shape[axis + 1 :]
-    return backend, logits, targets, {
-        "axis": axis,
-        "sample_weight": check.row_weight(
-            call, backend, sample_weight, logits, rows, "the unreduced loss"
-        ),
-        "where": check.mask(call, backend, where, logits, "logits"),
-        "ignore_index": ignore_index,
-        "label_smoothing": check.number(call, "label_smoothing", label_smoothing, 0.0, 1.0, 0.0),
-        "temperature": check.temperature(call, backend, temperature, logits),
-        "reduction": reduction,
-        "normalizer": check.normalizer(call, backend, normalizer, reduction, logits),
-        "dtype": check.float_dtype(call, backend, dtype),
-        "labels_checked": labels_checked,
-    }
+    return (
+        backend,
+        logits,
+        targets,
+        {
+            "axis": axis,
+            "sample_weight": check.row_weight(
+                call, backend, sample_weight, logits, rows, "the unreduced loss"
+            ),
+            "where": check.mask(call, backend, where, logits, "logits"),
+            "ignore_index": ignore_index,
+            "label_smoothing": check.number(
+                call, "label_smoothing", label_smoothing, 0.0, 1.0, 0.0
+            ),
+            "temperature": check.temperature(call, backend, temperature, logits),
+            "reduction": reduction,
+            "normalizer": check.normalizer(call, backend, normalizer, reduction, logits),
+            "dtype": check.float_dtype(call, backend, dtype),
+            "labels_checked": labels_checked,
+        },
+    )
 
 
 def _binary_options(
@@ -342,15 +349,22 @@ def _binary_options(
     backend, logits = resolve(call, "logits", logits)
     check.float_logits(call, backend, logits)
     targets = check.binary_targets(call, backend, targets, logits)
-    return backend, logits, targets, {
-        "sample_weight": check.row_weight(
-            call, backend, sample_weight, logits, backend.shape(logits), "logits"
-        ),
-        "label_smoothing": check.number(call, "label_smoothing", label_smoothing, 0.0, 1.0, 0.0),
-        "reduction": reduction,
-        "normalizer": check.normalizer(call, backend, normalizer, reduction, logits) or "count",
-        "dtype": check.float_dtype(call, backend, dtype),
-    }
+    return (
+        backend,
+        logits,
+        targets,
+        {
+            "sample_weight": check.row_weight(
+                call, backend, sample_weight, logits, backend.shape(logits), "logits"
+            ),
+            "label_smoothing": check.number(
+                call, "label_smoothing", label_smoothing, 0.0, 1.0, 0.0
+            ),
+            "reduction": reduction,
+            "normalizer": check.normalizer(call, backend, normalizer, reduction, logits) or "count",
+            "dtype": check.float_dtype(call, backend, dtype),
+        },
+    )
 
 
 def _class_factor(call: str, backend: Any, alpha: Any, logits: Any, axis: int) -> Any:

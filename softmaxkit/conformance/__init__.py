@@ -50,6 +50,7 @@ class Result:
 
     @property
     def passed(self) -> bool:
+        """Whether the error is within the limit, and shape and dtype are right."""
         return not self.problem
 
 

@@ -26,9 +26,7 @@ def _settings() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("case", conformance.cases(), ids=str)
 @pytest.mark.parametrize(("backend", "dtype", "transform"), _settings())
-def test_conformance(
-    backend: str, dtype: str, transform: str, case: conformance.Case
-) -> None:
+def test_conformance(backend: str, dtype: str, transform: str, case: conformance.Case) -> None:
     adapter = _adapter(backend)
     for result in conformance.run_case(adapter, case, dtype, transform):
         assert result.passed, f"{result.what}: {result.problem}"
