@@ -63,8 +63,11 @@ class Backend(Protocol):
         """Value of the loss `operation`, and the gradient of its sum with respect to logits."""
 
     # --- whose array, and of what kind: for the argument checks ------------------------------
-    def is_native(self, value: object) -> bool:
-        """Tell whether `value` is an array of this library."""
+    def is_native(self, value: object, like: Array) -> bool:
+        """Tell whether `value` is an array of this library, which is that of `like`."""
+
+    def is_compiling(self) -> bool:
+        """Tell whether a compiler that cannot look into NumPy arrays is tracing the call."""
 
     def asarray(self, value: np.ndarray, like: Array) -> Array:
         """Copy a NumPy array into this library, onto the device of `like`."""

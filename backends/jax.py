@@ -16,9 +16,7 @@ LIBRARY = "JAX"
 
 _this = sys.modules[__name__]
 
-_STATIC = (
-    "axis", "gamma", "ignore_index", "reduction", "normalizer_name", "dtype", "labels_checked"
-)  # fmt: skip
+_STATIC = ("axis", "gamma", "ignore_index", "reduction", "normalizer", "dtype", "labels_checked")
 
 
 # --- operations -----------------------------------------------------------------------------------
@@ -72,17 +70,18 @@ def value_and_grad(operation, logits, targets, options):
 
 
 def _split(options):
-    # A number or array is traced, so that a new value compiles nothing; a name is static.
-    normalizer = options.pop("normalizer")
-    named = isinstance(normalizer, str)
-    options["normalizer_name"] = normalizer if named else None
-    options["normalizer_value"] = None if named else normalizer
+    # Static: a name, and a Python gamma, as x**2 is cheaper than a power. Traced: arrays, and a
+    # number that a training loop changes at each step.
+    options["traced"] = {
+        name: options.pop(name)
+        for name, static in (("gamma", float), ("normalizer", str))
+        if not isinstance(options.get(name), static | None)
+    }
     return options
 
 
-def _apply(operation, logits, targets, normalizer_name, normalizer_value, **options):
-    normalizer = normalizer_name or normalizer_value
-    return getattr(_rows, operation)(_this, logits, targets, normalizer=normalizer, **options)
+def _apply(operation, logits, targets, traced, **options):
+    return getattr(_rows, operation)(_this, logits, targets, **options, **traced)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=_STATIC)
@@ -97,8 +96,12 @@ def _jitted_value_and_grad(operation, logits, targets, **options):
 
 
 # --- what is it -----------------------------------------------------------------------------------
-def is_native(value):
-    return isinstance(value, jax.Array)
+def is_native(value, like):
+    return isinstance(value, jax.Array)  # not its typed literals, which NumPy's way serves
+
+
+def is_compiling():
+    return False
 
 
 def asarray(value, like):
@@ -107,6 +110,8 @@ def asarray(value, like):
 
 
 def visible(x):
+    if isinstance(x, np.ndarray):  # a typed literal of JAX's own
+        return np.asarray(x)
     if isinstance(x, jax.core.Tracer) or _device(x).platform != "cpu":
         return None
     return np.asarray(x)

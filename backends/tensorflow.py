@@ -81,8 +81,12 @@ def _tensors(*values):
 
 
 # --- what is it -----------------------------------------------------------------------------------
-def is_native(value):
+def is_native(value, like):
     return isinstance(value, tf.Tensor | tf.Variable)
+
+
+def is_compiling():
+    return False
 
 
 def asarray(value, like):

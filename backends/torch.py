@@ -93,11 +93,16 @@ def _result(x, dtype):
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def is_native(value):
+def is_native(value, like):
     return isinstance(value, Tensor)
 
 
+is_compiling = torch.compiler.is_compiling
+
+
 def asarray(value, like):
+    if is_compiling():
+        return torch.as_tensor(value, device=like.device)
     if value.dtype.kind == "V":  # bfloat16 of ml_dtypes, which torch cannot read
         value = value.astype(np.float32)
     return torch.tensor(value, device=like.device)
@@ -107,7 +112,7 @@ def visible(x):
     if (
         x.device.type != "cpu"
         or type(x) not in _PLAIN
-        or torch.compiler.is_compiling()
+        or is_compiling()
         or peek_interpreter_stack() is not None
     ):
         return None
@@ -228,7 +233,7 @@ def log_softmax_rows(x, axis, dtype):
 def row_statistics(x, axis, labels, weights, skip):
     if isinstance(weights, float):
         weights = x.new_full((1,) * x.ndim, weights, dtype=_wide(x.dtype))
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return _RowStatistics.apply(x, axis, labels, weights, skip)
     if type(x) not in _PLAIN:
         # A DTensor and its like: blocks would break it up.
@@ -243,7 +248,7 @@ def row_statistics(x, axis, labels, weights, skip):
 
 def _in_blocks(x):
     return (
-        not torch.compiler.is_compiling()
+        not is_compiling()
         and x.device.type == "cpu"
         and x.numel() > BLOCK_ELEMENTS
         and peek_interpreter_stack() is None

@@ -35,6 +35,16 @@ def one_axis(call: str, axis: Any, ndim: int, name: str = "axis") -> int:
     return axis % ndim
 
 
+def class_axis(call: str, axis: Any, ndim: int, name: str) -> int:
+    """Return the class axis of `name`, counted from the front."""
+    if ndim == 0:
+        raise np.exceptions.AxisError(
+            f"{call}: axis is {axis}; expected an axis of an array with a class axis, and {name} "
+            f"is 0-d; pass an array with a class axis."
+        )
+    return one_axis(call, axis, ndim)
+
+
 def any_axes(call: str, axis: Axis, ndim: int) -> int | tuple[int, ...]:
     """Return `axis`, an int, a tuple of ints or None for all, counted from the front."""
     if axis is None:
@@ -89,16 +99,26 @@ def float_dtype(call: str, backend: Backend, dtype: DType) -> DType:
 
 
 # --- numbers --------------------------------------------------------------------------------------
-def number(call: str, name: str, value: Any, low: float, high: float, neutral: float | None) -> Any:
-    """Return `value` within [low, high], None where it is `neutral`; a traced scalar as it came."""
+def number(
+    call: str,
+    name: str,
+    backend: Backend,
+    value: Any,
+    logits: Array,
+    low: float,
+    high: float,
+    neutral: float | None,
+) -> Any:
+    """Return `value` within [low, high], or None where it is `neutral`; a 0-d array as an array."""
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value.item()
     if isinstance(value, Real) and not isinstance(value, bool):
-        value = float(value)
-        if not low <= value <= high:
+        if not low <= float(value) <= high:
             wanted = f"in [{low:g}, {high:g}]" if high < np.inf else f"at least {low:g}"
-            raise ValueError(f"{call}: {name} is {value:g}; expected a number {wanted}; pass one.")
-        return None if value == neutral else value
-    if getattr(value, "shape", None) == ():
-        return value
+            raise ValueError(f"{call}: {name} is {value}; expected a number {wanted}; pass one.")
+        return None if value == neutral else float(value)
+    if getattr(value, "shape", None) == () and not isinstance(value, np.ndarray | np.generic):
+        return companion(call, name, value, backend, logits)
     raise TypeError(
         f"{call}: {name} is a {type_name(value)}; expected a number; pass a Python float."
     )
@@ -109,17 +129,17 @@ def temperature(
 ) -> Array:
     """Return a positive number, an array that broadcasts to the logits, or None for 1."""
     if isinstance(value, Real) and not isinstance(value, bool):
-        value = float(value)
-        if not 0 < value < np.inf:
+        if not 0 < float(value) < np.inf:
             raise ValueError(
-                f"{call}: temperature is {value:g}; expected a positive number; "
+                f"{call}: temperature is {value}; expected a positive number; "
                 f"pass one (for the limit 0 take the argmax)."
             )
-        return None if value == 1 else value
+        return None if value == 1 else float(value)
     value = companion(call, "temperature", value, backend, logits)
     if value is None or real_kind(call, "temperature", backend, value) == "bool":
+        received = "is None" if value is None else f"has dtype {value.dtype}"
         raise TypeError(
-            f"{call}: temperature is {value!r}; expected a positive number or an array of them; "
+            f"{call}: temperature {received}; expected a positive number or an array of them; "
             f"pass 1.0 for none."
         )
     broadcastable(call, "temperature", backend, value, backend.shape(logits), target)
@@ -147,14 +167,18 @@ def normalizer(call: str, backend: Backend, value: Any, reduction: str, logits: 
     if isinstance(value, str):
         return choice(call, "normalizer", value, NORMALIZERS)
     if isinstance(value, Real) and not isinstance(value, bool):
-        value = float(value)
-        if not value > 0:
+        if not float(value) > 0:
             raise ValueError(
-                f"{call}: normalizer is {value:g}; expected a positive number; "
+                f"{call}: normalizer is {value}; expected a positive number; "
                 f"pass the count to divide the sum by."
             )
-        return value
+        return float(value)
     value = companion(call, "normalizer", value, backend, logits)
+    if real_kind(call, "normalizer", backend, value) == "bool":
+        raise TypeError(
+            f"{call}: normalizer has dtype {value.dtype}; expected a positive number; "
+            f"pass the count to divide the sum by."
+        )
     if backend.shape(value) != ():
         raise ValueError(
             f"{call}: normalizer has shape {backend.shape(value)}; expected a number or a 0-d "
@@ -194,9 +218,15 @@ def mask(call: str, backend: Backend, where: Any, x: Array, target: str) -> Arra
 
 
 def class_vector(
-    call: str, name: str, backend: Backend, value: Any, logits: Array, axis: int
+    call: str,
+    name: str,
+    backend: Backend,
+    value: Any,
+    logits: Array,
+    axis: int,
+    one_for_all: bool = False,
 ) -> Array:
-    """Return one number per class, (C,), or None."""
+    """Return one number per class, (C,), or None; also a single number if `one_for_all`."""
     value = companion(call, name, value, backend, logits)
     if value is None:
         return None
@@ -207,6 +237,8 @@ def class_vector(
         )
     shape = backend.shape(logits)
     given = backend.shape(value)
+    if one_for_all and given == ():
+        return value
     if len(given) != 1 or (given[0] is not None and shape[axis] not in (None, given[0])):
         raise ValueError(
             f"{call}: {name} has shape {given}; expected ({shape[axis]},), one number for each "
@@ -282,6 +314,7 @@ def labels_in_range(
     labels: Array,
     num_classes: int | None,
     ignore_index: int | None,
+    ignorable: bool = True,
 ) -> tuple[bool, int | None]:
     """Refuse the first label outside [0, num_classes) that is not ignore_index.
 
@@ -291,8 +324,8 @@ def labels_in_range(
     if values is None or num_classes is None:
         return False, ignore_index
     if values.size == 0 or (values.min() >= 0 and values.max() < num_classes):
-        ignorable = ignore_index is not None and 0 <= ignore_index < num_classes
-        return True, ignore_index if ignorable else None
+        among = ignore_index is not None and 0 <= ignore_index < num_classes
+        return True, ignore_index if among else None
     bad = (values < 0) | (values >= num_classes)
     if ignore_index is not None:
         bad &= values != ignore_index
@@ -301,9 +334,10 @@ def labels_in_range(
     first = np.unravel_index(int(bad.argmax()), bad.shape)
     where = f"{name}[{', '.join(str(int(i)) for i in first)}]" if first else name
     ignored = "" if ignore_index is None else f" or ignore_index {ignore_index}"
+    remedy = ", or mark the row with ignore_index" if ignorable else ""
     raise IndexError(
         f"{call}: {where} is {values[first]}; expected a class index in [0, {num_classes})"
-        f"{ignored}; correct the label, or mark the row with ignore_index."
+        f"{ignored}; correct the label{remedy}."
     )
 
 

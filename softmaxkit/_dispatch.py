@@ -16,6 +16,7 @@ from softmaxkit import backends
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, Backend
 
+_HOST = (np.ndarray, np.generic, bool, int, float, complex, list, tuple)
 _SUPPORTED = "an array of NumPy, PyTorch, JAX, TensorFlow or an array-API library"
 
 
@@ -63,8 +64,13 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
         return backends.jax, x
     tensorflow = modules.get("tensorflow")
     if isinstance(x, (getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ()))):
+        if x.shape.rank is None:
+            raise ValueError(
+                f"{call}: {name} has unknown rank; expected a known number of axes; "
+                f"give it one with tf.ensure_shape or a TensorSpec."
+            )
         return backends.tensorflow, x
-    if isinstance(x, (np.ndarray, np.generic, bool, int, float, complex, list, tuple)):
+    if isinstance(x, _HOST):
         return backends.numpy, _numpy_array(call, name, x)
     if isinstance(x, WithGradient):
         backend, logits = resolve(call, name, x.logits)
@@ -79,10 +85,13 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
 
 def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -> Array:
     """Return `value` as an array of the logits' library, on the logits' device."""
-    if value is None or backend.is_native(value):
+    if value is None or backend.is_native(value, like):
         return value
-    if isinstance(value, (np.ndarray, np.generic, bool, int, float, list, tuple)):
-        return backend.asarray(_numpy_array(call, name, value), like)
+    if isinstance(value, _HOST):
+        # Dynamo cannot look into an ndarray; torch then says itself what it cannot convert.
+        if not backend.is_compiling():
+            value = _numpy_array(call, name, value)
+        return backend.asarray(value, like)
     owner, _ = resolve(call, name, value)
     raise TypeError(
         f"{call}: {name} is a {type_name(value)} ({owner.LIBRARY}); expected an array of the "
@@ -110,6 +119,15 @@ def _numpy_array(call: str, name: str, x: Any) -> np.ndarray:
         raise TypeError(
             f"{call}: {name} is a numpy.matrix; expected {_SUPPORTED}; pass numpy.asarray of it."
         )
+    leaf = x
+    while isinstance(leaf, list | tuple) and leaf:
+        leaf = leaf[0]
+    # NumPy would copy a framework's arrays to the host, and off the tape, without a word.
+    if not isinstance(leaf, (*_HOST, str)):
+        raise TypeError(
+            f"{call}: {name} is a {type_name(x)} of {type_name(leaf)}; expected {_SUPPORTED}; "
+            f"stack them with their own library."
+        )
     try:
         array = np.asarray(x)
     except ValueError:
@@ -126,7 +144,11 @@ def _numpy_array(call: str, name: str, x: Any) -> np.ndarray:
 
 
 def _known_to_compat(x: Any) -> bool:
-    # After every framework: loading array_api_compat costs a few ms, once.
-    from array_api_compat import is_array_api_obj
+    # After every framework: loading array_api_compat costs a few ms, once. These look at the type
+    # (an instance may answer to any name); its own catch-all, is_array_api_obj, does not.
+    import array_api_compat as compat
 
-    return bool(is_array_api_obj(x))
+    try:
+        return compat.is_dask_array(x) or compat.is_cupy_array(x) or compat.is_ndonnx_array(x)
+    except AttributeError:  # it looks into sys.modules, where a blocked framework is None
+        return False

@@ -212,6 +212,9 @@ def _class_loss(
     class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
     share_c = w_c ((1-ε) q_c + ε/K).
     """
+    gamma, label_smoothing, z_loss, normalizer = (
+        _number(ops, value, logits) for value in (gamma, label_smoothing, z_loss, normalizer)
+    )
     ndim = len(ops.shape(logits))
     x, shift, empty = _masked_and_scaled(ops, logits, axis, where, temperature)
     weight_c: Any = weight  # what multiplies a class, laid along the logits
@@ -365,6 +368,9 @@ def _binary_loss(
     gradient: bool = False,
 ) -> Any:
     """Return α_t (1-p_t)^γ BCE, or with `gradient` (value, derivative of its sum by the logits)."""
+    gamma, alpha, label_smoothing, normalizer = (
+        _number(ops, value, logits) for value in (gamma, alpha, label_smoothing, normalizer)
+    )
     x = ops.compute(logits)
     t = given = ops.compute_like(targets, logits)
     if label_smoothing is not None:
@@ -421,12 +427,13 @@ def _alpha_t(alpha: float, t: Array) -> Array:
 
 # --- labels ---------------------------------------------------------------------------------------
 def smooth_labels(
-    ops: Any, targets: Array, smoothing: float | None, axis: int, where: Array | None
+    ops: Any, targets: Array, smoothing: Any, axis: int, where: Array | None
 ) -> Array:
     """y(1-α) + α/K over the classes that take part (Szegedy et al. 2016, arXiv:1512.00567)."""
     if smoothing is None:
         return targets
     y = ops.compute(targets)
+    smoothing = _number(ops, smoothing, targets)
     y = (1.0 - smoothing) * y + smoothing * _uniform(ops, y, axis, where)
     return ops.astype(y, targets.dtype)
 
@@ -468,6 +475,11 @@ def _reduced(
     # Nothing kept: 0 / 1, and no NaN in the derivative.
     count = ops.where(count == 0, 1.0, count) if hasattr(count, "shape") else max(count, 1.0)
     return total / count, cotangent / count
+
+
+def _number(ops: Any, value: Any, logits: Array) -> Any:
+    """Return a number, a name or None as it is, and a 0-d array in the dtype of the arithmetic."""
+    return ops.compute_like(value, logits) if hasattr(value, "dtype") else value
 
 
 def _times(a: Any, b: Any) -> Any:

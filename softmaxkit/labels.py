@@ -52,18 +52,7 @@ def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None)
         raise TypeError(
             f"{call}: labels has dtype {labels.dtype}; expected integers; convert it with astype."
         )
-    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
-        raise TypeError(
-            f"{call}: num_classes is {num_classes!r}; expected an int; pass the number of classes."
-        )
-    if num_classes < 1:
-        raise ValueError(
-            f"{call}: num_classes is {num_classes}; expected at least 1; pass how many there are."
-        )
-    axis = check.one_axis(call, axis, len(backend.shape(labels)) + 1)
-    checked, _ = check.labels_in_range(call, "labels", backend, labels, num_classes, None)
-    dtype = check.float_dtype(call, backend, dtype)
-    return backend.one_hot(labels, int(num_classes), axis, dtype, checked)
+    return _one_hot(call, "labels", backend, labels, num_classes, axis, dtype)
 
 
 def smooth_labels(
@@ -88,7 +77,8 @@ def smooth_labels(
     axis : int, default -1
         The class axis of the result.
     where : bool array that broadcasts to the result, optional
-        True where a class takes part; K counts those, and the others get 0.
+        True where a class takes part; K counts those, and the others get
+        no share of the smoothing.
 
     Returns
     -------
@@ -125,8 +115,10 @@ def smooth_labels(
                 f"{call}: num_classes is None; expected an int for class indices; "
                 f"pass the number of classes."
             )
-        targets = one_hot(targets, num_classes, axis=axis)
-    axis = check.one_axis(call, axis, len(backend.shape(targets)))
+        targets = _one_hot(call, "targets", backend, targets, num_classes, axis, None)
+    elif num_classes is not None:
+        _check_num_classes(call, num_classes)
+    axis = check.class_axis(call, axis, len(backend.shape(targets)), "targets")
     classes = backend.shape(targets)[axis]
     if num_classes is not None and classes not in (None, num_classes):
         raise ValueError(
@@ -135,7 +127,30 @@ def smooth_labels(
         )
     return backend.smooth_labels(
         targets,
-        check.number(call, "smoothing", smoothing, 0.0, 1.0, 0.0),
+        check.number(call, "smoothing", backend, smoothing, targets, 0.0, 1.0, 0.0),
         axis,
         check.mask(call, backend, where, targets, "targets"),
     )
+
+
+def _one_hot(
+    call: str, name: str, backend: Any, labels: Any, num_classes: Any, axis: Any, dtype: Any
+) -> Any:
+    _check_num_classes(call, num_classes)
+    axis = check.one_axis(call, axis, len(backend.shape(labels)) + 1)
+    checked, _ = check.labels_in_range(
+        call, name, backend, labels, int(num_classes), None, ignorable=False
+    )
+    dtype = check.float_dtype(call, backend, dtype)
+    return backend.one_hot(labels, int(num_classes), axis, dtype, checked)
+
+
+def _check_num_classes(call: str, num_classes: Any) -> None:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
+        raise TypeError(
+            f"{call}: num_classes is {num_classes!r}; expected an int; pass the number of classes."
+        )
+    if num_classes < 1:
+        raise ValueError(
+            f"{call}: num_classes is {num_classes}; expected at least 1; pass how many there are."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def cross_entropy(
         logits,
         targets,
         weight=check.class_vector(call, "weight", backend, weight, logits, options["axis"]),
-        z_loss=check.number(call, "z_loss", z_loss, 0.0, np.inf, 0.0),
+        z_loss=check.number(call, "z_loss", backend, z_loss, logits, 0.0, np.inf, 0.0),
         **options,
     )
 
@@ -176,7 +177,7 @@ def focal_loss(
     return backend.focal_loss(
         logits,
         targets,
-        gamma=check.number(call, "gamma", gamma, 0.0, np.inf, 0.0),
+        gamma=check.number(call, "gamma", backend, gamma, logits, 0.0, np.inf, 0.0),
         alpha=_class_factor(call, backend, alpha, logits, options["axis"]),
         **options,
     )
@@ -298,8 +299,10 @@ def sigmoid_focal_loss(
     return backend.sigmoid_focal_loss(
         logits,
         targets,
-        gamma=check.number(call, "gamma", gamma, 0.0, np.inf, 0.0),
-        alpha=None if alpha is None else check.number(call, "alpha", alpha, 0.0, 1.0, None),
+        gamma=check.number(call, "gamma", backend, gamma, logits, 0.0, np.inf, 0.0),
+        alpha=None
+        if alpha is None
+        else check.number(call, "alpha", backend, alpha, logits, 0.0, 1.0, None),
         **options,
     )
 
@@ -313,7 +316,7 @@ def _class_options(
     backend, logits = resolve(call, "logits", logits)
     check.float_logits(call, backend, logits)
     shape = backend.shape(logits)
-    axis = check.one_axis(call, axis, len(shape))
+    axis = check.class_axis(call, axis, len(shape), "logits")
     targets, labels_checked, ignore_index = check.class_targets(
         call, backend, targets, logits, axis, ignore_index
     )
@@ -330,7 +333,7 @@ def _class_options(
             "where": check.mask(call, backend, where, logits, "logits"),
             "ignore_index": ignore_index,
             "label_smoothing": check.number(
-                call, "label_smoothing", label_smoothing, 0.0, 1.0, 0.0
+                call, "label_smoothing", backend, label_smoothing, logits, 0.0, 1.0, 0.0
             ),
             "temperature": check.temperature(call, backend, temperature, logits),
             "reduction": reduction,
@@ -358,7 +361,7 @@ def _binary_options(
                 call, backend, sample_weight, logits, backend.shape(logits), "logits"
             ),
             "label_smoothing": check.number(
-                call, "label_smoothing", label_smoothing, 0.0, 1.0, 0.0
+                call, "label_smoothing", backend, label_smoothing, logits, 0.0, 1.0, 0.0
             ),
             "reduction": reduction,
             "normalizer": check.normalizer(call, backend, normalizer, reduction, logits) or "count",
@@ -368,6 +371,6 @@ def _binary_options(
 
 
 def _class_factor(call: str, backend: Any, alpha: Any, logits: Any, axis: int) -> Any:
-    if alpha is None or not isinstance(alpha, float | int) or isinstance(alpha, bool):
-        return check.class_vector(call, "alpha", backend, alpha, logits, axis)
-    return check.number(call, "alpha", alpha, 0.0, np.inf, 1.0)
+    if isinstance(alpha, Real) and not isinstance(alpha, bool):
+        return check.number(call, "alpha", backend, alpha, logits, 0.0, np.inf, 1.0)
+    return check.class_vector(call, "alpha", backend, alpha, logits, axis, one_for_all=True)

@@ -1,0 +1,116 @@
+"""Test sessions: each framework alone, none, all together, the built wheel, lint and types.
+
+``python -m nox`` runs them all, ``python -m nox -s torch`` one; what follows ``--`` goes to pytest.
+constraints.txt pins every version.
+"""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+
+ROOT = Path(__file__).parent
+# What SOFTMAXKIT_BACKENDS calls a library -> what installs it.
+REQUIREMENTS = {
+    "torch": "torch",
+    "jax": "jax",
+    "tensorflow": "tensorflow-cpu",
+    "array_api_strict": "array-api-strict",
+    "dask": "dask[array]",
+}
+# Half a minute of mpmath, the same with every framework: once, in the session `none`.
+SKIP_GOLDEN = ("--deselect", "tests/test_reference.py::test_golden_json_is_what_its_script_writes")
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    session.install("-c", str(ROOT / "constraints.txt"), *requirements)
+
+
+def run_tests(
+    session: nox.Session, *libraries: str, extras: str = "test", arguments: tuple[str, ...] = ()
+) -> None:
+    """Test a checkout where these libraries, and no others, are installed."""
+    install(session, "-e", f".[{extras}]", *(REQUIREMENTS[name] for name in libraries))
+    assert_missing(session, *(set(REQUIREMENTS) - set(libraries)))
+    pytest = ("python", "-m", "pytest", *arguments, *session.posargs)
+    session.run(*pytest, env=demand("numpy", *libraries))
+
+
+def demand(*libraries: str) -> dict[str, str]:
+    """Make a library that is named and missing an error, not a skip."""
+    return {"SOFTMAXKIT_BACKENDS": ",".join(libraries)}
+
+
+def assert_missing(session: nox.Session, *libraries: str) -> None:
+    found = f"[name for name in {sorted(libraries)} if importlib.util.find_spec(name)]"
+    session.run("python", "-c", f"import importlib.util, sys; sys.exit({found} or None)")
+
+
+@nox.session
+def none(session: nox.Session) -> None:
+    """Test NumPy alone."""
+    run_tests(session)
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    run_tests(session, "torch", arguments=SKIP_GOLDEN)
+
+
+@nox.session
+def jax(session: nox.Session) -> None:
+    run_tests(session, "jax", arguments=SKIP_GOLDEN)
+
+
+@nox.session
+def tensorflow(session: nox.Session) -> None:
+    run_tests(session, "tensorflow", arguments=SKIP_GOLDEN)
+
+
+@nox.session
+def strict(session: nox.Session) -> None:
+    """Test the array-API standard to the letter, and a lazy library."""
+    run_tests(session, "array_api_strict", "dask", arguments=SKIP_GOLDEN)
+
+
+@nox.session(name="all")
+def all_(session: nox.Session) -> None:
+    """Test every library in one process; also the demo and the examples.
+
+    Without the conformance suite, which tests one library at a time: the sessions above ran it.
+    """
+    run_tests(session, *REQUIREMENTS, extras="test,demo", arguments=("tests", *SKIP_GOLDEN))
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel from the sdist, install it, and test it without the checkout."""
+    install(session, "build", "pytest", "hypothesis", "mpmath")
+    dist = Path(session.create_tmp(), "dist")
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT))
+    (archive,) = dist.glob("*.whl")
+    install(session, f"softmaxkit[cli] @ {archive.as_uri()}")
+    session.chdir(dist)  # beside the checkout's softmaxkit, Python would import that
+    session.run("python", "-c", "import softmaxkit as s; assert 'site-packages' in s.__file__")
+    pytest = ("python", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"))
+    tests = str(ROOT / "tests")
+    session.run(*pytest, tests, *session.posargs, env=demand("numpy"))
+    session.run(*pytest, "--pyargs", "softmaxkit.conformance", env=demand("numpy"))
+    session.run(*pytest, tests, "-m", "packaging", env=demand("numpy"))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    install(session, "ruff")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the frontend; kernels are typed by their libraries, if at all."""
+    install(session, "-e", ".[cli]", "mypy")
+    session.run("mypy")

@@ -1,0 +1,272 @@
+"""The house, held to its plan: who may import whom, what is public, what a backend must offer."""
+
+import ast
+import doctest
+import inspect
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import softmaxkit
+from softmaxkit import backends
+
+PACKAGE = Path(softmaxkit.__file__).parent
+BACKENDS = Path(backends.__file__).parent
+FRONTENDS = ("activations", "gradients", "labels", "losses")
+FRAMEWORKS = {
+    "array_api_compat", "array_api_strict", "cupy", "dask", "jax", "keras", "tensorflow", "torch",
+}  # fmt: skip
+
+
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def modules():
+    """Return the path of every module by its name after "softmaxkit."."""
+    found = {f"backends.{path.stem}": path for path in BACKENDS.glob("*.py")}
+    for path in PACKAGE.rglob("*.py"):  # follows no links
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found.setdefault(name, path)
+    return found
+
+
+MODULES = modules()
+
+
+def imports(tree, everywhere=True):
+    """Yield what is imported when the module is, or with `everywhere` in its functions too."""
+    for node in tree if isinstance(tree, list) else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            if node.module in ("softmaxkit", "softmaxkit.backends", "softmaxkit.conformance"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        elif everywhere or not isinstance(node, ast.FunctionDef):
+            for block in ("body", "orelse", "handlers", "finalbody"):
+                yield from imports(getattr(node, block, []), everywhere)
+
+
+def packages(names):
+    """Reduce names to softmaxkit's own modules and the packages that are not Python's."""
+    own = {name.removeprefix("softmaxkit.") for name in names if name.startswith("softmaxkit")}
+    outside = {name.partition(".")[0] for name in names if not name.startswith("softmaxkit")}
+    return own | (outside - set(sys.stdlib_module_names))
+
+
+# --- who may import whom --------------------------------------------------------------------------
+MAY_IMPORT = {
+    "__init__": set(FRONTENDS),
+    "activations": {"_arguments", "_dispatch"},
+    "losses": {"_arguments", "_dispatch", "numpy"},
+    "labels": {"_arguments", "_dispatch"},
+    "gradients": {"_arguments", "_dispatch", "losses"},
+    "_arguments": {"_dispatch", "numpy"},
+    "_dispatch": {"backends", "numpy", "array_api_compat"},
+    "_rows": set(),
+    "backends.__init__": {"numpy"},
+    "backends.numpy": {"_rows", "_arguments", "numpy"},
+    "backends.torch": {"_rows", "_arguments", "numpy", "torch"},
+    "backends.jax": {"_rows", "_arguments", "numpy", "jax"},
+    "backends.tensorflow": {"_rows", "_arguments", "numpy", "tensorflow"},
+    "backends.array_api": {"_rows", "_arguments", "numpy", "array_api_compat"},
+    "conformance.reference": {"numpy"},
+}
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_who_imports_whom(name):
+    assert packages(imports(parsed(MODULES[name]))) <= MAY_IMPORT[name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_its_backend_imports_a_framework_at_top_level(name):
+    package, _, module = name.rpartition(".")
+    # A backend, or the façade of that name.
+    own = {"array_api": {"array_api_compat"}}.get(module, {module})
+    allowed = own if package in ("", "backends") else set()
+    at_top_level = packages(imports(parsed(MODULES[name]), everywhere=False))
+    assert at_top_level & FRAMEWORKS <= allowed
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_imports_a_facade(name):
+    facades = {f"softmaxkit.{each}" for each in ("torch", "jax", "tensorflow", "keras")}
+    assert not facades & set(imports(parsed(MODULES[name])))
+
+
+def test_backends_stand_beside_the_package_or_inside_it():
+    """In a checkout softmaxkit/backends is a link to backends/; installed, they are one folder."""
+    assert (PACKAGE / "backends").resolve() == BACKENDS.resolve()
+
+
+# --- what is public -------------------------------------------------------------------------------
+def definitions(tree):
+    """Return the public names a module defines itself."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign):
+            names.add(node.target.id)
+    return {name for name in names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_all_lists_the_definitions(name):
+    assert import_module(f"softmaxkit.{name}").__all__ == sorted(definitions(parsed(MODULES[name])))
+
+
+def test_the_package_exports_every_frontend_and_nothing_else():
+    names = [one for name in FRONTENDS for one in import_module(f"softmaxkit.{name}").__all__]
+    assert softmaxkit.__all__ == sorted(names)
+    assert definitions(parsed(MODULES["__init__"])) == set()
+
+
+CLASS_OPTIONS = (
+    "sample_weight=None, where=None, ignore_index=-100, label_smoothing=0.0, temperature=1.0"
+)
+REDUCTION = "reduction='mean', normalizer=None, dtype=None"
+SIGNATURES = {
+    "softmax": "(x, axis=-1, *, where=None, temperature=1.0, dtype=None)",
+    "log_softmax": "(x, axis=-1, *, where=None, temperature=1.0, dtype=None)",
+    "logsumexp": "(x, axis=-1, *, where=None, keepdims=False, dtype=None)",
+    "cross_entropy": f"(logits, targets, *, axis=-1, weight=None, {CLASS_OPTIONS}, z_loss=0.0, "
+    f"{REDUCTION})",
+    "focal_loss": f"(logits, targets, *, gamma=2.0, alpha=None, axis=-1, {CLASS_OPTIONS}, "
+    f"{REDUCTION})",
+    "binary_cross_entropy": "(logits, targets, *, pos_weight=None, sample_weight=None, "
+    f"label_smoothing=0.0, {REDUCTION})",
+    "sigmoid_focal_loss": "(logits, targets, *, gamma=2.0, alpha=None, sample_weight=None, "
+    f"label_smoothing=0.0, {REDUCTION})",
+    "one_hot": "(labels, num_classes, *, axis=-1, dtype=None)",
+    "smooth_labels": "(targets, smoothing, *, num_classes=None, axis=-1, where=None)",
+    "value_and_grad": "(loss)",
+}
+
+
+def test_every_signature_is_written_down():
+    assert sorted(SIGNATURES) == softmaxkit.__all__
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(name):
+    signature = inspect.signature(getattr(softmaxkit, name))
+    bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    assert str(inspect.Signature(bare)) == SIGNATURES[name]
+
+
+SECTIONS = ("Parameters", "Returns", "Raises", "References", "Examples")
+# What no paper is needed for.
+WITHOUT_REFERENCE = ("one_hot", "value_and_grad")
+
+
+def sections(function):
+    """Split a docstring in NumPy's format: title -> text."""
+    parts = re.split(r"^(\w+)\n-+\n", inspect.getdoc(function), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", softmaxkit.__all__)
+def test_docstring_has_every_section(name):
+    missing = set(SECTIONS) - set(sections(getattr(softmaxkit, name)))
+    assert missing == ({"References"} if name in WITHOUT_REFERENCE else set())
+
+
+@pytest.mark.parametrize("name", softmaxkit.__all__)
+def test_docstring_explains_every_parameter(name):
+    function = getattr(softmaxkit, name)
+    heads = re.findall(r"^(\w[\w, ]*?)(?: :.*)?$", sections(function)["Parameters"], re.MULTILINE)
+    documented = {each for head in heads for each in head.split(", ")}
+    assert documented == set(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_examples_in_docstrings_run(name):
+    module = import_module(f"softmaxkit.{name}")
+    result = doctest.testmod(module)
+    assert result.failed == 0
+    assert result.attempted >= 2 * len(module.__all__)
+
+
+# --- what a backend must offer --------------------------------------------------------------------
+# Only where the library has no autodiff.
+BY_HAND = {"row_gradient"}
+NO_AUTODIFF = {"numpy", "array_api"}
+
+
+def functions(body):
+    return {node.name: node.args for node in body if isinstance(node, ast.FunctionDef)}
+
+
+def positional(arguments):
+    return [one.arg for one in arguments.args if one.arg != "self"]
+
+
+def protocol():
+    (backend,) = (
+        node
+        for node in parsed(MODULES["backends.__init__"]).body
+        if isinstance(node, ast.ClassDef) and node.name == "Backend"
+    )
+    return functions(backend.body)
+
+
+def demanded(name):
+    return {each for each in protocol() if name in NO_AUTODIFF or each not in BY_HAND}
+
+
+def test_there_is_a_module_for_each_backend():
+    assert {f"backends.{name}" for name in (*backends.MODULES, "__init__")} == {
+        name for name in MODULES if name.startswith("backends.")
+    }
+
+
+def test_the_protocol_has_every_operation():
+    assert set(softmaxkit.__all__) <= set(protocol())
+
+
+@pytest.mark.parametrize("name", backends.MODULES)
+def test_backend_fulfils_the_protocol(name):
+    # By its text: the library need not be installed.
+    tree = parsed(MODULES[f"backends.{name}"])
+    defined = functions(tree.body)
+    assert demanded(name) <= set(defined)
+    assert "LIBRARY" in definitions(tree)
+    contract = protocol()
+    for function in sorted(demanded(name)):
+        want, have = contract[function], defined[function]
+        assert positional(have) == positional(want), function
+        assert bool(have.kwarg) == bool(want.kwarg), function
+        # A name of its own is one of those that **options may bring.
+        assert want.kwarg or not have.kwonlyargs, function
+
+
+@pytest.mark.parametrize("name", backends.MODULES)
+def test_backend_has_every_array_function_that_the_loss_family_uses(name):
+    used = {
+        node.attr
+        for node in ast.walk(parsed(MODULES["_rows"]))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "ops"
+    }
+    used -= set() if name in NO_AUTODIFF else BY_HAND
+    assert used <= definitions(parsed(MODULES[f"backends.{name}"]))
+
+
+def test_an_operation_that_a_backend_lacks_is_found():
+    """The test of the test."""
+    tree = parsed(MODULES["backends.numpy"])
+    tree.body = [node for node in tree.body if getattr(node, "name", "") != "row_gradient"]
+    assert demanded("numpy") - set(functions(tree.body)) == {"row_gradient"}
