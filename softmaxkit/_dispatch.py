@@ -63,7 +63,8 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
     ):
         return backends.jax, x
     tensorflow = modules.get("tensorflow")
-    if isinstance(x, (getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ()))):
+    tensors: Any = (getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ()))
+    if isinstance(x, tensors):
         if x.shape.rank is None:
             raise ValueError(
                 f"{call}: {name} has unknown rank; expected a known number of axes; "

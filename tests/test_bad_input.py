@@ -214,6 +214,9 @@ CLASS_LOSSES = [
      "logits' shape; for class indices pass an integer dtype."),
     ("cross_entropy", (LOGITS, [[0], [1, 2]]), {}, ValueError,
      f"cross_entropy: targets is a list {UNEQUAL}"),
+    ("cross_entropy", (LOGITS, [{0}, {1}]), {}, TypeError,
+     f"cross_entropy: targets is a list of set; expected {LIBRARIES}; stack them with their own "
+     "library."),
     ("cross_entropy", (LOGITS, ["cat"] * 8), {}, TypeError,
      "cross_entropy: targets holds dtype <U3; expected numbers; convert it with astype."),
     ("cross_entropy", (LOGITS, np.array([None] * 8)), {}, TypeError,
