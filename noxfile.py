@@ -29,13 +29,17 @@ def install(session: nox.Session, *requirements: str) -> None:
 
 
 def run_tests(
-    session: nox.Session, *libraries: str, extras: str = "test", arguments: tuple[str, ...] = ()
+    session: nox.Session,
+    *libraries: str,
+    extras: str = "test",
+    arguments: tuple[str, ...] = (),
+    **env: str,
 ) -> None:
     """Test a checkout where these libraries, and no others, are installed."""
     install(session, "-e", f".[{extras}]", *(REQUIREMENTS[name] for name in libraries))
     assert_missing(session, *(set(REQUIREMENTS) - set(libraries)))
-    pytest = ("python", "-m", "pytest", *arguments, *session.posargs)
-    session.run(*pytest, env=demand("numpy", *libraries))
+    pytest = ("python", "-m", "pytest", "-n", "auto", *arguments, *session.posargs)
+    session.run(*pytest, env=demand("numpy", *libraries) | env)
 
 
 def demand(*libraries: str) -> dict[str, str]:
@@ -79,9 +83,15 @@ def strict(session: nox.Session) -> None:
 def all_(session: nox.Session) -> None:
     """Test every library in one process; also the demo and the examples.
 
-    Without the conformance suite, which tests one library at a time: the sessions above ran it.
+    Every dtype and every transform of the conformance suite ran in the session of its library.
     """
-    run_tests(session, *REQUIREMENTS, extras="test,demo", arguments=("tests", *SKIP_GOLDEN))
+    run_tests(
+        session,
+        *REQUIREMENTS,
+        extras="test,demo",
+        arguments=SKIP_GOLDEN,
+        SOFTMAXKIT_CONFORMANCE="quick",
+    )
 
 
 @nox.session

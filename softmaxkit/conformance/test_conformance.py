@@ -31,7 +31,7 @@ def _settings() -> list[tuple[str, str, str]]:
     return settings
 
 
-@pytest.mark.parametrize("case", conformance.cases(), ids=str)
+@pytest.mark.parametrize("case", list(conformance.cases()), ids=str)
 @pytest.mark.parametrize(("backend", "dtype", "transform"), _settings())
 def test_conformance(backend: str, dtype: str, transform: str, case: conformance.Case) -> None:
     adapter = _adapter(backend)
