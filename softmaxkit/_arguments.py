@@ -148,7 +148,7 @@ def temperature(
 
 def choice(call: str, name: str, value: Any, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of `allowed`."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         names = ", ".join(repr(one) for one in allowed)
         raise ValueError(f"{call}: {name} is {value!r}; expected one of {names}; pass one of them.")
     return value

@@ -120,13 +120,11 @@ def _numpy_array(call: str, name: str, x: Any) -> np.ndarray:
         raise TypeError(
             f"{call}: {name} is a numpy.matrix; expected {_SUPPORTED}; pass numpy.asarray of it."
         )
-    leaf = x
-    while isinstance(leaf, list | tuple) and leaf:
-        leaf = leaf[0]
-    # NumPy would copy a framework's arrays to the host, and off the tape, without a word.
-    if not isinstance(leaf, (*_HOST, str)):
+    foreign = _foreign(x) if isinstance(x, list | tuple) else None
+    if foreign is not None:
+        # NumPy would copy a framework's arrays to the host, and off the tape, without a word.
         raise TypeError(
-            f"{call}: {name} is a {type_name(x)} of {type_name(leaf)}; expected {_SUPPORTED}; "
+            f"{call}: {name} is a {type_name(x)} of {type_name(foreign)}; expected {_SUPPORTED}; "
             f"stack them with their own library."
         )
     try:
@@ -142,6 +140,16 @@ def _numpy_array(call: str, name: str, x: Any) -> np.ndarray:
             f"{call}: {name} holds dtype {array.dtype}; expected numbers; convert it with astype."
         )
     return array
+
+
+def _foreign(x: Any) -> Any:
+    """Return the first thing in nested lists that NumPy does not own, or None."""
+    for item in x:
+        if isinstance(item, list | tuple):
+            item = _foreign(item)
+        if item is not None and not isinstance(item, (*_HOST, str)):
+            return item
+    return None
 
 
 def _known_to_compat(x: Any) -> bool:

@@ -430,7 +430,7 @@ def smooth_labels(
     ops: Any, targets: Array, smoothing: Any, axis: int, where: Array | None
 ) -> Array:
     """y(1-α) + α/K over the classes that take part (Szegedy et al. 2016, arXiv:1512.00567)."""
-    if smoothing is None:
+    if smoothing is None or _no_classes(ops, targets, axis):
         return targets
     y = ops.compute(targets)
     smoothing = _number(ops, smoothing, targets)
