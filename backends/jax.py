@@ -125,13 +125,14 @@ def shape(x):
     return x.shape
 
 
+_KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex"}
+
+
 def kind(x):
-    dtype = x.dtype
-    if jnp.issubdtype(dtype, jnp.floating):
-        return "float"
-    if jnp.issubdtype(dtype, jnp.integer):
-        return "int"
-    return "bool" if jnp.issubdtype(dtype, jnp.bool_) else "complex"
+    known = _KINDS.get(x.dtype.kind)
+    if known is None:  # a dtype of ml_dtypes, such as bfloat16, or a PRNG key
+        known = "float" if jnp.issubdtype(x.dtype, jnp.floating) else "other"
+    return known
 
 
 def as_dtype(dtype):
