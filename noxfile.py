@@ -98,7 +98,7 @@ def all_(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the wheel from the sdist, install it, and test it without the checkout."""
     install(session, "build", "pytest", "hypothesis", "mpmath")
-    dist = Path(session.create_tmp(), "dist")
+    dist = Path(session.create_tmp(), "dist").resolve()  # nox gives a relative path
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT))
     (archive,) = dist.glob("*.whl")
