@@ -106,8 +106,8 @@ except TypeError as refusal:
 def test_64_first_calls_over_8_threads(library, run_python):
     if repr(library) not in ("numpy", "torch", "jax", "tensorflow"):
         pytest.skip("its backend, array_api, is one that numpy's test case loads the same way")
-    # TensorFlow 2.21 crashes in its own eager reduce_max, in 1 run of 14, where 8 threads make its
-    # first calls at so short an interval; what is tested here is our loading, not theirs.
+    # TensorFlow 2.21 segfaulted inside its eager reduce_max, in 1 run of 14, where 8 threads made
+    # its first calls at so short an interval; what is tested here is the loading of our backend.
     theirs = "import tensorflow as tf; tf.reduce_max(x, 1); tf.reduce_sum(tf.exp(x), 1)"
     first = theirs if repr(library) == "tensorflow" else "sys.setswitchinterval(1e-6)"
     script = f"""
