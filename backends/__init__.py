@@ -72,6 +72,12 @@ class Backend(Protocol):
     def asarray(self, value: np.ndarray, like: Array) -> Array:
         """Copy a NumPy array into this library, onto the device of `like`."""
 
+    def unusable(self, x: Array) -> tuple[type[Exception], str] | None:
+        """Say what is wrong with an array of this library that no kernel takes, and the remedy."""
+
+    def device_of(self, x: Array) -> object:
+        """Return where `x` is, if the library refuses to mix devices, else None."""
+
     def visible(self, x: Array) -> np.ndarray | None:
         """Return the values of `x`, where they can be read without waiting for a device."""
 
@@ -79,8 +85,8 @@ class Backend(Protocol):
     def kind(self, x: Array) -> str:
         """One of "bool", "int", "float", "complex", "other"."""
 
-    def as_dtype(self, dtype: DType) -> DType:
-        """Find this library's dtype for `dtype` (its own, NumPy's, or a name), else TypeError."""
+    def as_dtype(self, dtype: DType, like: Array) -> DType:
+        """Find the floating dtype of `like`'s library for a name or its own, else TypeError."""
 
     # --- the kernels under the loss family (`softmaxkit._rows`) -------------------------------
     def row_statistics(

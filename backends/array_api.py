@@ -90,6 +90,17 @@ def asarray(value, like):
     return array_namespace(like).asarray(value, device=device(like))
 
 
+def unusable(x):
+    if all(n == n for n in x.shape):  # Dask writes NaN for what it does not know yet
+        return None
+    remedy = "expected a known shape; call its compute_chunk_sizes()"
+    return ValueError, f"has unknown chunk sizes; {remedy}"
+
+
+def device_of(x):
+    return None
+
+
 def visible(x):
     # What is lazy would have to compute first, and what is elsewhere would have to be waited for.
     if is_lazy_array(x) or "cpu" not in str(device(x)).lower():
@@ -117,12 +128,13 @@ def kind(x):
     return "other"
 
 
-def as_dtype(dtype):
-    # NumPy's names are the standard's; `astype` finds them in the namespace of the array.
-    dtype = np.dtype(dtype).name if isinstance(dtype, str | np.dtype | type) else dtype
-    if "float" not in str(dtype):
-        raise TypeError(dtype)
-    return dtype
+def as_dtype(dtype, like):
+    info = array_namespace(like).__array_namespace_info__()
+    known = info.dtypes(kind="real floating", device=device(like))
+    for name, one in known.items():
+        if dtype == name if isinstance(dtype, str) else type(dtype) is type(one) and dtype == one:
+            return one
+    raise TypeError(dtype)
 
 
 # --- array functions for the loss family ----------------------------------------------------------
@@ -268,6 +280,8 @@ def row_statistics(x, axis, labels, weights, skip):
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
     x = compute(x)
+    if skip is not None:
+        x = where(_rows.expand(skip, axis), 0.0, x)
     d, _ = _centred(x, axis, _rows.expand(top, axis))
     out = exp(d - _rows.expand(log_sum, axis)) * _row(a, axis)
     if labels is not None:

@@ -58,6 +58,8 @@ def smooth_labels(targets, smoothing, axis, where):
 
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    # Not in 8 bits, where the 256th class is the 0th.
+    labels = as_index(labels)
     out = jax.nn.one_hot(labels, num_classes, axis=axis, dtype=dtype or default_float(labels))
     if labels_checked:
         return out
@@ -109,6 +111,14 @@ def asarray(value, like):
     return jnp.asarray(value)
 
 
+def unusable(x):
+    return None
+
+
+def device_of(x):
+    return None
+
+
 def visible(x):
     if isinstance(x, np.ndarray):  # a typed literal of JAX's own
         return np.asarray(x)
@@ -129,15 +139,16 @@ _KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex"}
 
 
 def kind(x):
-    known = _KINDS.get(x.dtype.kind)
-    if known is None:  # a dtype of ml_dtypes, such as bfloat16, or a PRNG key
-        known = "float" if jnp.issubdtype(x.dtype, jnp.floating) else "other"
+    known = _KINDS.get(getattr(x.dtype, "kind", None))
+    if known is None:  # a dtype of ml_dtypes, such as bfloat16 or int4, or a PRNG key
+        families = (("float", jnp.floating), ("int", jnp.integer))
+        known = next((name for name, of in families if jnp.issubdtype(x.dtype, of)), "other")
     return known
 
 
-def as_dtype(dtype):
+def as_dtype(dtype, like):
     dtype = jax.dtypes.canonicalize_dtype(jnp.dtype(dtype))
-    if not jnp.issubdtype(dtype, jnp.floating):
+    if not (jnp.issubdtype(dtype, jnp.floating) and hasattr(jnp, dtype.name)):  # no float128
         raise TypeError(dtype)
     return dtype
 

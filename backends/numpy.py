@@ -88,6 +88,14 @@ def asarray(value, like):
     return value
 
 
+def unusable(x):
+    return None
+
+
+def device_of(x):
+    return None
+
+
 def visible(x):
     return x
 
@@ -96,17 +104,23 @@ def shape(x):
     return x.shape
 
 
-_KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex", "V": "float"}
+_KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex"}
 
 
 def kind(x):
-    # "V" that got past the dispatch is a float of ml_dtypes, such as bfloat16.
-    return _KINDS.get(x.dtype.kind, "other")
+    return _KINDS.get(x.dtype.kind) or _kind_by_name(x.dtype)
 
 
-def as_dtype(dtype):
+def _kind_by_name(dtype):
+    # Those of ml_dtypes, such as bfloat16 and int4, are NumPy's kind "V".
+    if dtype.name.startswith(("float", "bfloat")):
+        return "float"
+    return "int" if dtype.name.startswith(("int", "uint")) else "other"
+
+
+def as_dtype(dtype, like):
     dtype = np.dtype(dtype)
-    if dtype.kind not in "fV":
+    if dtype.kind != "f" and _kind_by_name(dtype) != "float":
         raise TypeError(dtype)
     return dtype
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
+from math import isqrt
 
 import tensorflow as tf
 
@@ -11,6 +13,9 @@ from softmaxkit import _rows
 LIBRARY = "TensorFlow"
 
 _this = sys.modules[__name__]
+
+# From this many classes on a sum over them is made in two steps.
+SPLIT_CLASSES = 4096
 
 # AutoGraph would rewrite whatever Python a tf.function reaches.
 _as_written = tf.autograph.experimental.do_not_convert
@@ -96,6 +101,14 @@ def asarray(value, like):
     return tf.constant(value)
 
 
+def unusable(x):
+    return None
+
+
+def device_of(x):
+    return None
+
+
 def visible(x):
     if isinstance(x, tf.Variable) and tf.executing_eagerly():
         x = x.value()
@@ -119,7 +132,9 @@ def kind(x):
     return "complex" if dtype.is_complex else "other"
 
 
-def as_dtype(dtype):
+def as_dtype(dtype, like):
+    if not isinstance(dtype, str | tf.DType):  # TensorFlow takes an array for its dtype
+        raise TypeError(dtype)
     dtype = tf.as_dtype(dtype)
     if not dtype.is_floating:
         raise TypeError(dtype)
@@ -146,7 +161,31 @@ def where(condition, a, b):
 
 
 def sum(x, axis):
-    return tf.reduce_sum(x, axis)
+    # XLA adds one after the other here: a million equal rows lost 4,600 ULP, ten million 75,000.
+    # The rows are few beside the logits, so that float64 costs little.
+    if axis is None:
+        return tf.cast(_sum_classes(tf.reshape(tf.cast(x, tf.float64), [-1]), 0), x.dtype)
+    return _sum_classes(x, axis)
+
+
+def _sum_classes(x, axis, keepdims=False):
+    """Sum along an axis in two steps, if it can be cut by a reshape: see `sum`."""
+    classes = x.shape[axis] if isinstance(axis, int) else None
+    part = _part(classes) if classes else 1
+    if part > 1:
+        shape = tf.shape(x)
+        axis %= x.shape.rank
+        x = tf.reshape(x, tf.concat([shape[:axis], [classes // part, part], shape[axis + 1 :]], 0))
+        x = tf.reduce_sum(x, axis + 1)
+    return tf.reduce_sum(x, axis, keepdims=keepdims)
+
+
+@cache
+def _part(classes):
+    """Return the divisor of `classes` that is nearest to its root, 1 where that is not worth it."""
+    if classes < SPLIT_CLASSES:
+        return 1
+    return next(part for part in range(isqrt(classes), 0, -1) if classes % part == 0)
 
 
 def any(x, axis):
@@ -207,7 +246,7 @@ def reshape_like(x, like):
 def softmax_rows(x, axis, dtype):
     x = compute(x)
     e = tf.exp(x - tf.stop_gradient(amax(x, axis, keepdims=True)))
-    return tf.cast(e / tf.reduce_sum(e, axis, keepdims=True), dtype)
+    return tf.cast(e / _sum_classes(e, axis, keepdims=True), dtype)
 
 
 def log_softmax_rows(x, axis, dtype):
@@ -229,15 +268,15 @@ def row_statistics(x, axis, labels, weights, skip):
         top = amax(z, axis, keepdims=True)
         d = z - top
         # Not d < 0: XLA's maximum passes over a NaN, and then it has to come in by the sum.
-        others = tf.reduce_sum(where(d == 0, 0.0, tf.exp(d)), axis, keepdims=True)
-        ties = tf.reduce_sum(tf.cast(d == 0, d.dtype), axis, keepdims=True)
+        others = _sum_classes(where(d == 0, 0.0, tf.exp(d)), axis, keepdims=True)
+        ties = tf.reduce_sum(tf.cast(d == 0, d.dtype), axis, keepdims=True)  # exact
         log_sum = tf.math.log1p(others + (ties - 1))
         # Always two tensors in and four out: a custom gradient knows no None.
         rows = [tf.zeros([], x.dtype)] * 2 + [tf.squeeze(log_sum, axis), tf.squeeze(top, axis)]
         if labels is not None:
             rows[0] = tf.gather(tf.reshape(d, [-1]), flat) - rows[2]
         if weighted:
-            rows[1] = tf.reduce_sum(_weighted(weights, d - log_sum), axis)
+            rows[1] = _sum_classes(_weighted(weights, d - log_sum), axis)
         if skip is not None:
             rows[2:] = [where(skip, 0.0, v) for v in rows[2:]]
             rows[0] = rows[0] if labels is None else where(skip, 0.0, rows[0])
@@ -259,7 +298,7 @@ def row_statistics(x, axis, labels, weights, skip):
             p = tf.exp(z - top - log_sum)
 
             def by_z(upstream):
-                inner = tf.reduce_sum(upstream * p, axis, keepdims=True)
+                inner = _sum_classes(upstream * p, axis, keepdims=True)
                 return p * (upstream - inner)
 
             return p, by_z
@@ -269,7 +308,7 @@ def row_statistics(x, axis, labels, weights, skip):
             if labels is not None:
                 a = a - by_picked
             if weighted:
-                a = a - by_dot * tf.reduce_sum(tf.broadcast_to(weights, tf.shape(x)), axis)
+                a = a - by_dot * _sum_classes(tf.broadcast_to(weights, tf.shape(x)), axis)
             out = _rows.expand(a, axis) * probabilities(z)
             if labels is not None:
                 # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and

@@ -108,6 +108,25 @@ def asarray(value, like):
     return torch.tensor(value, device=like.device)
 
 
+_SPARSE = (
+    torch.sparse_coo,
+    torch.sparse_csr,
+    torch.sparse_csc,
+    torch.sparse_bsr,
+    torch.sparse_bsc,
+)
+
+
+def unusable(x):
+    if x.layout not in _SPARSE:
+        return None
+    return TypeError, f"has layout {x.layout}; expected a dense tensor; pass its to_dense()"
+
+
+def device_of(x):
+    return x.device
+
+
 def visible(x):
     if (
         x.device.type != "cpu"
@@ -129,13 +148,14 @@ def kind(x):
         return "float"
     if dtype.is_complex:
         return "complex"
-    return "bool" if dtype is torch.bool else "int"
+    if dtype is torch.bool:
+        return "bool"
+    return "other" if x.is_quantized else "int"
 
 
-def as_dtype(dtype):
-    if not isinstance(dtype, torch.dtype):
-        dtype = getattr(torch, np.dtype(dtype).name if dtype != "bfloat16" else "bfloat16")
-    if not dtype.is_floating_point:
+def as_dtype(dtype, like):
+    dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(dtype)
     return dtype
 
@@ -187,7 +207,8 @@ def any(x, axis):
 
 
 def take(vector, labels):
-    return vector[labels]
+    # vector[labels] of a 0-d label is to Dynamo a number that it does not know.
+    return vector.index_select(0, labels.reshape(-1)).reshape(labels.shape)
 
 
 def length(x, axis, like):
@@ -222,7 +243,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 def softmax_rows(x, axis, dtype):
     if dtype is None or dtype is x.dtype:
         return torch.softmax(x, axis)
-    return torch.softmax(x, axis, dtype=_wide(x.dtype)).to(dtype)
+    return torch.softmax(x, axis, dtype=torch.promote_types(_wide(x.dtype), dtype)).to(dtype)
 
 
 def log_softmax_rows(x, axis, dtype):

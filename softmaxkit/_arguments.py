@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxkit._dispatch import companion, type_name
+from softmaxkit._dispatch import companion, type_name, usable
 
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, Backend, DType
@@ -24,11 +24,19 @@ Axis = int | tuple[int, ...] | None
 Shape = tuple[int | None, ...]
 
 
+def shown(value: Any) -> str:
+    """Return what came as part of one line: arrays, which have many, by their type."""
+    if hasattr(value, "dtype") and not isinstance(value, type | np.generic):
+        return f"a {type_name(value)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 # --- axes and dtypes ------------------------------------------------------------------------------
 def one_axis(call: str, axis: Any, ndim: int, name: str = "axis") -> int:
     """Return `axis` counted from the front."""
     if isinstance(axis, bool) or not isinstance(axis, Integral):
-        raise TypeError(f"{call}: {name} is {axis!r}; expected an int; pass one, such as -1.")
+        raise TypeError(f"{call}: {name} is {shown(axis)}; expected an int; pass one, such as -1.")
     axis = int(axis)
     if not -ndim <= axis < ndim:
         raise np.exceptions.AxisError(f"{call}: {name} is {axis}; expected {_axis_range(ndim)}.")
@@ -67,11 +75,17 @@ def _axis_range(ndim: int) -> str:
 
 def real_kind(call: str, name: str, backend: Backend, x: Array) -> str:
     """Return "bool", "int" or "float", and refuse what has no order."""
+    usable(call, name, backend, x)
     kind = backend.kind(x)
-    if kind in ("complex", "other"):
+    if kind == "complex":
         raise TypeError(
             f"{call}: {name} has dtype {x.dtype}; expected real numbers; "
             f"pass the real part, or magnitudes."
+        )
+    if kind == "other":
+        raise TypeError(
+            f"{call}: {name} has dtype {x.dtype}; expected real numbers; "
+            f"convert it to a floating dtype."
         )
     return kind
 
@@ -85,15 +99,17 @@ def float_logits(call: str, backend: Backend, logits: Array) -> None:
         )
 
 
-def float_dtype(call: str, backend: Backend, dtype: DType) -> DType:
+def float_dtype(call: str, backend: Backend, dtype: DType, like: Array) -> DType:
     """Return this library's floating dtype for `dtype`, or None for None."""
     if dtype is None:
         return None
     try:
-        return backend.as_dtype(dtype)
+        # NumPy's names and types are understood for every library; bfloat16 is ml_dtypes' name.
+        numpys = isinstance(dtype, str | type | np.dtype) and dtype != "bfloat16"
+        return backend.as_dtype(np.dtype(dtype).name if numpys else dtype, like)
     except (TypeError, ValueError):
         raise TypeError(
-            f"{call}: dtype is {dtype!r}; expected a floating dtype of {backend.LIBRARY}; "
+            f"{call}: dtype is {shown(dtype)}; expected a floating dtype of {backend.LIBRARY}; "
             f"pass one, or its name, such as 'float32'."
         ) from None
 
@@ -110,24 +126,36 @@ def number(
     neutral: float | None,
 ) -> Any:
     """Return `value` within [low, high], or None where it is `neutral`; a 0-d array as an array."""
-    if isinstance(value, np.ndarray) and value.shape == ():
-        value = value.item()
+    value = _as_number(value)
     if isinstance(value, Real) and not isinstance(value, bool):
         if not low <= float(value) <= high:
             wanted = f"in [{low:g}, {high:g}]" if high < np.inf else f"at least {low:g}"
             raise ValueError(f"{call}: {name} is {value}; expected a number {wanted}; pass one.")
         return None if value == neutral else float(value)
-    if getattr(value, "shape", None) == () and not isinstance(value, np.ndarray | np.generic):
-        return companion(call, name, value, backend, logits)
+    if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
+        value = companion(call, name, value, backend, logits)
+        if backend.kind(value) not in ("int", "float"):
+            raise TypeError(
+                f"{call}: {name} has dtype {value.dtype}; expected a number; pass a Python float."
+            )
+        return value
     raise TypeError(
         f"{call}: {name} is a {type_name(value)}; expected a number; pass a Python float."
     )
+
+
+def _as_number(value: Any) -> Any:
+    """Return a 0-d NumPy array of real numbers as a Python number."""
+    if type(value) is np.ndarray and value.shape == () and value.dtype.kind in "fiu":
+        return value.item()
+    return value
 
 
 def temperature(
     call: str, backend: Backend, value: Any, logits: Array, target: str = "logits"
 ) -> Array:
     """Return a positive number, an array that broadcasts to the logits, or None for 1."""
+    value = _as_number(value)
     if isinstance(value, Real) and not isinstance(value, bool):
         if not 0 < float(value) < np.inf:
             raise ValueError(
@@ -146,11 +174,22 @@ def temperature(
     return value
 
 
+def flag(call: str, name: str, value: Any) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(
+            f"{call}: {name} is {shown(value)}; expected True or False; pass one of them."
+        )
+    return bool(value)
+
+
 def choice(call: str, name: str, value: Any, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of `allowed`."""
     if not isinstance(value, str) or value not in allowed:
         names = ", ".join(repr(one) for one in allowed)
-        raise ValueError(f"{call}: {name} is {value!r}; expected one of {names}; pass one of them.")
+        raise ValueError(
+            f"{call}: {name} is {shown(value)}; expected one of {names}; pass one of them."
+        )
     return value
 
 
@@ -195,7 +234,9 @@ def broadcastable(
     given = backend.shape(value)
     tail = shape[len(shape) - len(given) :]
     if len(given) > len(shape) or any(
-        have not in (1, want) for have, want in zip(given, tail, strict=True) if have and want
+        have not in (1, want)
+        for have, want in zip(given, tail, strict=True)
+        if have is not None and want is not None
     ):
         raise ValueError(
             f"{call}: {name} has shape {given}; expected one that broadcasts to the shape of "
@@ -273,8 +314,9 @@ def class_targets(
         )
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral | None):
         raise TypeError(
-            f"{call}: ignore_index is {ignore_index!r}; expected an int or None; pass a label."
+            f"{call}: ignore_index is {shown(ignore_index)}; expected an int or None; pass a label."
         )
+    ignore_index = None if ignore_index is None else int(ignore_index)
     kind = backend.kind(targets)
     shape = backend.shape(logits)
     given = backend.shape(targets)

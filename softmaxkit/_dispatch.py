@@ -78,6 +78,7 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
         return _GradientBackend(backend), logits
     # On the type: an instance may answer to any name (mocks, proxies).
     if hasattr(type(x), "__array_namespace__") or _known_to_compat(x):
+        usable(call, name, backends.array_api, x)
         return backends.array_api, x
     raise TypeError(
         f"{call}: {name} is a {type_name(x)}; expected {_SUPPORTED}; convert it to one of those."
@@ -86,7 +87,15 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
 
 def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -> Array:
     """Return `value` as an array of the logits' library, on the logits' device."""
-    if value is None or backend.is_native(value, like):
+    if value is None:
+        return value
+    if backend.is_native(value, like):
+        usable(call, name, backend, value)
+        here, there = backend.device_of(value), backend.device_of(like)
+        if here != there and backend.shape(value) != ():
+            raise ValueError(
+                f"{call}: {name} is on {here}; expected {there}, the logits' device; move it there."
+            )
         return value
     if isinstance(value, _HOST):
         # Dynamo cannot look into an ndarray; torch then says itself what it cannot convert.
@@ -98,6 +107,14 @@ def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -
         f"{call}: {name} is a {type_name(value)} ({owner.LIBRARY}); expected an array of the "
         f"logits' library ({backend.LIBRARY}); convert it, or pass a NumPy array or a list."
     )
+
+
+def usable(call: str, name: str, backend: Backend, x: Array) -> None:
+    """Refuse an array of the library that no kernel takes."""
+    problem = backend.unusable(x)
+    if problem is not None:
+        kind, text = problem
+        raise kind(f"{call}: {name} {text}.")
 
 
 def type_name(x: Any) -> str:
@@ -147,6 +164,8 @@ def _foreign(x: Any) -> Any:
     for item in x:
         if isinstance(item, list | tuple):
             item = _foreign(item)
+        if isinstance(item, np.ma.MaskedArray):  # NumPy would drop the mask
+            return item
         if item is not None and not isinstance(item, (*_HOST, str)):
             return item
     return None

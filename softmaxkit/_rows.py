@@ -49,13 +49,14 @@ def logsumexp(ops: Any, x: Array, axis: Axes, where: Array, keepdims: bool, dtyp
     if _no_classes(ops, x, axis):
         lse = ops.sum(x, axis) - float("inf")
     else:
-        # A row of -inf is -inf and one with +inf is +inf, without the NaN of inf - inf.
+        # A row of -inf is -inf, with a gradient of 0; one with +inf is +inf, with that of softmax.
         top = ops.stop_gradient(ops.amax(x, axis))
         infinite = abs(top) == float("inf")
+        nothing = top == float("-inf")
         if not isinstance(axis, int):
             x = ops.merge_last(ops.permute(x, _order(ops, x, axis)), len(axis))
         one = axis if isinstance(axis, int) else len(ops.shape(x)) - 1
-        _, _, log_sum, centre = ops.row_statistics(x, one, None, None, infinite)
+        _, _, log_sum, centre = ops.row_statistics(x, one, None, None, nothing)
         lse = ops.where(infinite, top, centre + log_sum)
         if empty is not None:
             lse = ops.where(empty, float("-inf"), lse)
@@ -94,7 +95,12 @@ def _as_float(ops: Any, x: Array, dtype: DType) -> tuple[Array, DType]:
     # Integers become floats before any arithmetic: uint8 would wrap in x - max.
     if ops.kind(x) != "float":
         x = ops.astype(x, ops.default_float(x))
-    return x, x.dtype if dtype is None else dtype
+    return _as_wide_as(ops, x, dtype), x.dtype if dtype is None else dtype
+
+
+def _as_wide_as(ops: Any, x: Array, dtype: DType) -> Array:
+    """Return `x` in float64 if the result is to be in float64: its digits shall mean something."""
+    return ops.astype(x, dtype) if dtype is not None and "float64" in str(dtype) else x
 
 
 def _no_classes(ops: Any, x: Array, axis: Axes) -> bool:
@@ -113,7 +119,7 @@ def _masked_and_scaled(
     if where is None and temperature is None:
         return x, None, None
     x = ops.compute(x)
-    empty = absent = fill = None
+    empty = None
     if where is not None:
         absent = ops.broadcast_like(~where, x)
         empty = ~ops.any(~absent, axis)
@@ -121,12 +127,13 @@ def _masked_and_scaled(
         x = ops.where(absent, fill, x)
     if temperature is None:
         return x, None, empty
+    divisor = temperature
     if not isinstance(temperature, float | int):
-        temperature = ops.compute_like(temperature, x)
+        temperature = divisor = ops.compute_like(temperature, x)
         # -inf / T would hand T a gradient of inf x 0.
-        gone = x == float("-inf")
-        absent = gone if absent is None else absent | gone
-        fill = float("-inf") if fill is None else fill
+        constant = ops.stop_gradient(temperature)
+        if constant is not temperature:
+            divisor = ops.where(x == float("-inf"), constant, temperature)
     # (z - max) / T: z / T first would round away what distinguishes large logits. A temperature
     # that differs between classes leaves no such freedom.
     shift = None
@@ -135,10 +142,7 @@ def _masked_and_scaled(
         top = ops.where(abs(top) == float("inf"), 0.0, top)
         x = x - expand(top, axis)
         shift = ops.sum(expand(top, axis) / temperature, axis)
-    if absent is None:
-        return x / temperature, shift, empty
-    scaled = ops.where(absent, 0.0, x) / temperature
-    return ops.where(absent, fill, scaled), shift, empty
+    return x / divisor, shift, empty
 
 
 def _constant_along(ops: Any, temperature: Array, x: Array, axis: Axes) -> bool:
@@ -212,6 +216,9 @@ def _class_loss(
     class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
     share_c = w_c ((1-ε) q_c + ε/K).
     """
+    given_dtype = logits.dtype
+    result_dtype = given_dtype if dtype is None else dtype
+    logits = _as_wide_as(ops, logits, dtype)
     gamma, label_smoothing, z_loss, normalizer = (
         _number(ops, value, logits) for value in (gamma, label_smoothing, z_loss, normalizer)
     )
@@ -229,14 +236,15 @@ def _class_loss(
     labels = own = share = ignored = wrong = None
     if ops.kind(targets) == "int":
         labels, ignored, wrong = _labels(ops, targets, x, axis, ignore_index, labels_checked)
-        mass = weight if weight_c is weight else ops.take(weight, labels)
-        if wrong is not None and mass is not weight:
-            mass = ops.where(wrong, 1.0, mass)
+        mass = weight
+        if hasattr(weight, "ndim") and weight.ndim:
+            mass = ops.take(weight, labels)
+            mass = mass if wrong is None else ops.where(wrong, 1.0, mass)
         own = mass if uniform is None else _times(1.0 - label_smoothing, mass)
         share = uniform if uniform is None else _times(uniform, weight_c)
     else:
         q = ops.compute_like(targets, logits)
-        mass = ops.sum(_times(q, weight_c), axis) if normalizer == "weight" else None
+        mass = ops.sum(_times(q, weight_c), axis) if _by_weight(normalizer) else None
         if uniform is not None:
             q = (1.0 - label_smoothing) * q + uniform
         share = _times(q, weight_c)
@@ -277,7 +285,7 @@ def _class_loss(
     value, cotangent = _reduced(
         ops, loss, reduction, normalizer, mass, sample_weight, skip, ignored
     )
-    value = ops.astype(value, logits.dtype if dtype is None else dtype)
+    value = ops.astype(value, result_dtype)
     if not gradient:
         return value
 
@@ -301,7 +309,7 @@ def _class_loss(
         derivative = derivative / temperature
     if where is not None:
         derivative = ops.where(where, derivative, 0.0)
-    return value, ops.astype(derivative, logits.dtype)
+    return value, ops.astype(derivative, given_dtype)
 
 
 def _uniform(ops: Any, x: Array, axis: int, where: Array | None) -> Array | float:
@@ -368,13 +376,18 @@ def _binary_loss(
     gradient: bool = False,
 ) -> Any:
     """Return α_t (1-p_t)^γ BCE, or with `gradient` (value, derivative of its sum by the logits)."""
+    given_dtype = logits.dtype
+    result_dtype = given_dtype if dtype is None else dtype
+    logits = _as_wide_as(ops, logits, dtype)
     gamma, alpha, label_smoothing, normalizer = (
         _number(ops, value, logits) for value in (gamma, alpha, label_smoothing, normalizer)
     )
     x = ops.compute(logits)
     t = given = ops.compute_like(targets, logits)
+    rest = 1.0 - t
     if label_smoothing is not None:
-        t = (1.0 - label_smoothing) * t + 0.5 * label_smoothing
+        # Each on its own: 1 - t would lose what smoothing puts beside t = 1.
+        t, rest = ((1.0 - label_smoothing) * q + 0.5 * label_smoothing for q in (t, rest))
     if not (pos_weight is None or isinstance(pos_weight, float | int)):
         pos_weight = ops.compute_like(pos_weight, logits)
     skip = None
@@ -383,20 +396,24 @@ def _binary_loss(
         skip = sample_weight == 0
         x = ops.where(skip, 0.0, x)
     positive = _times(t, pos_weight)
-    loss = _product(ops, positive, ops.softplus(-x)) + _product(ops, 1.0 - t, ops.softplus(x))
+    loss = _product(ops, positive, ops.softplus(-x)) + _product(ops, rest, ops.softplus(x))
     factor = None
     if gamma is not None:
         # 1 - p_t as a sum of two positive terms: nothing cancels in saturated entries.
-        miss = ops.sigmoid(x) * (1.0 - t) + ops.sigmoid(-x) * t
+        # Constant at infinities, lest its derivative 0 meet an infinite loss.
+        finite = ops.where(abs(x) == float("inf"), ops.stop_gradient(x), x)
+        miss = ops.sigmoid(finite) * rest + ops.sigmoid(-finite) * t
         certain = miss == 0  # as in `_modulator`
         miss = ops.where(certain, 1.0, miss)
         factor = ops.where(certain, 0.0, miss**gamma)
     if alpha is not None:
-        factor = _times(_alpha_t(alpha, t), factor)
+        factor = _times(alpha * t + (1.0 - alpha) * rest, factor)
     mass = None
-    if normalizer == "weight":
+    if _by_weight(normalizer):
         mass = (
-            _times(given, pos_weight) + (1.0 - given) if alpha is None else _alpha_t(alpha, given)
+            _times(given, pos_weight) + (1.0 - given)
+            if alpha is None
+            else alpha * given + (1.0 - alpha) * (1.0 - given)
         )
     value, cotangent = _reduced(
         ops,
@@ -408,21 +425,17 @@ def _binary_loss(
         skip,
         None,
     )
-    value = ops.astype(value, logits.dtype if dtype is None else dtype)
+    value = ops.astype(value, result_dtype)
     if not gradient:
         return value
-    derivative = _times((1.0 - t) * ops.sigmoid(x) - positive * ops.sigmoid(-x), factor)
+    derivative = _times(rest * ops.sigmoid(x) - positive * ops.sigmoid(-x), factor)
     if gamma is not None:
-        by_x = gamma * ops.sigmoid(x) * ops.sigmoid(-x) * (1.0 - 2.0 * t) / miss
+        by_x = gamma * ops.sigmoid(x) * ops.sigmoid(-x) * (rest - t) / miss
         derivative = derivative + _product(ops, factor * by_x, loss)
     derivative = derivative * cotangent
     if skip is not None:
         derivative = ops.where(skip, 0.0, derivative)
-    return value, ops.astype(derivative, logits.dtype)
-
-
-def _alpha_t(alpha: float, t: Array) -> Array:
-    return alpha * t + (1.0 - alpha) * (1.0 - t)
+    return value, ops.astype(derivative, given_dtype)
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -430,10 +443,10 @@ def smooth_labels(
     ops: Any, targets: Array, smoothing: Any, axis: int, where: Array | None
 ) -> Array:
     """y(1-α) + α/K over the classes that take part (Szegedy et al. 2016, arXiv:1512.00567)."""
-    if smoothing is None or _no_classes(ops, targets, axis):
+    if _no_classes(ops, targets, axis):
         return targets
     y = ops.compute(targets)
-    smoothing = _number(ops, smoothing, targets)
+    smoothing = 0.0 if smoothing is None else _number(ops, smoothing, targets)
     y = (1.0 - smoothing) * y + smoothing * _uniform(ops, y, axis, where)
     return ops.astype(y, targets.dtype)
 
@@ -451,16 +464,18 @@ def _reduced(
 ) -> tuple[Array, Array | float]:
     """Weight and reduce the rows; also the derivative of the result by each row's loss."""
     cotangent: Any = 1.0
-    if sample_weight is not None:
-        loss = loss * sample_weight
-        cotangent = sample_weight
     if skip is not None:
         loss = ops.where(skip, 0.0, loss)
+    if sample_weight is not None:
+        cotangent = sample_weight if skip is None else ops.where(skip, 0.0, sample_weight)
+        loss = loss * cotangent
     if reduction == "none":
         return loss, cotangent
     total = ops.sum(loss, None)
     if reduction == "sum":
         return total, cotangent
+    if hasattr(normalizer, "dtype"):  # the count of a step that kept nothing may be 0
+        normalizer = ops.where((normalizer == 0) & (total == 0), 1.0, normalizer)
     if not isinstance(normalizer, str):
         return total / normalizer, cotangent / normalizer
     if normalizer == "batch":
@@ -472,14 +487,21 @@ def _reduced(
         if normalizer == "weight":
             each = _times(_times(each, mass), sample_weight)
         count = ops.sum(each if ignored is None else ops.where(ignored, 0.0, each), None)
-    # Nothing kept: 0 / 1, and no NaN in the derivative.
-    count = ops.where(count == 0, 1.0, count) if hasattr(count, "shape") else max(count, 1.0)
-    return total / count, cotangent / count
+    # Nothing kept, or nothing that weighs: 0, and zeros in the derivative.
+    if not hasattr(count, "shape"):
+        return total / max(count, 1.0), cotangent / max(count, 1.0)
+    nothing = count == 0
+    count = ops.where(nothing, 1.0, count)
+    return ops.where(nothing, 0.0, total) / count, cotangent * ops.where(nothing, 0.0, 1.0 / count)
 
 
 def _number(ops: Any, value: Any, logits: Array) -> Any:
     """Return a number, a name or None as it is, and a 0-d array in the dtype of the arithmetic."""
     return ops.compute_like(value, logits) if hasattr(value, "dtype") else value
+
+
+def _by_weight(normalizer: Any) -> bool:
+    return isinstance(normalizer, str) and normalizer == "weight"  # an array compares as an array
 
 
 def _times(a: Any, b: Any) -> Any:
@@ -488,6 +510,8 @@ def _times(a: Any, b: Any) -> Any:
 
 def _product(ops: Any, weight: Array | float | None, value: Array) -> Array:
     """Return weight · value where 0 x inf is 0, as in 0 log 0."""
-    if weight is None or isinstance(weight, float | int):
+    if weight is None or (isinstance(weight, float | int) and weight != 0):
         return _times(value, weight)
+    if isinstance(weight, float | int):
+        return weight * ops.where(abs(value) == float("inf"), 0.0, value)
     return weight * ops.where((weight == 0) & (abs(value) == float("inf")), 0.0, value)

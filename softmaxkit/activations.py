@@ -69,7 +69,11 @@ def softmax(
     if type(axis) is int and where is None and temperature is _ONE and dtype is None:
         ndim = x.ndim
         if -ndim <= axis < ndim and backend.kind(x) == "float":
-            return backend.softmax(x, axis % ndim, None, None, None)
+            try:
+                return backend.softmax(x, axis % ndim, None, None, None)
+            except RuntimeError:  # a sparse tensor, to which this is no common call
+                check.real_kind("softmax", "x", backend, x)
+                raise
     axis, where, temperature, dtype = _options(
         "softmax", backend, x, axis, where, temperature, dtype
     )
@@ -121,7 +125,11 @@ def log_softmax(
     if type(axis) is int and where is None and temperature is _ONE and dtype is None:
         ndim = x.ndim
         if -ndim <= axis < ndim and backend.kind(x) == "float":
-            return backend.log_softmax(x, axis % ndim, None, None, None)
+            try:
+                return backend.log_softmax(x, axis % ndim, None, None, None)
+            except RuntimeError:  # a sparse tensor, to which this is no common call
+                check.real_kind("log_softmax", "x", backend, x)
+                raise
     axis, where, temperature, dtype = _options(
         "log_softmax", backend, x, axis, where, temperature, dtype
     )
@@ -168,6 +176,7 @@ def logsumexp(
     """
     backend, x = resolve("logsumexp", "x", x)
     axis, where, _, dtype = _options("logsumexp", backend, x, axis, where, 1.0, dtype)
+    keepdims = check.flag("logsumexp", "keepdims", keepdims)
     return backend.logsumexp(x, axis, where, keepdims, dtype)
 
 
@@ -178,4 +187,4 @@ def _options(
     axis = check.any_axes(call, axis, x.ndim)
     where = check.mask(call, backend, where, x, "x")
     temperature = check.temperature(call, backend, temperature, x, "x")
-    return axis, where, temperature, check.float_dtype(call, backend, dtype)
+    return axis, where, temperature, check.float_dtype(call, backend, dtype, x)

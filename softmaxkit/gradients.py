@@ -7,6 +7,7 @@ from functools import partial, wraps
 from typing import Any
 
 from softmaxkit import losses
+from softmaxkit._arguments import shown
 from softmaxkit._dispatch import WithGradient
 
 __all__ = ["value_and_grad"]
@@ -43,10 +44,10 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     (0.6931471805599453, array([[ 0.5, -0.5]]))
     """
     base = loss.func if isinstance(loss, partial) else loss
-    if base not in [getattr(losses, name) for name in losses.__all__]:
+    if not any(base is getattr(losses, name) for name in losses.__all__):
         names = ", ".join(losses.__all__)
         raise TypeError(
-            f"value_and_grad: loss is {loss!r}; expected one of {names} of softmaxkit; "
+            f"value_and_grad: loss is {shown(loss)}; expected one of {names} of softmaxkit; "
             f"for a function of your own use the autodiff of your library."
         )
 

@@ -141,14 +141,15 @@ def _one_hot(
     checked, _ = check.labels_in_range(
         call, name, backend, labels, int(num_classes), None, ignorable=False
     )
-    dtype = check.float_dtype(call, backend, dtype)
+    dtype = check.float_dtype(call, backend, dtype, labels)
     return backend.one_hot(labels, int(num_classes), axis, dtype, checked)
 
 
 def _check_num_classes(call: str, num_classes: Any) -> None:
     if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
         raise TypeError(
-            f"{call}: num_classes is {num_classes!r}; expected an int; pass the number of classes."
+            f"{call}: num_classes is {check.shown(num_classes)}; expected an int; "
+            f"pass the number of classes."
         )
     if num_classes < 1:
         raise ValueError(

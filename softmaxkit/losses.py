@@ -338,7 +338,7 @@ def _class_options(
             "temperature": check.temperature(call, backend, temperature, logits),
             "reduction": reduction,
             "normalizer": check.normalizer(call, backend, normalizer, reduction, logits),
-            "dtype": check.float_dtype(call, backend, dtype),
+            "dtype": check.float_dtype(call, backend, dtype, logits),
             "labels_checked": labels_checked,
         },
     )
@@ -352,6 +352,7 @@ def _binary_options(
     backend, logits = resolve(call, "logits", logits)
     check.float_logits(call, backend, logits)
     targets = check.binary_targets(call, backend, targets, logits)
+    given = check.normalizer(call, backend, normalizer, reduction, logits)
     return (
         backend,
         logits,
@@ -364,13 +365,13 @@ def _binary_options(
                 call, "label_smoothing", backend, label_smoothing, logits, 0.0, 1.0, 0.0
             ),
             "reduction": reduction,
-            "normalizer": check.normalizer(call, backend, normalizer, reduction, logits) or "count",
-            "dtype": check.float_dtype(call, backend, dtype),
+            "normalizer": "count" if normalizer is None else given,
+            "dtype": check.float_dtype(call, backend, dtype, logits),
         },
     )
 
 
 def _class_factor(call: str, backend: Any, alpha: Any, logits: Any, axis: int) -> Any:
-    if isinstance(alpha, Real) and not isinstance(alpha, bool):
+    if isinstance(alpha, Real | np.ndarray) and np.ndim(alpha) == 0 and not isinstance(alpha, bool):
         return check.number(call, "alpha", backend, alpha, logits, 0.0, np.inf, 1.0)
     return check.class_vector(call, "alpha", backend, alpha, logits, axis, one_for_all=True)

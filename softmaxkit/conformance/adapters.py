@@ -15,6 +15,15 @@ from softmaxkit._libraries import import_quietly, is_installed
 
 Function = Callable[..., Any]
 
+# What a library may lack, and what is then not run; `Adapter.lacks` gives the reason.
+FEATURES = {
+    "float16": "cases in float16",
+    "bfloat16": "cases in bfloat16",
+    "tracing": "every case compiled",
+    "autodiff": "gradients of activations and by temperature (value_and_grad is everywhere)",
+    "labels": "a label out of range is refused when the call is made; elsewhere its row is NaN",
+}
+
 
 def eager(function: Function) -> Function:
     """Leave the function as it is."""
@@ -36,27 +45,48 @@ class Adapter:
         The way back; bfloat16 comes as float32.
     dtype_name : callable
         Name of a result's dtype, such as "float32".
-    dtypes : tuple of str
-        Floating dtypes that the library has.
+    lacks : mapping
+        Feature of `FEATURES` -> why the library has it not: the reason of a skip, and what the
+        tables of capabilities say.
     transforms : mapping
         Name -> what takes a function of arrays to the transformed function, such as jit. "eager"
-        is one of them.
+        is one of them, and the only one where "tracing" is lacking.
     vjp : callable, optional
-        ``vjp(function, x, cotangent)``, by the library's own autodiff.
+        ``vjp(function, x, cotangent)``, by the library's own autodiff; None without "autodiff".
     functions : object, optional
         Where the operations are looked up by name; softmaxkit itself by default.
+    default_float : str
+        What integer logits become.
     """
 
     name: str
     to_backend: Callable[[np.ndarray, str | None], Any]
     to_numpy: Callable[[Any], np.ndarray]
     dtype_name: Callable[[Any], str]
-    dtypes: tuple[str, ...]
+    lacks: Mapping[str, str] = field(default_factory=dict)
     transforms: Mapping[str, Callable[[Function], Function]] = field(
         default_factory=lambda: {"eager": eager}
     )
     vjp: Callable[[Function, Any, Any], Any] | None = None
     functions: Any = softmaxkit
+    default_float: str = "float64"
+
+    def __post_init__(self) -> None:
+        for feature, there in (
+            ("tracing", len(self.transforms) > 1),
+            ("autodiff", self.vjp is not None),
+        ):
+            if there == (feature in self.lacks):
+                raise ValueError(
+                    f"Adapter: lacks is {dict(self.lacks)}; expected {feature!r} to be there just "
+                    f"where the adapter has none; give its reason, or take it out."
+                )
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Floating dtypes that the library has."""
+        every = ("float32", "float64", "float16", "bfloat16")
+        return tuple(dtype for dtype in every if dtype not in self.lacks)
 
 
 # The module that has to be there for each adapter of this file.
@@ -101,16 +131,19 @@ def _plain(array: Any) -> np.ndarray:
 
 
 def _numpy() -> Adapter:
-    dtypes: tuple[str, ...] = ("float32", "float64", "float16")
+    lacks = {"tracing": "NumPy has no compiler", "autodiff": "NumPy has no autodiff"}
     if is_installed("ml_dtypes"):
         import ml_dtypes  # noqa: F401  # gives NumPy the dtype of that name
-
-        dtypes += ("bfloat16",)
+    else:
+        lacks["bfloat16"] = "NumPy has it from ml_dtypes, which is not installed"
 
     def to_backend(array: np.ndarray, dtype: str | None) -> np.ndarray:
-        return np.array(array, dtype or array.dtype)
+        with np.errstate(over="ignore"):  # beyond the range of float16 is inf
+            array = np.array(array, dtype or array.dtype)
+        array.flags.writeable = False
+        return array
 
-    return Adapter("numpy", to_backend, _widened, _dtype_name, dtypes)
+    return Adapter("numpy", to_backend, _widened, _dtype_name, lacks)
 
 
 def _widened(array: Any) -> np.ndarray:
@@ -139,16 +172,27 @@ def _torch() -> Adapter:
     def compiled(function: Function) -> Function:
         # Dynamo and AOTAutograd, without the seconds that code generation takes for each case.
         torch.compiler.reset()
-        return torch.compile(function, fullgraph=True, backend="aot_eager")
+        whole = torch.compile(function, fullgraph=True, backend="aot_eager")
+
+        def call(*arrays: Any) -> Any:
+            try:
+                return whole(*arrays)
+            except torch._dynamo.exc.Unsupported:
+                # With fullgraph, a refusal is hidden behind Dynamo's own error; without, it shows.
+                torch.compile(function, backend="aot_eager")(*arrays)
+                raise
+
+        return call
 
     return Adapter(
         "torch",
         to_backend,
         to_numpy,
         _dtype_name,
-        ("float32", "float64", "bfloat16", "float16"),
+        {},
         {"eager": eager, "torch.compile": compiled},
         vjp,
+        default_float="float32",
     )
 
 
@@ -169,7 +213,7 @@ def _jax() -> Adapter:
         to_backend,
         _widened,
         _dtype_name,
-        ("float32", "float64", "bfloat16", "float16"),
+        {},
         {"eager": eager, "jit": jax.jit},
         vjp,
     )
@@ -206,9 +250,10 @@ def _tensorflow() -> Adapter:
         to_backend,
         to_numpy,
         lambda tensor: tensor.dtype.name,
-        ("float32", "float64", "bfloat16", "float16"),
+        {},
         {"eager": eager, "tf.function": unknown_shapes, "XLA": xla},
         vjp,
+        default_float="float32",
     )
 
 
@@ -218,7 +263,13 @@ def _array_api_strict() -> Adapter:
     def to_backend(array: np.ndarray, dtype: str | None) -> Any:
         return array_api_strict.asarray(np.array(array, dtype or array.dtype))
 
-    return Adapter("array_api_strict", to_backend, _plain, _dtype_name, ("float32", "float64"))
+    lacks = {
+        "float16": "the array-API standard has no such dtype",
+        "bfloat16": "the array-API standard has no such dtype",
+        "tracing": "array-api-strict has no compiler",
+        "autodiff": "array-api-strict has no autodiff",
+    }
+    return Adapter("array_api_strict", to_backend, _plain, _dtype_name, lacks)
 
 
 def _dask() -> Adapter:
@@ -228,4 +279,11 @@ def _dask() -> Adapter:
         chunks = tuple(max(1, (n + 1) // 2) for n in array.shape)  # several along every axis
         return dask.array.from_array(np.array(array, dtype or array.dtype), chunks=chunks)
 
-    return Adapter("dask", to_backend, _plain, _dtype_name, ("float32", "float64"))
+    lacks = {
+        "float16": "array-api-compat does not count it among the dtypes of Dask",
+        "bfloat16": "array-api-compat does not count it among the dtypes of Dask",
+        "tracing": "Dask is lazy: each case is a graph already",
+        "autodiff": "Dask has no autodiff",
+        "labels": "Dask is lazy: labels are not known before they are computed",
+    }
+    return Adapter("dask", to_backend, _plain, _dtype_name, lacks)

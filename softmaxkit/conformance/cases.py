@@ -1,43 +1,17 @@
 """The conformance cases as data: an operation, its inputs, its options.
 
-Inputs are float64 (or integer) NumPy arrays; whoever runs a case rounds the floats to the dtype
-under test and gives the same rounded numbers to the backend and to the reference.
+Here are those that vary shapes, axes, options and saturation; `rules` has one for each rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-INF = np.inf
-LOSSES = ("cross_entropy", "focal_loss", "binary_cross_entropy", "sigmoid_focal_loss")
-ACTIVATIONS = ("softmax", "log_softmax", "logsumexp")
-LABELS = ("one_hot", "smooth_labels")
-OPERATIONS = ACTIVATIONS + LOSSES + LABELS
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call: ``operation(*arrays, **options)``.
-
-    `saturated` cases have rows in which one class dominates; their limit in ULP is wider.
-    `gradient_scale` says where an entry of the gradient is a difference of larger terms, so that
-    its error is one of those: "entry" (no: measured at the entry) or "array" (measured at the
-    largest entry of the whole gradient).
-    """
-
-    name: str
-    operation: str
-    arrays: tuple[np.ndarray, ...]
-    options: dict[str, Any] = field(default_factory=dict)
-    saturated: bool = False
-    gradient_scale: str = "entry"
-
-    def __str__(self) -> str:
-        return f"{self.operation}-{self.name}"
+from softmaxkit.conformance.case import ACTIVATIONS, Case
+from softmaxkit.conformance.rules import rules
 
 
 def _logits(*shape: int, seed: int = 0, spread: float = 2.0) -> np.ndarray:
@@ -79,10 +53,10 @@ ORDINARY = np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0], [1.0, 1.0, 1.0]])
 
 def cases() -> Iterator[Case]:
     """Yield every case."""
+    yield from rules()
     yield from _activation_cases()
     yield from _class_loss_cases()
     yield from _binary_cases()
-    yield from _label_cases()
 
 
 def _activation_cases() -> Iterator[Case]:
@@ -97,20 +71,15 @@ def _activation_cases() -> Iterator[Case]:
         ("all axes", _logits(3, 4), {"axis": None}, False),
         ("ties", np.array([[1.0, 1.0, 1.0], [2.0, 2.0, -1.0]]), {}, False),
         ("one class", _logits(4, 1), {}, False),
-        ("no rows", _logits(0, 3), {}, False),
         ("mask", _logits(6, 5), {"where": _mask(6, 5)}, False),
         ("mask of classes", _logits(6, 5), {"where": np.array([True, False, True, True, False])},
          False),
-        ("-inf among the logits", np.array([[0.0, -INF, 1.0], [-INF, 2.0, -INF]]), {}, False),
-        ("row of NaN alone", np.array([[0.0, 1.0], [np.nan, 1.0], [INF, 1.0]]), {}, False),
         ("saturated", SATURATED, {}, True),
         ("saturated along axis 0", SATURATED.T, {"axis": 0}, True),
         ("offset 1e4", 1e4 + _logits(4, 6).round(2), {}, True),
     ]  # fmt: skip
     for name, x, options, saturated in inputs:
         for operation in ACTIVATIONS:
-            if operation == "logsumexp" and name == "row of NaN alone":
-                continue
             yield Case(name, operation, (x,), options, saturated)
     for temperature in (0.5, 3.0):
         for operation in ("softmax", "log_softmax"):
@@ -133,22 +102,14 @@ def _class_loss_cases() -> Iterator[Case]:
         ("3x3", (ORDINARY, np.array([0, 2, 1])), {}),
         ("no reduction", (x, y), {"reduction": "none"}),
         ("sum", (x, y), {"reduction": "sum"}),
-        ("one row", (x[0], y[0]), {}),
         ("1000 classes", (_logits(9, 1000), _labels(9, classes=1000)), {}),
         ("axis 1 of 4", (_logits(2, 5, 3, 4), _labels(2, 3, 4, classes=5)), {"axis": 1}),
         ("axis 0", (x.T, y), {"axis": 0}),
-        ("labels of 8 bits", (x, y.astype(np.uint8)), {}),
-        ("labels of 32 bits", (x, y.astype(np.int32)), {}),
         ("ignored rows", (x, some_ignored), {}),
         ("ignore_index 2", (x, y), {"ignore_index": 2}),
-        ("ignored NaN", (np.where(np.arange(12)[:, None] % 3 == 0, np.nan, x), some_ignored), {}),
-        ("all ignored", (x, np.full(12, -100)), {}),
-        ("no rows", (x[:0], y[:0]), {}),
         ("sample weight", (x, y), {"sample_weight": sample_weight}),
         ("temperature", (x, y), {"temperature": 2.5}),
         ("mask", (x, y), {"where": mask}),
-        ("normalizer 7", (x, y), {"normalizer": 7.0}),
-        ("normalizer batch", (x, some_ignored), {"normalizer": "batch"}),
     ]
     smoothed: list[tuple[str, tuple[np.ndarray, ...], dict[str, Any]]] = [
         ("smoothing", (x, y), {"label_smoothing": 0.1}),
@@ -164,7 +125,6 @@ def _class_loss_cases() -> Iterator[Case]:
         ("probabilities, axis 1", (_logits(2, 5, 6), _probabilities(2, 5, 6, axis=1)), {"axis": 1}),
         ("probabilities, smoothing", (x, q), {"label_smoothing": 0.1}),
         ("one-hot", (x, np.eye(5)[y]), {}),
-        ("one-hot beside -inf", (np.where(np.eye(5)[y] == 1, x, -INF), np.eye(5)[y]), {}),
     ]
     for operation, weights in (("cross_entropy", "weight"), ("focal_loss", "alpha")):
         for name, arrays, options in indices:
@@ -200,7 +160,6 @@ def _class_loss_cases() -> Iterator[Case]:
         options = {"gamma": gamma, "reduction": "none"}
         yield Case(f"saturated, gamma {gamma}", "focal_loss",
                    (SATURATED, TARGETS_OF_SATURATED), options, True)  # fmt: skip
-    yield Case("alpha 0.25", "focal_loss", (x, y), {"alpha": 0.25})
 
 
 def _binary_cases() -> Iterator[Case]:
@@ -216,27 +175,11 @@ def _binary_cases() -> Iterator[Case]:
         yield Case("no reduction", operation, (x, hard), {"reduction": "none"})
         yield Case("sum", operation, (x, hard), {"reduction": "sum"})
         yield Case("0-d", operation, (x[0, 0], t[0, 0]), {}, gradient_scale="array")
-        yield Case("no elements", operation, (x[:0], t[:0]))
         yield Case("sample weight", operation, (x, hard), {"sample_weight": sample_weight})
         yield Case("smoothing", operation, (x, hard), {"label_smoothing": 0.1},
                    gradient_scale="array")  # fmt: skip
         yield Case("saturated", operation, both, {"reduction": "none"}, True)
-    weight = np.array([1.0, 2.0, 0.5, 4.0, 1.5])
-    yield Case("pos_weight", "binary_cross_entropy", (x, hard), {"pos_weight": weight})
     for gamma in (0.0, 0.5, 5.0):
         yield Case(f"gamma {gamma}", "sigmoid_focal_loss", (x, hard), {"gamma": gamma})
     yield Case("saturated, gamma 0.5", "sigmoid_focal_loss", both,
                {"reduction": "none", "gamma": 0.5}, True)  # fmt: skip
-    yield Case("alpha 0.25", "sigmoid_focal_loss", (x, hard), {"alpha": 0.25})
-
-
-def _label_cases() -> Iterator[Case]:
-    y = _labels(3, 4, classes=5)
-    yield Case("last axis", "one_hot", (y,), {"num_classes": 5})
-    yield Case("axis 1", "one_hot", (y,), {"num_classes": 5, "axis": 1})
-    yield Case("0-d", "one_hot", (y[0, 0],), {"num_classes": 5})
-    yield Case("indices", "smooth_labels", (y,), {"smoothing": 0.1, "num_classes": 5})
-    q = _probabilities(4, 5)
-    yield Case("probabilities", "smooth_labels", (q,), {"smoothing": 0.3})
-    yield Case("mask", "smooth_labels", (q,), {"smoothing": 0.3, "where": _mask(4, 5)})
-    yield Case("axis 0", "smooth_labels", (q.T,), {"smoothing": 0.3, "axis": 0})

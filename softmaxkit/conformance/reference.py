@@ -56,6 +56,8 @@ __all__ = [
     "smooth_labels",
     "softmax",
     "softmax_vjp",
+    "sum_to_shape",
+    "temperature_gradient_terms",
 ]
 
 Array = NDArray[np.float64]
@@ -363,6 +365,22 @@ def gradient(  # type: ignore[no-untyped-def]  # typing.Any would be an import b
     raise ValueError(f"gradient: {name!r} is not the name of a loss")
 
 
+def temperature_gradient_terms(logits: ArrayLike, gradient: Array, temperature: ArrayLike) -> Array:
+    """Return -x · (d loss / d x) / T: their sum over what shares a T is d loss / d T."""
+    with np.errstate(all="ignore"):
+        # A gradient of 0, as at masked classes and at -inf, has no part in it.
+        terms = np.where(gradient == 0, 0.0, -_float64(logits) * gradient)
+        slope: Array = terms / _float64(temperature)
+    return slope
+
+
+def sum_to_shape(terms: Array, shape: tuple[int, ...]) -> Array:
+    """Sum what broadcasting to `shape` had spread: the derivative of a broadcast."""
+    terms = terms.sum(tuple(range(terms.ndim - len(shape))))
+    spread = tuple(axis for axis, length in enumerate(shape) if length == 1)
+    return terms.sum(spread, keepdims=True)
+
+
 def _categorical(
     logits: ArrayLike,
     targets: ArrayLike,
@@ -471,7 +489,7 @@ def _binary(
         m = p * neg + one_minus_p * pos
         m_slope = np.where(m == 0, 0.0, p * one_minus_p * (neg - pos) / m)
         alpha_t = _alpha_t(alpha, pos, neg)
-        loss = alpha_t * _times(m**gamma, bce)
+        loss = _times(alpha_t * m**gamma, bce)
         slope = alpha_t * m**gamma * (_times(gamma * m_slope, bce) + bce_slope)
         element_weight = (w * t + (1 - t)) * _alpha_t(alpha, t, 1 - t)
     value, scale = _reduce(

@@ -33,10 +33,29 @@ def _settings() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("case", list(conformance.cases()), ids=str)
 @pytest.mark.parametrize(("backend", "dtype", "transform"), _settings())
-def test_conformance(backend: str, dtype: str, transform: str, case: conformance.Case) -> None:
+def test_conformance(
+    backend: str, dtype: str, transform: str, case: conformance.Case, capfd: pytest.CaptureFixture
+) -> None:
     adapter = _adapter(backend)
     for result in conformance.run_case(adapter, case, dtype, transform):
         assert result.passed, f"{result.what}: {result.problem}"
+    if transform == "eager":  # compilers have their own news to tell
+        assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("feature", conformance.FEATURES)
+@pytest.mark.parametrize("backend", conformance.names())
+def test_capability(backend: str, feature: str) -> None:
+    """Print why cases did not run: what a library lacks is declared once, in its adapter."""
+    lacks = _adapter(backend).lacks
+    assert set(lacks) <= set(conformance.FEATURES)
+    if feature in lacks:
+        pytest.skip(f"{backend} lacks {feature}: {lacks[feature]}")
+
+
+def test_every_case_has_a_name_of_its_own() -> None:
+    names = [str(case) for case in conformance.cases()]
+    assert len(set(names)) == len(names)
 
 
 def test_a_wrong_backend_is_found_out() -> None:

@@ -1,0 +1,46 @@
+"""What a conformance case is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+LOSSES = ("cross_entropy", "focal_loss", "binary_cross_entropy", "sigmoid_focal_loss")
+ACTIVATIONS = ("softmax", "log_softmax", "logsumexp")
+LABELS = ("one_hot", "smooth_labels")
+OPERATIONS = ACTIVATIONS + LOSSES + LABELS
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: ``operation(*arrays, **options)``.
+
+    Arrays, also those among the options, are float64, integer or boolean NumPy arrays; whoever
+    runs a case rounds the floats to the dtype under test, and gives the same rounded numbers to
+    the backend and to the reference.
+
+    `saturated` cases have rows in which one class dominates; their limit in ULP is wider.
+    `gradient_scale` says where an entry of the gradient is a difference of larger terms, so that
+    its error is one of those: "entry" (no: measured at the entry) or "array" (measured at the
+    largest entry of the whole gradient). `raises` is the refusal; IndexError, which is for labels,
+    holds where they can be read, and elsewhere the reference's NaN does. `by` names options whose
+    gradient is asked for too. A rule has the `section` of ``docs/semantics.md`` it stands in, and
+    there may be shown as `text` and in `page_dtype`.
+    """
+
+    name: str
+    operation: str
+    arrays: tuple[np.ndarray, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    saturated: bool = False
+    gradient_scale: str = "entry"
+    raises: type[Exception] | None = None
+    by: tuple[str, ...] = ()
+    section: str = ""
+    text: str = ""
+    page_dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.operation}-{self.name}"

@@ -1,0 +1,417 @@
+"""The rules of the semantics: each the smallest call that shows it, a case whose name is the rule.
+
+They run like every other case, on each backend, in each dtype and under each transform; and
+``docs/semantics.md`` is made of them, with what other libraries give for the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from softmaxkit.conformance.case import Case
+
+INF, NAN = np.inf, np.nan
+AxisError = np.exceptions.AxisError
+X = np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0], [1.0, 1.0, 1.0]])
+Y = np.array([0, 2, 1])
+W = np.array([1.0, 2.0, 5.0])
+Q = np.array([[0.7, 0.2, 0.1], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]])
+KEEP = np.array([[True, True, False], [True, False, True], [False, True, False]])
+
+
+def rules() -> Iterator[Case]:
+    """Yield one case for each rule (two or three where an operation could differ)."""
+    yield from _targets()
+    yield from _labels_out_of_range()
+    yield from _reductions()
+    yield from _nothing_kept()
+    yield from _smoothing()
+    yield from _masks()
+    yield from _special_values()
+    yield from _shapes()
+    yield from _dtypes()
+    yield from _low_precision()
+    yield from _temperature()
+    yield from _focal()
+    yield from _binary()
+    yield from _labels()
+
+
+def _rule(
+    section: str, name: str, operation: str, *arrays: Any, how: dict[str, Any] | None = None,
+    **options: Any,
+) -> Case:  # fmt: skip
+    """Make a case of a call; `how` has fields of Case. Everything is measured at the array."""
+    settings: dict[str, Any] = {"section": section, "gradient_scale": "array"} | (how or {})
+    return Case(name, operation, tuple(map(np.asarray, arrays)), options, **settings)
+
+
+def _targets() -> Iterator[Case]:
+    rule = partial(_rule, "Targets")
+    images, pixels = X.T.reshape(1, 3, 3, 1), Y.reshape(1, 3, 1)
+    many = np.zeros((2, 300)) + np.linspace(0, 1, 300)
+    yield rule("integers are class indices", "cross_entropy", X, Y, reduction="none")
+    yield rule("floats are probabilities, in the logits' shape", "cross_entropy", X, Q,
+               reduction="none")  # fmt: skip
+    yield rule("the class axis may be anywhere", "cross_entropy", images, pixels, axis=1)
+    yield rule("the class axis may be anywhere", "focal_loss", images, pixels, axis=1)
+    for labels in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"):
+        yield rule(f"labels may be {labels}", "cross_entropy", X, Y.astype(labels))
+    yield rule("labels never pass through a float: 257 stays 257", "cross_entropy",
+               many, np.array([257, 256], "int16"), reduction="none",
+               how={"text": "linspace(0, 1, 300) in two rows, [257, 256]"})  # fmt: skip
+    yield rule("a label of 8 unsigned bits may be above 127", "cross_entropy",
+               many, np.array([200, 255], "uint8"), reduction="none",
+               how={"text": "linspace(0, 1, 300) in two rows, uint8 [200, 255]"})  # fmt: skip
+    yield rule("probabilities need not sum to 1: the derivative is (Σq)·p − q", "cross_entropy",
+               X, 2 * Q, reduction="none")  # fmt: skip
+    yield rule("0 log 0 = 0: −inf at a class of probability 0 costs nothing", "cross_entropy",
+               [[0.0, -INF, 1.0]], [[1.0, 0.0, 0.0]])  # fmt: skip
+    yield rule("0 log 0 = 0: −inf at a class of probability 0 costs nothing", "focal_loss",
+               [[0.0, -INF, 1.0]], [[1.0, 0.0, 0.0]])  # fmt: skip
+    yield rule("booleans are no targets", "cross_entropy", X, Q > 0.6, how={"raises": TypeError})
+    yield rule("integers in the logits' shape are no one-hot targets", "cross_entropy",
+               X, np.eye(3, dtype=int), how={"raises": ValueError})  # fmt: skip
+    yield rule("a class axis of length 1 is not squeezed", "cross_entropy", X, Y[:, None],
+               how={"raises": ValueError})  # fmt: skip
+
+
+def _labels_out_of_range() -> Iterator[Case]:
+    rule = partial(_rule, "Labels out of range", how={"raises": IndexError})
+    for operation in ("cross_entropy", "focal_loss"):
+        yield rule("a label of C or more is refused; traced, its row is NaN", operation,
+                   X, np.array([0, 3, 1]), reduction="none")  # fmt: skip
+        yield rule("a negative label never wraps", operation, X, np.array([0, -1, 1]),
+                   reduction="none")  # fmt: skip
+    yield rule("−100 is refused where it is not ignore_index", "cross_entropy", X,
+               np.array([0, -100, 1]), ignore_index=None, reduction="none")  # fmt: skip
+    yield rule("a bad label makes the mean NaN, never a wrong number", "cross_entropy", X,
+               np.array([0, 7, 1]))  # fmt: skip
+    yield rule("a bad label does not hide behind smoothing", "cross_entropy", X,
+               np.array([0, 3, 1]), label_smoothing=0.1, reduction="none")  # fmt: skip
+    yield rule("a bad label does not hide behind class weights", "cross_entropy", X,
+               np.array([0, -1, 1]), weight=W, reduction="none")  # fmt: skip
+
+
+def _reductions() -> Iterator[Case]:
+    rule = partial(_rule, "Reductions")
+    labels = np.array([0, -100, 1])
+    yield rule("“none” gives the rows; ignored ones are 0", "cross_entropy", X, labels,
+               reduction="none")  # fmt: skip
+    yield rule("“sum” adds the rows", "cross_entropy", X, Y, reduction="sum")
+    yield rule("“mean” divides by the rows that are kept", "cross_entropy", X, labels)
+    yield rule("a weighted mean of indices divides by their weights", "cross_entropy", X, Y,
+               weight=W)  # fmt: skip
+    yield rule("a weighted mean of probabilities divides by the number of rows", "cross_entropy",
+               X, np.eye(3)[Y], weight=W)  # fmt: skip
+    yield rule("normalizer=“weight” makes indices and one-hot agree", "cross_entropy",
+               X, np.eye(3)[Y], weight=W, normalizer="weight")  # fmt: skip
+    yield rule("normalizer=“count” divides by the rows that are kept", "cross_entropy", X, labels,
+               weight=W, normalizer="count")  # fmt: skip
+    yield rule("normalizer=“batch” counts ignored rows too", "cross_entropy", X, labels,
+               normalizer="batch")  # fmt: skip
+    yield rule("normalizer may be a number", "cross_entropy", X, Y, normalizer=7)
+    yield rule("normalizer may be a 0-d array", "cross_entropy", X, Y, normalizer=np.array(7.0))
+    yield rule("a normalizer without a mean is refused", "cross_entropy", X, Y, reduction="sum",
+               normalizer=7, how={"raises": ValueError})  # fmt: skip
+    yield rule("sample_weight counts in the mean of indices", "cross_entropy", X, Y,
+               sample_weight=np.array([1.0, 0.0, 3.0]))  # fmt: skip
+    yield rule("sample_weight scales the mean of probabilities", "cross_entropy", X, Q,
+               sample_weight=np.array([1.0, 0.0, 3.0]))  # fmt: skip
+    yield rule("sample_weight broadcasts to the rows", "cross_entropy", X.reshape(1, 3, 3),
+               Y.reshape(1, 3), sample_weight=np.array([[0.5]]), reduction="sum")  # fmt: skip
+    yield rule("class weights with one row", "cross_entropy", X[0], Y[0], weight=W,
+               reduction="none")  # fmt: skip
+    yield rule("class weights may be 0", "cross_entropy", X, Y, weight=np.array([0.0, 2.0, 5.0]))
+    yield rule("weights, smoothing and ignored rows go together", "cross_entropy", X, labels,
+               weight=W, label_smoothing=0.1)  # fmt: skip
+    yield rule("an unknown reduction is refused", "cross_entropy", X, Y, reduction="batchmean",
+               how={"raises": ValueError})  # fmt: skip
+
+
+def _nothing_kept() -> Iterator[Case]:
+    rule = partial(_rule, "Nothing kept")
+    hostile = np.array([[NAN, 1.0, 0.0], [INF, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    none_kept = np.full(3, -100)
+    for operation in ("cross_entropy", "focal_loss"):
+        yield rule("all ignored: 0, and a gradient of zeros", operation, X, none_kept)
+        yield rule("an empty batch: 0", operation, X[:0], Y[:0])
+        yield rule("an ignored row adds exactly 0, whatever it holds", operation, hostile,
+                   np.array([-100, -100, 1]))  # fmt: skip
+        yield rule("a row of sample_weight 0 adds exactly 0, whatever it holds", operation,
+                   hostile, Y, sample_weight=np.array([0.0, 0.0, 1.0]))  # fmt: skip
+    yield rule("all ignored with smoothing and weights: 0", "cross_entropy", X, none_kept,
+               weight=W, label_smoothing=0.1)  # fmt: skip
+    yield rule("all ignored, and a normalizer of 0: 0", "cross_entropy", X, none_kept,
+               sample_weight=np.ones(3), normalizer=np.zeros(()))  # fmt: skip
+    yield rule("all ignored, “sum”: 0", "cross_entropy", X, none_kept, reduction="sum")
+    yield rule("an empty batch, “none”: empty", "cross_entropy", X[:0], Y[:0], reduction="none")
+    yield rule("weights that are all 0: 0", "cross_entropy", X, Y, weight=np.zeros(3))
+    yield rule("a row of sample_weight 0 adds exactly 0, whatever it holds",
+               "binary_cross_entropy", [NAN, 1.0], [1.0, 0.0],
+               sample_weight=np.array([0.0, 1.0]))  # fmt: skip
+    yield rule("no elements: 0", "binary_cross_entropy", X[:0], Q[:0])
+    yield rule("ignored rows that hold NaN do not count with smoothing either", "cross_entropy",
+               hostile, np.array([-100, -100, 1]), label_smoothing=0.1, weight=W)  # fmt: skip
+
+
+def _smoothing() -> Iterator[Case]:
+    rule = partial(_rule, "Label smoothing")
+    yield rule("targets become (1−ε) y + ε/K", "cross_entropy", X, Y, label_smoothing=0.1)
+    yield rule("class weights apply to each term, the mean's denominator stays", "cross_entropy",
+               X, Y, label_smoothing=0.1, weight=W)  # fmt: skip
+    yield rule("ε is spread over the classes of the class axis", "cross_entropy",
+               X.T.reshape(1, 3, 3), Y[None], axis=1, label_smoothing=0.1)  # fmt: skip
+    yield rule("K counts the classes that take part", "cross_entropy", X, Y, label_smoothing=0.3,
+               where=np.array([[True, True, False], [False, True, True], [True] * 3]))  # fmt: skip
+    yield rule("probabilities are smoothed alike", "cross_entropy", X, Q, label_smoothing=0.1)
+    yield rule("ε = 1 is uniform", "cross_entropy", X, Y, label_smoothing=1.0)
+    yield rule("a class of −inf gets its share of ε, and costs +inf", "cross_entropy",
+               [[1.0, -INF, 0.0]], np.array([0]), label_smoothing=0.1)  # fmt: skip
+    yield rule("focal loss smooths alike", "focal_loss", X, Y, label_smoothing=0.1)
+    yield rule("ε is in [0, 1]", "cross_entropy", X, Y, label_smoothing=1.5,
+               how={"raises": ValueError})  # fmt: skip
+
+
+def _masks() -> Iterator[Case]:
+    rule = partial(_rule, "Masks")
+    dirty = np.where(KEEP, X, np.array([[NAN], [INF], [-INF]]))
+    for operation in ("softmax", "log_softmax", "logsumexp"):
+        yield rule("masked entries are as if absent", operation, X, where=KEEP)
+        yield rule("what stands under a mask does not leak", operation, dirty, where=KEEP)
+        yield rule("a row with no entry left", operation, X, where=KEEP & [[True], [False], [True]])
+        yield rule("a mask broadcasts", operation, X, where=np.array([True, False, True]))
+    for operation in ("cross_entropy", "focal_loss"):
+        yield rule("masked classes are as if absent", operation, X, np.array([0, 2, 1]), where=KEEP)
+        yield rule("what stands under a mask does not leak", operation, dirty, np.array([1, 0, 1]),
+                   where=KEEP)  # fmt: skip
+        yield rule("a target on a masked class costs +inf", operation, X, np.array([2, 0, 1]),
+                   where=KEEP, reduction="none")  # fmt: skip
+    yield rule("an ignored row may have no class left", "cross_entropy", X, np.array([0, -100, 1]),
+               where=KEEP & [[True], [False], [True]])  # fmt: skip
+    yield rule("a mask is boolean", "softmax", X, where=KEEP.astype(int), how={"raises": TypeError})
+
+
+def _special_values() -> Iterator[Case]:
+    rule = partial(_rule, "Infinities and NaN")
+    alone = {"reduction": "none"}
+    for operation in ("softmax", "log_softmax"):
+        yield rule("−inf among the logits is exact", operation, [[0.0, -INF], [1.0, 0.0]])
+        yield rule("a row of −inf is NaN, that row alone", operation, [[-INF, -INF], [1.0, 0.0]])
+        yield rule("a row with +inf is NaN, that row alone", operation, [[INF, 0.0], [1.0, 0.0]])
+        yield rule("a row with NaN is NaN, that row alone", operation, [[NAN, 0.0], [1.0, 0.0]])
+    yield rule("logsumexp of a row of −inf is −inf, its gradient 0", "logsumexp",
+               [[-INF, -INF], [1.0, 0.0]])  # fmt: skip
+    yield rule("logsumexp of a row with +inf is +inf", "logsumexp", [[INF, 0.0], [1.0, 0.0]])
+    yield rule("a row with NaN is NaN, that row alone", "logsumexp", [[NAN, 0.0], [1.0, 0.0]])
+    for operation in ("cross_entropy", "focal_loss"):
+        yield rule("−inf beside the target's logit is exact", operation,
+                   [[1.0, -INF, 0.0], [1.0, 1.0, 1.0]], np.array([0, 1]), **alone)  # fmt: skip
+        yield rule("−inf at the target costs +inf", operation,
+                   [[1.0, -INF, 0.0], [1.0, 1.0, 1.0]], np.array([1, 1]), **alone)  # fmt: skip
+        yield rule("a row with NaN is NaN, that row alone", operation,
+                   [[1.0, NAN, 0.0], [1.0, 1.0, 1.0]], np.array([0, 1]), **alone)  # fmt: skip
+        yield rule("a row with +inf is NaN, that row alone", operation,
+                   [[INF, 1.0, 0.0], [1.0, 1.0, 1.0]], np.array([1, 1]), **alone)  # fmt: skip
+        yield rule("a row of −inf is NaN, that row alone", operation,
+                   [[-INF, -INF, -INF], [1.0, 1.0, 1.0]], np.array([1, 1]), **alone)  # fmt: skip
+    yield rule("a class of weight 0 may have −inf", "cross_entropy",
+               [[-INF, 1.0, 0.0], [1.0, 1.0, 1.0]], np.array([0, 1]),
+               weight=np.array([0.0, 1.0, 1.0]), **alone)  # fmt: skip
+    yield rule("equal logits of any size are exact", "softmax", np.full((1, 4), 3e38))
+
+
+def _shapes() -> Iterator[Case]:
+    rule = partial(_rule, "Shapes")
+    none = np.zeros((2, 0))
+    for operation in ("softmax", "log_softmax", "logsumexp"):
+        yield rule("0-d with axis=None", operation, 3.0, axis=None)
+        yield rule("0-d with an axis is refused", operation, 3.0, how={"raises": AxisError})
+        yield rule("no classes", operation, none)
+        yield rule("no rows", operation, none.T)
+        yield rule("several axes are one", operation, X.reshape(3, 1, 3), axis=(0, -1))
+        yield rule("axis=None is all of them", operation, X, axis=None)
+        yield rule("an axis that is not there is refused", operation, X, axis=2,
+                   how={"raises": AxisError})  # fmt: skip
+    for operation in ("cross_entropy", "focal_loss"):
+        yield rule("no classes are refused", operation, none, np.array([0, 0]),
+                   how={"raises": ValueError})  # fmt: skip
+        yield rule("one row needs no batch axis", operation, X[0], Y[0])
+        yield rule("logits of one class cost nothing", operation, [[3.0], [-2.0]], np.zeros(2, int))
+    yield rule("a 0-d logit has no class", "cross_entropy", 1.0, 0, how={"raises": AxisError})
+
+
+def _dtypes() -> Iterator[Case]:
+    rule = partial(_rule, "Dtypes")
+    for operation in ("softmax", "log_softmax", "logsumexp"):
+        yield rule("uint8 logits become floats first", operation, np.array([0, 1, 2], "uint8"))
+        yield rule("int8 logits become floats first", operation, np.array([-128, 127], "int8"))
+        yield rule("boolean logits become floats", operation, np.array([True, False]))
+        yield rule("dtype= is the result's", operation, X, dtype="float32")
+        yield rule("dtype=float64 is computed in float64", operation, X, dtype="float64")
+    yield rule("integers of 64 bits", "softmax", np.array([2**40, 2**40 + 1]))
+    yield rule("dtype= is the result's", "cross_entropy", X, Y, dtype="float32")
+    yield rule("dtype=float64 is computed in float64", "cross_entropy", X, Y, dtype="float64")
+    yield rule("dtype=float64 is computed in float64", "focal_loss", X, Y, dtype="float64")
+    yield rule("dtype=float64 is computed in float64", "binary_cross_entropy", X, Q,
+               dtype="float64")  # fmt: skip
+    yield rule("complex logits are refused", "softmax", X.astype("complex64"),
+               how={"raises": TypeError})  # fmt: skip
+    yield rule("integer logits of a loss are refused", "cross_entropy", X.astype(int), Y,
+               how={"raises": TypeError})  # fmt: skip
+    yield rule("weights of another dtype are converted", "cross_entropy", X, Y,
+               weight=W.astype(int), sample_weight=np.array([1, 2, 3]))  # fmt: skip
+
+
+def _low_precision() -> Iterator[Case]:
+    rule = partial(_rule, "Half precision")
+
+    def shown(text: str, dtype: str, **more: Any) -> dict[str, Any]:
+        return {"text": text, "page_dtype": dtype, **more}
+
+    equal = np.zeros(70_000)
+    in_half = shown("zeros(70000, float16)", "float16")
+    yield rule("the sum over 70,000 classes does not overflow", "softmax", equal, how=in_half)
+    yield rule("the sum over 70,000 classes does not overflow", "log_softmax", equal, how=in_half)
+    yield rule("the sum over 70,000 classes does not overflow", "logsumexp", equal, how=in_half)
+    in_half = shown("zeros(70000, float16), 7", "float16")
+    yield rule("70,000 classes, an index", "cross_entropy", equal, 7, how=in_half)
+    yield rule("70,000 classes, smoothing", "cross_entropy", equal, 7, label_smoothing=0.1,
+               how=in_half)  # fmt: skip
+    in_half = shown("zeros(70000, float16), 1/35000 for every other class", "float16")
+    yield rule("70,000 classes, probabilities", "cross_entropy", equal,
+               np.arange(70_000) % 2 / 35_000, how=in_half)  # fmt: skip
+    rows = shown("zeros((66000, 2), float16), zeros(66000, int)", "float16")
+    yield rule("the mean of 66,000 rows is counted in float32", "cross_entropy",
+               np.zeros((66_000, 2)), np.zeros(66_000, int), how=rows)  # fmt: skip
+    yield rule("the mean of 66,000 rows is counted in float32", "focal_loss",
+               np.zeros((66_000, 2)), np.zeros(66_000, int), how=rows)  # fmt: skip
+    yield rule("the mean of 66,000 elements is counted in float32", "binary_cross_entropy",
+               np.zeros(66_000), np.zeros(66_000),
+               how=shown("zeros(66000, float16), zeros(66000)", "float16"))  # fmt: skip
+    yield rule("the mean of 20,000 rows is summed in float32", "cross_entropy",
+               np.zeros((20_000, 100)), np.zeros(20_000, int),
+               how=shown("zeros((20000, 100), bfloat16), zeros(20000, int)",
+                         "bfloat16"))  # fmt: skip
+    yield rule("dtype=float32 holds a sum that float16 cannot", "cross_entropy",
+               np.zeros((20_000, 100)), np.zeros(20_000, int), reduction="sum", dtype="float32",
+               how=shown("zeros((20000, 100), float16), zeros(20000, int)",
+                         "float16"))  # fmt: skip
+    many = np.random.default_rng(0).normal(0.0, 2.0, (2, 5000))
+    yield rule("5,000 classes are right to the last bit", "cross_entropy", many,
+               np.array([3, 4999]), reduction="none",
+               how=shown("normal(0, 2, (2, 5000)) in bfloat16, [3, 4999]",
+                         "bfloat16"))  # fmt: skip
+
+
+def _temperature() -> Iterator[Case]:
+    rule = partial(_rule, "Temperature and z-loss")
+    by_row, by_class = np.array([[0.5], [1.0], [4.0]]), np.array([0.5, 1.0, 4.0])
+    by_t = {"by": ("temperature",)}
+    for operation in ("softmax", "log_softmax"):
+        yield rule("T divides the logits", operation, X, temperature=2.0)
+        yield rule("T may differ by row", operation, X, temperature=by_row, how=by_t)
+        yield rule("T may differ by class", operation, X, temperature=by_class, how=by_t)
+    for operation in ("cross_entropy", "focal_loss"):
+        yield rule("T divides the logits", operation, X, Y, temperature=2.0)
+        yield rule("T gets its gradient", operation, X, Y, temperature=np.array(2.0), how=by_t)
+        yield rule("T may differ by row", operation, X, Y, temperature=by_row, how=by_t)
+        yield rule("T may differ by class", operation, X, Y, temperature=by_class, how=by_t)
+    yield rule("−inf leaves T a finite gradient", "cross_entropy", [[1.0, -INF, 0.0]],
+               np.array([0]), temperature=np.array(2.0), how=by_t)  # fmt: skip
+    yield rule("−inf at the target keeps its gradient", "cross_entropy", [[1.0, -INF, 0.0]],
+               np.array([1]), temperature=np.array(2.0))  # fmt: skip
+    yield rule("T is positive", "softmax", X, temperature=0.0, how={"raises": ValueError})
+    yield rule("T is positive", "cross_entropy", X, Y, temperature=-1.0, how={"raises": ValueError})
+    yield rule("z_loss adds λ·logsumexp²", "cross_entropy", X, Y, z_loss=0.1, reduction="none")
+    yield rule("z_loss is not weighted by class", "cross_entropy", X, Y, z_loss=0.1, weight=W)
+    yield rule("z_loss spares ignored rows", "cross_entropy", X, np.array([0, -100, 1]),
+               z_loss=0.1)  # fmt: skip
+    yield rule("z_loss takes the logits over T", "cross_entropy", X, Y, z_loss=0.1,
+               temperature=np.array(2.0), how=by_t)  # fmt: skip
+    yield rule("z_loss takes the classes that take part", "cross_entropy", X, Y, z_loss=0.1,
+               where=KEEP)  # fmt: skip
+    yield rule("z_loss is not negative", "cross_entropy", X, Y, z_loss=-0.1,
+               how={"raises": ValueError})  # fmt: skip
+
+
+def _focal() -> Iterator[Case]:
+    rule = partial(_rule, "Focal loss")
+    far = np.array([[40.0, 0.0, 0.0], [200.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    at_first = np.zeros(3, int)
+    rows = {"reduction": "none"}
+    yield rule("γ = 0 is exactly cross-entropy", "focal_loss", X, Y, gamma=0.0)
+    yield rule("the mean divides by the rows that are kept", "focal_loss", X,
+               np.array([0, 2, -100]))  # fmt: skip
+    yield rule("0 < γ < 1 has finite gradients at p → 1", "focal_loss", far, at_first, gamma=0.5,
+               how={"saturated": True, "gradient_scale": "entry"}, **rows)  # fmt: skip
+    yield rule("alpha as a number multiplies every class", "focal_loss", X, Y, alpha=0.25)
+    yield rule("alpha as a vector has one number for each class", "focal_loss", X, Y, alpha=W)
+    yield rule("probabilities: Σ q α (1−p)^γ (−log p)", "focal_loss", X, Q, alpha=W)
+    yield rule("alpha 0 silences an infinite loss", "focal_loss", [[1.0, -INF, 0.0]],
+               np.array([1]), alpha=0.0)  # fmt: skip
+    yield rule("γ is not negative", "focal_loss", X, Y, gamma=-1.0, how={"raises": ValueError})
+
+
+def _binary() -> Iterator[Case]:
+    rule = partial(_rule, "Independent labels")
+    x, t = np.array([1.0, -2.0, 0.5]), np.array([0.7, 0.0, 1.0])
+    infinite = np.array([INF, -INF, INF, -INF])
+    rows: dict[str, Any] = {"reduction": "none"}
+    yield rule("t softplus(−x) + (1−t) softplus(x)", "binary_cross_entropy", x, t, **rows)
+    yield rule("targets may be booleans", "binary_cross_entropy", x, t > 0.5)
+    yield rule("targets may be integers", "binary_cross_entropy", x, (t > 0.5).astype(int))
+    yield rule("infinite logits that are right cost nothing", "binary_cross_entropy",
+               infinite[:2], [1.0, 0.0], **rows)  # fmt: skip
+    yield rule("infinite logits that are wrong cost +inf", "binary_cross_entropy",
+               infinite, [0.0, 1.0, 1.0, 0.0], **rows)  # fmt: skip
+    yield rule("pos_weight multiplies the positive term", "binary_cross_entropy", x, t,
+               pos_weight=W)  # fmt: skip
+    yield rule("pos_weight may be a number", "binary_cross_entropy", x, t, pos_weight=3.0)
+    yield rule("smoothing goes toward 1/2", "binary_cross_entropy", x, t, label_smoothing=0.1)
+    yield rule("normalizer=“weight” divides by the weights that went in", "binary_cross_entropy",
+               x, t, pos_weight=W, normalizer="weight")  # fmt: skip
+    yield rule("p_t of a soft target", "sigmoid_focal_loss", [1.0], [0.7])
+    yield rule("alpha weights the positive against the negative", "sigmoid_focal_loss", x, t,
+               alpha=0.25, **rows)  # fmt: skip
+    yield rule("γ = 0 is exactly binary cross-entropy", "sigmoid_focal_loss", x, t, gamma=0.0)
+    yield rule("0 < γ < 1 has finite gradients at p → 1", "sigmoid_focal_loss",
+               [19.0, 200.0, 0.0], [1.0, 1.0, 1.0], gamma=0.5,
+               how={"saturated": True}, **rows)  # fmt: skip
+    yield rule("infinite logits that are right cost nothing", "sigmoid_focal_loss",
+               infinite[:2], [1.0, 0.0], **rows)  # fmt: skip
+    yield rule("infinite logits that are wrong cost +inf", "sigmoid_focal_loss",
+               infinite, [0.0, 1.0, 0.125, 0.5], **rows)  # fmt: skip
+    yield rule("smoothing keeps its digits where p → 1", "binary_cross_entropy",
+               [100.0, -100.0], [1.0, 0.0], label_smoothing=1e-6, **rows)  # fmt: skip
+    yield rule("a logit of NaN is NaN, that element alone", "binary_cross_entropy", [NAN, 1.0],
+               [1.0, 1.0], **rows)  # fmt: skip
+    yield rule("a logit of NaN is NaN, that element alone", "sigmoid_focal_loss", [NAN, 1.0],
+               [1.0, 1.0], **rows)  # fmt: skip
+    yield rule("alpha is in [0, 1]", "sigmoid_focal_loss", x, t, alpha=-1.0,
+               how={"raises": ValueError})  # fmt: skip
+
+
+def _labels() -> Iterator[Case]:
+    rule = partial(_rule, "Labels as probabilities")
+    yield rule("one_hot puts the classes last", "one_hot", Y, num_classes=3)
+    yield rule("one_hot puts the classes anywhere", "one_hot", Y[:2], num_classes=4, axis=0)
+    yield rule("one_hot refuses a label out of range; traced, its row is NaN", "one_hot",
+               np.array([0, 3]), num_classes=3, how={"raises": IndexError})  # fmt: skip
+    yield rule("one_hot of one label", "one_hot", Y[1], num_classes=3)
+    yield rule("one_hot has a dtype", "one_hot", Y, num_classes=3, dtype="float32")
+    yield rule("one_hot takes labels of 8 bits and more classes than they count", "one_hot",
+               np.array([0, 200], "uint8"), num_classes=300,
+               how={"text": "uint8 [0, 200], 300"})  # fmt: skip
+    yield rule("smooth_labels: y(1−α) + α/K", "smooth_labels", Q, smoothing=0.3)
+    yield rule("smooth_labels takes class indices", "smooth_labels", Y, smoothing=0.3,
+               num_classes=3)  # fmt: skip
+    yield rule("smooth_labels spreads α over the classes that take part", "smooth_labels", Q,
+               smoothing=0.3, where=KEEP)  # fmt: skip
+    yield rule("smooth_labels has the classes anywhere", "smooth_labels", Q.T, smoothing=0.3,
+               axis=0)  # fmt: skip
+    yield rule("α = 0 changes nothing", "smooth_labels", Q, smoothing=0.0)
