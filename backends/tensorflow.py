@@ -14,8 +14,9 @@ LIBRARY = "TensorFlow"
 
 _this = sys.modules[__name__]
 
-# From this many classes on a sum over them is made in two steps.
+# From this many classes on a sum over them is made in two steps; of so many each if C is unknown.
 SPLIT_CLASSES = 4096
+PART = 256
 
 # AutoGraph would rewrite whatever Python a tf.function reaches.
 _as_written = tf.autograph.experimental.do_not_convert
@@ -169,15 +170,26 @@ def sum(x, axis):
 
 
 def _sum_classes(x, axis, keepdims=False):
-    """Sum along an axis in two steps, if it can be cut by a reshape: see `sum`."""
-    classes = x.shape[axis] if isinstance(axis, int) else None
-    part = _part(classes) if classes else 1
-    if part > 1:
-        shape = tf.shape(x)
-        axis %= x.shape.rank
-        x = tf.reshape(x, tf.concat([shape[:axis], [classes // part, part], shape[axis + 1 :]], 0))
-        x = tf.reduce_sum(x, axis + 1)
-    return tf.reduce_sum(x, axis, keepdims=keepdims)
+    """Sum along an axis, over many classes in two steps: see `sum`."""
+    if not isinstance(axis, int):
+        return tf.reduce_sum(x, axis, keepdims=keepdims)
+    axis %= x.shape.rank
+    classes, rest = x.shape[axis], None
+    if classes is None:
+        classes, part = tf.shape(x)[axis], PART
+        cut = classes // part * part
+        x, rest = tf.split(x, [cut, classes - cut], axis)
+        classes = cut
+    else:
+        part = _part(classes)
+        if part == 1:
+            return tf.reduce_sum(x, axis, keepdims=keepdims)
+    shape = tf.shape(x)
+    parts = tf.concat([shape[:axis], [classes // part, part], shape[axis + 1 :]], 0)
+    # float64 between the steps, else XLA makes one of them again.
+    partial = tf.cast(tf.reduce_sum(tf.reshape(x, parts), axis + 1), tf.float64)
+    total = tf.cast(tf.reduce_sum(partial, axis, keepdims=keepdims), x.dtype)
+    return total if rest is None else total + tf.reduce_sum(rest, axis, keepdims=keepdims)
 
 
 @cache

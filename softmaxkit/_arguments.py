@@ -126,7 +126,7 @@ def number(
     neutral: float | None,
 ) -> Any:
     """Return `value` within [low, high], or None where it is `neutral`; a 0-d array as an array."""
-    value = _as_number(value)
+    value = as_number(value)
     if isinstance(value, Real) and not isinstance(value, bool):
         if not low <= float(value) <= high:
             wanted = f"in [{low:g}, {high:g}]" if high < np.inf else f"at least {low:g}"
@@ -144,7 +144,7 @@ def number(
     )
 
 
-def _as_number(value: Any) -> Any:
+def as_number(value: Any) -> Any:
     """Return a 0-d NumPy array of real numbers as a Python number."""
     if type(value) is np.ndarray and value.shape == () and value.dtype.kind in "fiu":
         return value.item()
@@ -155,7 +155,7 @@ def temperature(
     call: str, backend: Backend, value: Any, logits: Array, target: str = "logits"
 ) -> Array:
     """Return a positive number, an array that broadcasts to the logits, or None for 1."""
-    value = _as_number(value)
+    value = as_number(value)
     if isinstance(value, Real) and not isinstance(value, bool):
         if not 0 < float(value) < np.inf:
             raise ValueError(

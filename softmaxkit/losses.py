@@ -372,6 +372,7 @@ def _binary_options(
 
 
 def _class_factor(call: str, backend: Any, alpha: Any, logits: Any, axis: int) -> Any:
-    if isinstance(alpha, Real | np.ndarray) and np.ndim(alpha) == 0 and not isinstance(alpha, bool):
+    alpha = check.as_number(alpha)
+    if isinstance(alpha, Real) and not isinstance(alpha, bool):
         return check.number(call, "alpha", backend, alpha, logits, 0.0, np.inf, 1.0)
     return check.class_vector(call, "alpha", backend, alpha, logits, axis, one_for_all=True)

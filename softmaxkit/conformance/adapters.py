@@ -52,7 +52,9 @@ class Adapter:
         Name -> what takes a function of arrays to the transformed function, such as jit. "eager"
         is one of them, and the only one where "tracing" is lacking.
     vjp : callable, optional
-        ``vjp(function, x, cotangent)``, by the library's own autodiff; None without "autodiff".
+        ``vjp(transform, function, arrays, position, cotangent)``: the value of a function, and
+        its vector-Jacobian product by ``arrays[position]``, transformed, by the library's own
+        autodiff; None without "autodiff".
     functions : object, optional
         Where the operations are looked up by name; softmaxkit itself by default.
     default_float : str
@@ -67,7 +69,7 @@ class Adapter:
     transforms: Mapping[str, Callable[[Function], Function]] = field(
         default_factory=lambda: {"eager": eager}
     )
-    vjp: Callable[[Function, Any, Any], Any] | None = None
+    vjp: Callable[[Any, Function, list[Any], int, Any], tuple[Any, Any]] | None = None
     functions: Any = softmaxkit
     default_float: str = "float64"
 
@@ -165,9 +167,12 @@ def _torch() -> Adapter:
         tensor = tensor.detach()
         return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
 
-    def vjp(function: Function, x: Any, cotangent: Any) -> Any:
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(function(x), x, cotangent)[0]
+    def vjp(
+        transform: Any, function: Function, arrays: list[Any], position: int, cotangent: Any
+    ) -> Any:
+        x = arrays[position].detach().requires_grad_()
+        value = transform(function)(*arrays[:position], x, *arrays[position + 1 :])
+        return value, torch.autograd.grad(value, x, cotangent)[0]
 
     def compiled(function: Function) -> Function:
         # Dynamo and AOTAutograd, without the seconds that code generation takes for each case.
@@ -205,8 +210,14 @@ def _jax() -> Adapter:
     def to_backend(array: np.ndarray, dtype: str | None) -> Any:
         return jnp.asarray(array, dtype or array.dtype)
 
-    def vjp(function: Function, x: Any, cotangent: Any) -> Any:
-        return jax.vjp(function, x)[1](cotangent)[0]
+    def vjp(
+        transform: Any, function: Function, arrays: list[Any], position: int, cotangent: Any
+    ) -> Any:
+        def both(cotangent: Any, *arrays: Any) -> Any:
+            value, pull = jax.vjp(function, *arrays)
+            return value, pull(cotangent)[position]
+
+        return transform(both)(cotangent, *arrays)
 
     return Adapter(
         "jax",
@@ -229,15 +240,24 @@ def _tensorflow() -> Adapter:
     def to_numpy(tensor: Any) -> np.ndarray:
         return _widened(tensor.numpy())
 
-    def vjp(function: Function, x: Any, cotangent: Any) -> Any:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            result = function(x)
-        return tape.gradient(result, x, output_gradients=cotangent)
+    def vjp(
+        transform: Any, function: Function, arrays: list[Any], position: int, cotangent: Any
+    ) -> Any:
+        def both(cotangent: Any, *arrays: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(arrays[position])
+                value = function(*arrays)
+            by_array = tape.gradient(value, arrays[position], output_gradients=cotangent)
+            return value, by_array
+
+        return transform(both)(cotangent, *arrays)
 
     def unknown_shapes(function: Function) -> Function:
         def traced(*arrays: Any) -> Any:
-            signature = [tf.TensorSpec([None] * a.shape.rank, a.dtype) for a in arrays]
+            def unknown(shape: list[int]) -> list[int | None]:  # 0 classes are refused if known
+                return [None, *(None if n else 0 for n in shape[1:])] if shape else []
+
+            signature = [tf.TensorSpec(unknown(a.shape.as_list()), a.dtype) for a in arrays]
             return tf.function(function, input_signature=signature)(*arrays)
 
         return traced

@@ -51,11 +51,12 @@ def run_case(
     if unseen:
         run.exact_options["bad_labels"] = "nan"
     before = [np.copy(adapter.to_numpy(array)) for array in run.arrays]
-    yield run.value()
     if case.operation in LOSSES:
-        yield from run.loss_gradients()
+        yield from run.loss()
     elif case.operation in ACTIVATIONS and adapter.vjp is not None and run.floating:
-        yield from run.activation_gradients()
+        yield from run.activation()
+    else:
+        yield run.compared_value(run.transformed()(*run.arrays))
     for array, earlier in zip(run.arrays, before, strict=True):
         if not np.array_equal(
             adapter.to_numpy(array), earlier, equal_nan=earlier.dtype.kind == "f"
@@ -106,32 +107,20 @@ class _Run:
         problem = problem and f"{problem}; expected {wanted.__name__}"
         return Result(self.case, "refusal", np.inf if problem else 0.0, 0.0, problem)
 
-    def value(self) -> Result:
-        got = self.transformed()(*self.arrays)
-        expected = self._reference(self.case.operation)
-        result = self._compare("value", got, expected, self.result_dtype, self._value_scale())
-        view = self.adapter.to_numpy(got)
-        if any(np.shares_memory(view, self.adapter.to_numpy(array)) for array in self.arrays):
-            return replace(result, problem="the result shares memory with an input")
-        return result
-
-    def loss_gradients(self) -> Iterator[Result]:
-        operation = getattr(self.adapter.functions, self.case.operation)
-        if self.transform == "eager" or self.adapter.vjp is None:
-            count = len(self.case.arrays)
-            options = dict(zip(self.named, self.arrays[count:], strict=True))
-            value_and_grad = self.adapter.functions.value_and_grad(operation)
-            value, gradient = value_and_grad(*self.arrays[:count], **options, **self.plain)
-            expected = self._reference(self.case.operation)
-            yield self._compare("value", value, expected, self.result_dtype, 0.0)
-        else:
-            gradient = self._vjp(0, np.ones(self._reference(self.case.operation).shape))
+    def loss(self) -> Iterator[Result]:
         expected = reference.gradient(self.case.operation, *self.exact, **self.exact_options)
+        shape = self._reference(self.case.operation).shape
+        if self.transform == "eager" or self.adapter.vjp is None:
+            yield self.compared_value(self.transformed()(*self.arrays))
+            value, gradient = self._value_and_grad()
+        else:
+            value, gradient = self._vjp(0, np.ones(shape))
+        yield self.compared_value(value)
         scale = _largest(expected) if self.case.gradient_scale == "array" else 0.0
         yield self._compare("gradient", gradient, expected, self.dtype, scale)
-        yield from self._gradients_by_options(np.ones(()), expected)
+        yield from self._gradients_by_options(np.ones(shape), expected)
 
-    def activation_gradients(self) -> Iterator[Result]:
+    def activation(self) -> Iterator[Result]:
         value = self._reference(self.case.operation)
         cotangent = np.random.default_rng(7).normal(size=value.shape)
         rounded = self._wide(self.adapter.to_backend(cotangent, self.result_dtype))
@@ -140,8 +129,20 @@ class _Run:
         # Measured at the largest of the terms that cancel: p v in softmax's, v in log_softmax's.
         terms = value * rounded if self.case.operation == "softmax" else rounded
         scale = _largest(terms / self.exact_options.get("temperature", 1.0))
-        yield self._compare("gradient", self._vjp(0, cotangent), expected, self.dtype, scale)
+        got, gradient = self._vjp(0, cotangent)
+        yield self.compared_value(got)
+        yield self._compare("gradient", gradient, expected, self.dtype, scale)
         yield from self._gradients_by_options(cotangent, expected)
+
+    def compared_value(self, got: Any) -> Result:
+        expected = self._reference(self.case.operation)
+        # The magnitudes that cancel in max + log(sum) are the maximum's.
+        scale = _largest(self.exact[0]) if self.case.operation == "logsumexp" else 0.0
+        result = self._compare("value", got, expected, self.result_dtype, scale)
+        view = self.adapter.to_numpy(got)
+        if any(np.shares_memory(view, self.adapter.to_numpy(array)) for array in self.arrays):
+            return replace(result, problem="the result shares memory with an input")
+        return result
 
     def _gradients_by_options(
         self, cotangent: np.ndarray, by_logits: np.ndarray
@@ -150,14 +151,12 @@ class _Run:
             return
         for name in self.case.by:
             assert name == "temperature"  # the one whose derivative the reference has
-            terms = reference.temperature_gradient_terms(
-                self.exact[0], by_logits, self.exact_options[name]
-            )
-            expected = reference.sum_to_shape(terms, self.exact_options[name].shape)
-            seed = np.broadcast_to(cotangent, self._reference(self.case.operation).shape)
+            temperature = self.exact_options[name]
+            terms = reference.temperature_gradient_terms(self.exact[0], by_logits, temperature)
+            expected = reference.sum_to_shape(terms, temperature.shape)
+            scale = _largest(reference.sum_to_shape(np.abs(terms), temperature.shape))
             position = len(self.case.arrays) + self.named.index(name)
-            gradient = self._vjp(position, seed)
-            scale = _largest(reference.sum_to_shape(np.abs(terms), expected.shape))
+            _, gradient = self._vjp(position, cotangent)
             yield self._compare("gradient", gradient, expected, self.dtype, scale)
 
     def transformed(self) -> Callable[..., Any]:
@@ -166,21 +165,18 @@ class _Run:
     def _reference(self, operation: str) -> np.ndarray:
         return getattr(reference, operation)(*self.exact, **self.exact_options)
 
-    def _value_scale(self) -> float:
-        # The magnitudes that cancel in max + log(sum) are the maximum's.
-        if self.case.operation != "logsumexp":
-            return 0.0
-        return _largest(self.exact[0])
+    def _value_and_grad(self) -> Any:
+        count = len(self.case.arrays)
+        options = dict(zip(self.named, self.arrays[count:], strict=True))
+        functions = self.adapter.functions
+        both = functions.value_and_grad(getattr(functions, self.case.operation))
+        return both(*self.arrays[:count], **options, **self.plain)
 
     def _vjp(self, position: int, cotangent: np.ndarray) -> Any:
         assert self.adapter.vjp is not None
         seed = self.adapter.to_backend(cotangent, self.result_dtype)
-        function = self.transformed()
-
-        def of_one(array: Any) -> Any:
-            return function(*self.arrays[:position], array, *self.arrays[position + 1 :])
-
-        return self.adapter.vjp(of_one, self.arrays[position], seed)
+        transform = self.adapter.transforms[self.transform]
+        return self.adapter.vjp(transform, self.call, self.arrays, position, seed)
 
     def _to_backend(self, array: np.ndarray) -> Any:
         return self.adapter.to_backend(array, self.dtype if array.dtype.kind == "f" else None)
