@@ -104,50 +104,71 @@ def check(
     transform: Annotated[
         str, typer.Option(help="eager, or what a backend offers: jit, torch.compile, XLA ...")
     ] = "eager",
+    every: Annotated[
+        bool, typer.Option("--every", help="Every dtype and every transform of each backend.")
+    ] = False,
 ) -> None:
     """Run the conformance suite; show the largest error by operation and backend."""
     adapters = [_adapter(name, dtype, transform) for name in backend or conformance.names()]
+    runs = {a.name: conformance.settings(a) if every else [(dtype, transform)] for a in adapters}
     cases = list(conformance.cases())
     results: dict[tuple[str, str], list[conformance.Result]] = defaultdict(list)
     errors: list[str] = []
+    counts: dict[tuple[str, str], int] = defaultdict(int)
     progress = Progress(
-        TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        TextColumn("{task.description:>28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     )
     with progress:
-        for adapter in adapters:
-            for case in progress.track(cases, description=adapter.name):
+        for adapter, (dtype, transform) in ((a, run) for a in adapters for run in runs[a.name]):
+            setting = f"{adapter.name} {dtype} {transform}"
+            for case in progress.track(cases, description=setting):
                 try:
                     ran = list(conformance.run_case(adapter, case, dtype, transform))
                 except Exception as error:  # a case that raises must not hide the others
                     reason = str(error).partition("\n")[0]
-                    errors.append(f"{adapter.name} {case}: {type(error).__name__}: {reason}")
+                    errors.append(f"{setting} {case}: {type(error).__name__}: {reason}")
                     continue
                 results[adapter.name, case.operation] += ran
+                counts[adapter.name, f"{dtype} {transform}"] += len(ran)
                 errors += [
-                    f"{adapter.name} {case}, {one.what}: {one.problem}"
-                    for one in ran
-                    if not one.passed
+                    f"{setting} {case}, {one.what}: {one.problem}" for one in ran if not one.passed
                 ]
     console = Console()
+    setting = "every dtype and transform" if every else f"{dtype}, {transform}"
     for what in ("value", "gradient"):
-        table = Table(
-            title=f"Largest error of the {what} in {dtype}, {transform}: ULP, ordinary / saturated"
-        )
-        table.add_column("operation")
-        for adapter in adapters:
-            table.add_column(adapter.name, justify="right", overflow="fold")
+        table = _table(f"Largest error of the {what} in {setting}: ULP, ordinary / saturated",
+                       "operation", adapters)  # fmt: skip
         for operation in conformance.OPERATIONS:
             rows = [_worst(results[a.name, operation], what) for a in adapters]
             if any(rows):
                 table.add_row(operation, *rows)
         console.print(table)
     console.print("A row is saturated where one class dominates.")
+    if every:
+        table = _table("Checks that ran", "dtype, transform", adapters)
+        for setting in dict.fromkeys(setting for _, setting in counts):
+            numbers = [counts[a.name, setting] for a in adapters]
+            table.add_row(setting, *(str(n) if n else "-" for n in numbers))
+        console.print(table)
+    lacking = Table("library", "not run", "reason", title="What a library lacks")
+    for adapter in adapters:
+        for feature, reason in adapter.lacks.items():
+            lacking.add_row(adapter.name, conformance.FEATURES[feature], reason)
+    if lacking.rows:
+        console.print(lacking)
     total = sum(map(len, results.values()))
     for line in errors:
         console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{total} checks of {len(cases)} cases, {len(errors)} failed", highlight=False)
     if errors:
         raise typer.Exit(1)
+
+
+def _table(title: str, first: str, adapters: list[conformance.Adapter]) -> Table:
+    table = Table(first, title=title)
+    for adapter in adapters:
+        table.add_column(adapter.name, justify="right", overflow="fold")
+    return table
 
 
 def _adapter(name: str, dtype: str, transform: str) -> conformance.Adapter:

@@ -16,7 +16,7 @@ For a backend of your own, make an `Adapter`: either your library's arrays go th
 from softmaxkit.conformance.adapters import FEATURES, Adapter, load, names
 from softmaxkit.conformance.case import OPERATIONS, Case
 from softmaxkit.conformance.cases import cases
-from softmaxkit.conformance.running import Result, run, run_case
+from softmaxkit.conformance.running import Result, run, run_case, settings
 
 __all__ = [
     "FEATURES",
@@ -29,4 +29,5 @@ __all__ = [
     "names",
     "run",
     "run_case",
+    "settings",
 ]

@@ -31,6 +31,12 @@ class Result:
         return not self.problem
 
 
+def settings(adapter: Adapter) -> list[tuple[str, str]]:
+    """Return (dtype, transform): each transform in float32, and every other dtype eagerly."""
+    transforms = [("float32", transform) for transform in adapter.transforms]
+    return transforms + [(dtype, "eager") for dtype in adapter.dtypes if dtype != "float32"]
+
+
 def run(adapter: Adapter, dtype: str = "float32", transform: str = "eager") -> Iterator[Result]:
     """Run every case on a backend."""
     for case in cases():
