@@ -25,12 +25,14 @@ _as_written = tf.autograph.experimental.do_not_convert
 # --- operations -----------------------------------------------------------------------------------
 @_as_written
 def softmax(x, axis, where, temperature, dtype):
-    return _rows.softmax(_this, tf.convert_to_tensor(x), axis, where, temperature, dtype)
+    x = _holding(tf.convert_to_tensor(x), temperature)
+    return _rows.softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_as_written
 def log_softmax(x, axis, where, temperature, dtype):
-    return _rows.log_softmax(_this, tf.convert_to_tensor(x), axis, where, temperature, dtype)
+    x = _holding(tf.convert_to_tensor(x), temperature)
+    return _rows.log_softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_as_written
@@ -40,22 +42,26 @@ def logsumexp(x, axis, where, keepdims, dtype):
 
 @_as_written
 def cross_entropy(logits, targets, **options):
-    return _rows.cross_entropy(_this, *_tensors(logits, targets), **options)
+    logits, targets = _fitted(logits, targets, options, "weight")
+    return _rows.cross_entropy(_this, logits, targets, **options)
 
 
 @_as_written
 def focal_loss(logits, targets, **options):
-    return _rows.focal_loss(_this, *_tensors(logits, targets), **options)
+    logits, targets = _fitted(logits, targets, options, "alpha")
+    return _rows.focal_loss(_this, logits, targets, **options)
 
 
 @_as_written
 def binary_cross_entropy(logits, targets, **options):
-    return _rows.binary_cross_entropy(_this, *_tensors(logits, targets), **options)
+    logits, targets = _alike(logits, targets, options)
+    return _rows.binary_cross_entropy(_this, logits, targets, **options)
 
 
 @_as_written
 def sigmoid_focal_loss(logits, targets, **options):
-    return _rows.sigmoid_focal_loss(_this, *_tensors(logits, targets), **options)
+    logits, targets = _alike(logits, targets, options)
+    return _rows.sigmoid_focal_loss(_this, logits, targets, **options)
 
 
 @_as_written
@@ -82,8 +88,48 @@ def value_and_grad(operation, logits, targets, options):
     return value, tape.gradient(value, logits)
 
 
-def _tensors(*values):
-    return [tf.convert_to_tensor(value) for value in values]
+# Lengths that were unknown while tracing are compared at run time, where arrays would broadcast
+# instead. XLA leaves assertions out, but takes no shape with a negative length.
+def _shaped(x, shape):
+    tf.debugging.assert_equal(tf.shape(x), shape, "lengths that were unknown while tracing differ")
+    wrong = tf.cast(tf.reduce_any(tf.shape(x) != shape), tf.int32)
+    out = tf.reshape(x, shape - 2**30 * wrong)
+    out.set_shape(x.shape)
+    return out
+
+
+def _holding(x, *options):
+    """Return x, which must be large enough for options that broadcast to it."""
+    for value in options:
+        if not (value is None or isinstance(value, float) or _known(x, value)):
+            x = _shaped(x, tf.broadcast_dynamic_shape(tf.shape(x), tf.shape(value)))
+    return x
+
+
+def _known(*values):
+    return all(value.shape.is_fully_defined() for value in values)
+
+
+def _alike(logits, targets, options):
+    logits, targets = tf.convert_to_tensor(logits), tf.convert_to_tensor(targets)
+    if not _known(logits, targets):
+        targets = _shaped(targets, tf.shape(logits))
+    return _holding(logits, options["sample_weight"], options.get("pos_weight")), targets
+
+
+def _fitted(logits, targets, options, of_class):
+    logits, targets = tf.convert_to_tensor(logits), tf.convert_to_tensor(targets)
+    axis, shape = options["axis"], tf.shape(logits)
+    rows = tf.concat([shape[:axis], shape[axis + 1 :]], 0)
+    if not _known(logits, targets):
+        targets = _shaped(targets, rows if targets.dtype.is_integer else shape)
+    by_row, by_class = options["sample_weight"], options[of_class]
+    if not (by_row is None or _known(logits, by_row)):
+        rows = tf.broadcast_dynamic_shape(rows, tf.shape(by_row))
+        logits = _shaped(logits, tf.concat([rows[:axis], shape[axis : axis + 1], rows[axis:]], 0))
+    if hasattr(by_class, "shape") and by_class.shape.rank and not _known(logits, by_class):
+        options[of_class] = _shaped(tf.convert_to_tensor(by_class), shape[axis : axis + 1])
+    return _holding(logits, options["temperature"]), targets
 
 
 # --- what is it -----------------------------------------------------------------------------------
@@ -134,10 +180,8 @@ def kind(x):
 
 
 def as_dtype(dtype, like):
-    if not isinstance(dtype, str | tf.DType):  # TensorFlow takes an array for its dtype
-        raise TypeError(dtype)
     dtype = tf.as_dtype(dtype)
-    if not dtype.is_floating:
+    if not dtype.is_floating or dtype != dtype.base_dtype:  # "float32_ref"
         raise TypeError(dtype)
     return dtype
 

@@ -390,6 +390,9 @@ class _TransformableRowStatistics(_RowStatistics):
             batched(value, in_dims[i])
             for i, value in ((0, x), (2, labels), (3, weights), (4, skip))
         )
+        if weights is not None:  # it broadcasts from the right, and the batch stands left
+            ones = (1,) * (x.ndim - weights.ndim)
+            weights = weights.reshape(info.batch_size, *ones, *weights.shape[1:])
         rows = _TransformableRowStatistics.apply(x, axis + 1, labels, weights, skip)
         return rows, tuple(None if v is None else 0 for v in rows)
 

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 REDUCTIONS = ("none", "mean", "sum")
 NORMALIZERS = ("weight", "count", "batch")
+# What else is a string, NumPy is not asked: its TypeError cannot be caught while Dynamo traces.
+_NUMPY_NAMES = ("f2", "f4", "f8", *(name for name in np.sctypeDict if isinstance(name, str)))
 Axis = int | tuple[int, ...] | None
 Shape = tuple[int | None, ...]
 
 
 def shown(value: Any) -> str:
     """Return what came as part of one line: arrays, which have many, by their type."""
-    if hasattr(value, "dtype") and not isinstance(value, type | np.generic):
+    if hasattr(value, "dtype") and not isinstance(value, (type, np.generic)):
         return f"a {type_name(value)}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -104,8 +106,11 @@ def float_dtype(call: str, backend: Backend, dtype: DType, like: Array) -> DType
     if dtype is None:
         return None
     try:
-        # NumPy's names and types are understood for every library; bfloat16 is ml_dtypes' name.
-        numpys = isinstance(dtype, str | type | np.dtype) and dtype != "bfloat16"
+        if hasattr(dtype, "dtype") and not isinstance(dtype, type):
+            raise TypeError(dtype)  # an array, which libraries take for its dtype
+        numpys = isinstance(dtype, (type, np.dtype)) or (
+            isinstance(dtype, str) and dtype in _NUMPY_NAMES
+        )
         return backend.as_dtype(np.dtype(dtype).name if numpys else dtype, like)
     except (TypeError, ValueError):
         raise TypeError(
@@ -132,6 +137,7 @@ def number(
             wanted = f"in [{low:g}, {high:g}]" if high < np.inf else f"at least {low:g}"
             raise ValueError(f"{call}: {name} is {value}; expected a number {wanted}; pass one.")
         return None if value == neutral else float(value)
+    # No union: Dynamo cannot form one of NumPy's types.
     if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
         value = companion(call, name, value, backend, logits)
         if backend.kind(value) not in ("int", "float"):
@@ -146,8 +152,10 @@ def number(
 
 def as_number(value: Any) -> Any:
     """Return a 0-d NumPy array of real numbers as a Python number."""
-    if type(value) is np.ndarray and value.shape == () and value.dtype.kind in "fiu":
-        return value.item()
+    if type(value) is np.ndarray and value.shape == ():
+        number = value.item()
+        if isinstance(number, Real) and not isinstance(number, bool):
+            return number
     return value
 
 
@@ -176,7 +184,7 @@ def temperature(
 
 def flag(call: str, name: str, value: Any) -> bool:
     """Return `value` if it is True or False."""
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(
             f"{call}: {name} is {shown(value)}; expected True or False; pass one of them."
         )

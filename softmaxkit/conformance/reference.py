@@ -34,6 +34,7 @@ Rules chosen here where the semantics leave room:
 - A target on a masked class: the loss is +inf, the masked class's gradient 0 and the others' p_c
   w_y, the limit of z_y → -inf. ``smooth_labels`` keeps (1 - ε) y there: only ε/K is masked.
 - logsumexp of a row with +inf (and no NaN) is +inf; its gradient is that row's softmax, NaN.
+- A number out of its range is refused; of an array, 0-d or larger, the values are not looked at.
 - ``ignore_index=None`` ignores nothing. Probability targets have no ignored rows.
 - Binary targets of integer or boolean dtype are converted. Smoothing replaces t everywhere, in
   alpha's factor too.

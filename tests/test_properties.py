@@ -1,0 +1,500 @@
+"""Generated calls on every library: against the float64 reference, and the laws of the semantics.
+
+SOFTMAXKIT_EXAMPLES is how many each test draws: 100 without it, and then the same ones each time;
+the nox session `nightly` draws 2000 new ones.
+"""
+
+import os
+from contextlib import nullcontext
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import softmaxkit
+from softmaxkit.conformance import OPERATIONS, reference
+from softmaxkit.conformance.tolerances import distance, limit
+
+EXAMPLES = int(os.environ.get("SOFTMAXKIT_EXAMPLES", "100"))
+DEFAULT = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize="SOFTMAXKIT_EXAMPLES" not in os.environ,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def draws(**strategies):
+    """Give a test of (library, **drawn) its draws; a tenth as many on Dask, 0.1 s for each call."""
+
+    def decorate(test):
+        many = DEFAULT(given(**strategies)(test))
+        few = settings(DEFAULT, max_examples=max(EXAMPLES // 10, 1))(given(**strategies)(test))
+
+        def drawn(library):
+            (few if library.adapter.name == "dask" else many)(library=library)
+
+        return drawn
+
+    return decorate
+
+
+CLASS_LOSSES = ("cross_entropy", "focal_loss")
+BINARY_LOSSES = ("binary_cross_entropy", "sigmoid_focal_loss")
+LABELS = ("one_hot", "smooth_labels")
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+# Few, as JAX compiles for each.
+SHAPES = [(), (0,), (1,), (5,), (0, 3), (3, 0), (2, 0, 3), (4, 1), (4, 3), (2, 3, 4), (2, 1, 3, 2),
+          (2, 3, 1, 2, 2)]  # fmt: skip
+LONG = [(2, 70), (300, 2)]  # NumPy and TensorFlow sum many classes in another way
+LOGITS = {
+    "ordinary": st.floats(-8, 8, width=16),
+    "ties": st.sampled_from([-1.0, 0.0, 1.0]),
+    "-inf": st.sampled_from([-np.inf, -1.5, 0.0, 1.0, 17.0]),
+    "special": st.sampled_from([-np.inf, np.inf, np.nan, -1.5, 0.0, 1.0, 17.0]),
+    "saturated": st.sampled_from([-1000.0, -200.0, -40.0, -3.0, 0.0, 0.5, 17.0, 88.0, 1000.0]),
+    "offset": st.sampled_from([10020.25, 10000.0, 10001.5, 9999.0]),
+    "large": st.sampled_from([-6e4, 0.0, 6e4]),
+    "huge": st.sampled_from([-1e30, 0.0, 1.0, 1e30]),
+}
+# Exact in every dtype, so that the reference sees the same numbers whatever they are cast to.
+WEIGHTS = st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5, 3.0])
+SHARES = st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0, 1.25])
+TEMPERATURES = st.sampled_from([0.25, 0.5, 1.0, 3.0, 10.0])
+SMOOTHING = st.sampled_from([0.0, 0.001, 0.1, 1.0, np.array(0.25)])
+GAMMAS = st.sampled_from([0, 0.5, 1.0, 2.0, 5.0, np.array(1.5)])
+
+
+def arrays(shape, elements, dtype=np.float64):
+    fill = st.nothing() if np.prod(shape) < 100 else None
+    return hnp.arrays(dtype, shape, elements=elements, fill=fill)
+
+
+@st.composite
+def broadcasting(draw, shape, elements, dtype=np.float64):
+    """Draw an array that broadcasts to the shape."""
+    ones = [n if draw(st.booleans()) else 1 for n in shape]
+    return draw(arrays(tuple(ones[draw(st.integers(0, len(ones))) :]), elements, dtype))
+
+
+@st.composite
+def integer_arrays(draw, shape, low, high):
+    """Draw integers of any width, from low to high as far as that goes, and now and then beyond."""
+    dtype = draw(st.sampled_from(INTEGERS))
+    info = np.iinfo(dtype)
+    elements = st.integers(max(low, info.min), max(min(high, info.max), 0))
+    if draw(st.integers(0, 9)) == 0:
+        elements |= st.sampled_from([100, info.max, info.min])
+    return draw(arrays(shape, elements, dtype))
+
+
+@st.composite
+def floats(draw, dtype, shapes):
+    """Draw logits, and whether they are so large that a temperature must not vary over classes."""
+    kind = draw(st.sampled_from([kind for kind in LOGITS if (kind, dtype) != ("huge", "float16")]))
+    x = draw(arrays(draw(st.sampled_from(shapes)), LOGITS[kind]))
+    return x, kind in ("saturated", "offset", "large", "huge")
+
+
+@st.composite
+def temperatures(draw, shape, axes, large):
+    """Draw a number or an array; z/T, unlike (z - max)/T, loses the digits of large logits."""
+    t = draw(TEMPERATURES | broadcasting(shape, TEMPERATURES))
+    lengths = (1,) * (len(shape) - np.ndim(t)) + np.shape(t)
+    return 3.0 if large and any(lengths[one] > 1 for one in axes) else t
+
+
+def some(always, **optional):
+    return st.fixed_dictionaries(always, optional=optional)
+
+
+@st.composite
+def activation_calls(draw, name, dtype):
+    if draw(st.integers(0, 5)):
+        x, large = draw(floats(dtype, SHAPES + LONG))
+    else:
+        integers = integer_arrays(draw(st.sampled_from(SHAPES)), -(2**24), 2**24)
+        x, large = draw(integers), True
+        assume(abs(x.astype(float)).max(initial=0) <= 2**24)  # beyond, float32 rounds
+        x = x > 0 if draw(st.booleans()) else x
+    some_axes = st.sets(st.integers(0, x.ndim - 1), min_size=1) if x.ndim else st.just([0])
+    axes = [one - draw(st.sampled_from([0, x.ndim])) for one in draw(some_axes)]
+    axis = draw(st.sampled_from([tuple(axes), axes[0], None]))
+    optional = {"where": broadcasting(x.shape, st.booleans(), bool)}
+    if name == "logsumexp":
+        optional["keepdims"] = st.booleans()
+    elif x.ndim:
+        over = range(x.ndim) if axis is None else axes
+        optional["temperature"] = temperatures(x.shape, over, large)
+    return [x], draw(some({"axis": st.just(axis)}, **optional))
+
+
+def reductions(rows, **optional):
+    """Return a strategy for the options that all losses have."""
+    common = {"sample_weight": broadcasting(rows, WEIGHTS), "label_smoothing": SMOOTHING} | optional
+    names = st.sampled_from(["weight", "count", "batch"])
+    numbers = st.sampled_from([3.0, 7, np.array(0.5), np.array(4), np.array(0.0)])
+    summed = some({"reduction": st.sampled_from(["none", "sum"])}, **common)
+    return summed | some({"reduction": st.just("mean")}, normalizer=names | numbers, **common)
+
+
+@st.composite
+def class_loss_calls(draw, name, dtype):
+    x, large = draw(floats(dtype, SHAPES[1:] + LONG))
+    axis = draw(st.integers(-x.ndim, x.ndim - 1))
+    classes, rows = x.shape[axis], tuple(np.delete(x.shape, axis).tolist())
+    optional = {
+        "where": broadcasting(x.shape, st.sampled_from([False, True, True]), bool),
+        "temperature": temperatures(x.shape, [axis], large),
+        "ignore_index": st.sampled_from([None, -100, -1, 0, 1, 2**40]),
+    }
+    vector = arrays((classes,), WEIGHTS)
+    if name == "cross_entropy":
+        optional |= {"weight": vector, "z_loss": st.sampled_from([0.0, 0.125, 2.0, np.array(0.5)])}
+    else:
+        optional |= {"alpha": vector | WEIGHTS, "gamma": GAMMAS}
+    options = {"axis": axis} | draw(reductions(rows, **optional))
+    if draw(st.booleans()):
+        return [x, draw(arrays(x.shape, SHARES))], options
+    labels = draw(integer_arrays(rows, 0, classes - 1))
+    ignored = options.get("ignore_index", -100)
+    if ignored is not None and np.can_cast(np.min_scalar_type(ignored), labels.dtype):
+        labels = np.where(
+            draw(arrays(rows, st.booleans(), bool)), labels, labels.dtype.type(ignored)
+        )
+    return [x, labels], options
+
+
+@st.composite
+def binary_calls(draw, name, dtype):
+    x, _ = draw(floats(dtype, SHAPES))
+    t = draw(arrays(x.shape, st.sampled_from([0.0, 0.125, 0.5, 1.0])))
+    hard = st.sampled_from([*INTEGERS, "bool"]).map((t == 1.0).astype)
+    optional = {"pos_weight": WEIGHTS | broadcasting(x.shape, WEIGHTS)}
+    if name == "sigmoid_focal_loss":
+        alphas = st.sampled_from([None, 0.0, 0.25, 1.0, np.array(0.5)])
+        optional = {"gamma": GAMMAS, "alpha": alphas}
+    return [x, draw(hard | st.just(t))], draw(reductions(x.shape, **optional))
+
+
+@st.composite
+def label_calls(draw, name, dtype):
+    shape, classes = draw(st.sampled_from(SHAPES)), draw(st.sampled_from([1, 3, 300]))
+    if name == "smooth_labels" and shape and draw(st.booleans()):
+        axis = draw(st.integers(-len(shape), len(shape) - 1))
+        targets, always = draw(arrays(shape, SHARES)), {}
+    else:
+        axis = draw(st.integers(-len(shape) - 1, len(shape)))
+        targets, always = draw(integer_arrays(shape, 0, classes - 1)), {"num_classes": classes}
+        place = axis % (len(shape) + 1)
+        shape = (*shape[:place], classes, *shape[place:])
+    options = {}
+    if name == "smooth_labels":
+        always["smoothing"] = draw(SMOOTHING)
+        options = draw(some({}, where=broadcasting(shape, st.booleans(), bool)))
+    return [targets], {"axis": axis, **always, **options}
+
+
+@st.composite
+def calls(draw, dtypes):
+    """Draw an operation, the dtype of its floats, its arrays and its options, as NumPy has them."""
+    name, dtype = draw(st.sampled_from(OPERATIONS)), draw(st.sampled_from(dtypes))
+    families = {CLASS_LOSSES: class_loss_calls, BINARY_LOSSES: binary_calls, LABELS: label_calls}
+    family = next((f for names, f in families.items() if name in names), activation_calls)
+    given_arrays, options = draw(family(name, dtype))
+    if name != "smooth_labels" and draw(st.integers(0, 3)) == 0:
+        options["dtype"] = draw(st.sampled_from(dtypes))
+    return name, dtype, given_arrays, options
+
+
+# Calling a library, and comparing.
+
+
+def convert(library, value, dtype, strided=False):
+    """Return the library's array of a NumPy array, its floats rounded to the dtype."""
+    dtype = dtype if value.dtype.kind == "f" else None
+    if not (strided and value.ndim):
+        return library.adapter.to_backend(value, dtype)
+    step = -2 if library.adapter.name == "numpy" else 2  # torch has no negative strides
+    twice = np.repeat(value[..., :: step // 2], 2, -1)
+    return library.adapter.to_backend(twice, dtype)[..., ::step]
+
+
+def run(library, name, arrays, options, gradient=False):
+    """Call it; the inputs are as before, and the results are memory of their own."""
+    inputs = [x for x in [*arrays, *options.values()] if hasattr(x, "dtype")]
+    host = [x if isinstance(x, np.ndarray) else library.numpy(x) for x in inputs]
+    before = [x.tobytes() for x in host]
+    function = getattr(softmaxkit, name)
+    function = softmaxkit.value_and_grad(function) if gradient else function
+    with np.errstate(all="raise") if library.adapter.name == "numpy" else nullcontext():
+        results = function(*arrays, **options)
+    results = results if gradient else (results,)
+    after = [x if isinstance(x, np.ndarray) else library.numpy(x) for x in inputs]
+    assert before == [x.tobytes() for x in after]
+    if library.adapter.name in ("numpy", "torch", "array_api_strict"):  # the others' are immutable
+        for x, result in product(host, results):
+            assert not np.shares_memory(x, library.numpy(result))
+    return results
+
+
+def wide(library, array):
+    array = library.numpy(array)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def largest(x):
+    return np.abs(np.asarray(x, np.float64))[np.isfinite(x)].max(initial=0.0)
+
+
+def agree(library, name, what, got, expected, dtype, scale=0.0):
+    assert library.adapter.dtype_name(got) == dtype
+    got = library.numpy(got)
+    assert got.shape == expected.shape
+    error = distance(got, expected, dtype, scale).max(initial=0.0)
+    allowed = limit(name, what, True, dtype)
+    assert error <= allowed, f"{what}: {error:.4g} ULP, {allowed:g} allowed: {got}, not {expected}"
+
+
+def largest_terms(name, x, targets, options, gradient):
+    """Return the scale of what cancels in the value (z-loss), and in an entry of the gradient."""
+    summed = options | {"reduction": "sum", "normalizer": None}
+    total = largest(reference.gradient(name, x, targets, **summed))
+    per_row = largest(options.get("sample_weight", 1.0))
+    per_row *= largest(gradient) / total if total and largest(gradient) else 1.0
+    weight = options.get("weight", options.get("alpha", options.get("pos_weight")))
+    weight = 1.0 if weight is None else max(largest(weight), 1.0)
+    temperature = np.min(options.get("temperature", 1.0), initial=np.inf)
+    lse = 2 * options.get("z_loss", 0.0) * largest(x) / temperature
+    if targets.dtype.kind != "f" and not options.get("label_smoothing") and not lse:
+        return 0.0, 0.0
+    rows = 1 if options["reduction"] == "none" else x.size
+    gamma = options.get("gamma", 2.0) if "focal" in name else 0.0
+    terms = (1 + gamma) * weight * max(largest(targets.astype(float)), 1.0) + lse
+    return lse * largest(x) / temperature * per_row * rows, terms * per_row / temperature
+
+
+def check(library, name, dtype, given_arrays, options, strided, native):
+    """Hold a call to the reference, its options as arrays of the library or as NumPy's."""
+    strided = strided and library.adapter.name in ("numpy", "torch", "array_api_strict")
+    arrays = [convert(library, x, dtype, strided) for x in given_arrays]
+    exact = [wide(library, x) for x in arrays]
+    given_options = {
+        key: convert(library, x, dtype, strided) if native and isinstance(x, np.ndarray) else x
+        for key, x in options.items()
+    }
+    if "labels" in library.adapter.lacks and name in CLASS_LOSSES + LABELS:
+        options = {**options, "bad_labels": "nan"}
+    gradient = None
+    try:
+        with np.errstate(all="ignore"):
+            expected = getattr(reference, name)(*exact, **options)
+            if name in CLASS_LOSSES + BINARY_LOSSES:
+                gradient = reference.gradient(name, *exact, **options)
+    except (ValueError, IndexError) as error:
+        with pytest.raises(type(error)):
+            run(library, name, arrays, given_options)
+        return
+    # A normalizer of 0 has a meaning where nothing is kept.
+    assume(options.get("normalizer") != 0 or expected == 0)
+    floating = given_arrays[0].dtype.kind == "f"
+    result = options.get("dtype", dtype if floating else library.adapter.default_float)
+    (got,) = run(library, name, arrays, given_options)
+    if gradient is None:
+        scale = 0.0
+        if name == "logsumexp":  # the magnitudes that cancel in max + log(sum) are the maximum's
+            scale = largest(exact[0][np.broadcast_to(options.get("where", True), exact[0].shape)])
+        agree(library, name, "value", got, expected, result, scale)
+        return
+    with np.errstate(all="ignore"):
+        of_value, of_gradient = largest_terms(name, *exact, options, gradient)
+    of_gradient = max(of_gradient, largest(gradient)) if of_gradient else 0.0
+    agree(library, name, "value", got, expected, result, of_value)
+    value, slope = run(library, name, arrays, given_options, gradient=True)
+    agree(library, name, "value", value, expected, result, of_value)
+    agree(library, name, "gradient", slope, gradient, dtype, of_gradient)
+
+
+@draws(data=st.data())
+def test_a_random_call_agrees_with_the_reference(library, data):
+    call = data.draw(calls(library.adapter.dtypes))
+    check(library, *call, strided=data.draw(st.booleans()), native=data.draw(st.booleans()))
+
+
+# The laws, on float32 logits of three classes: a grid on which shifts, and division by a power of
+# two, are exact.
+GRID = st.integers(-32, 32).map(lambda k: k / 4)
+LOGITS_43 = arrays((4, 3), GRID)
+LABELS_4 = arrays((4,), st.integers(0, 2), np.int64)
+WEIGHTS_3 = arrays((3,), st.sampled_from([0.5, 1.0, 2.0, 3.0]))
+SOFTMAXES = st.sampled_from(["softmax", "log_softmax"])
+CLASS_LOSS = st.sampled_from(CLASS_LOSSES)
+
+
+def activation(library, name, x, **options):
+    options = {k: convert(library, v, None) if k == "where" else v for k, v in options.items()}
+    (result,) = run(library, name, [convert(library, x, "float32")], options)
+    return library.numpy(result)
+
+
+def loss(library, name, x, targets, **options):
+    """Return the loss of each row, unless told otherwise, and the gradient, as NumPy's."""
+    arrays = [convert(library, v, "float32") for v in (x, targets)]
+    options = {
+        k: convert(library, v, "float32") if isinstance(v, np.ndarray) else v
+        for k, v in ({"reduction": "none"} | options).items()
+    }
+    return [library.numpy(v) for v in run(library, name, arrays, options, gradient=True)]
+
+
+def close(name, got, expected):
+    """Hold a value, or a value and its gradient, to another; each may be off by the limit."""
+    for what, a, b in zip(("value", "gradient"), got, expected, strict=False):
+        assert a.shape == b.shape
+        error = distance(a, b, "float32", largest(b))
+        assert error.max() <= 2 * limit(name, what, True, "float32"), what
+
+
+def equal(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@draws(x=LOGITS_43, y=LABELS_4, shift=st.integers(-1000, 1000), name=SOFTMAXES)
+def test_a_shift_changes_nothing(library, x, y, shift, name):
+    equal(activation(library, name, x + shift), activation(library, name, x))
+    equal(loss(library, "cross_entropy", x + shift, y), loss(library, "cross_entropy", x, y))
+
+
+@draws(x=LOGITS_43, y=LABELS_4, weight=WEIGHTS_3, order=st.permutations(range(3)), name=SOFTMAXES)
+def test_classes_may_be_permuted(library, x, y, weight, order, name):
+    got = activation(library, name, x[:, order])
+    close(name, [got], [activation(library, name, x)[:, order]])
+    name, options = "cross_entropy", {"label_smoothing": 0.25}
+    value, gradient = loss(library, name, x, y, weight=weight, **options)
+    got = loss(library, name, x[:, order], np.argsort(order)[y], weight=weight[order], **options)
+    close(name, got, [value, gradient[:, order]])
+
+
+@draws(
+    x=LOGITS_43,
+    y=LABELS_4,
+    kept=st.sets(st.integers(0, 2), min_size=1).map(sorted),
+    hidden=st.sampled_from([0.0, 1e30, np.nan, np.inf]),
+    name=CLASS_LOSS,
+)
+def test_a_masked_class_is_as_if_removed(library, x, y, kept, hidden, name):
+    where, y = np.isin(range(3), kept), y % len(kept)
+    hidden = np.where(where, x, hidden)
+    for softmax, absent in (("softmax", 0.0), ("log_softmax", -np.inf)):
+        got = activation(library, softmax, hidden, where=where)
+        close(softmax, [got[:, kept]], [activation(library, softmax, x[:, kept])])
+        assert (got[:, ~where] == absent).all()
+    options = {"label_smoothing": 0.25}
+    value, gradient = loss(library, name, hidden, np.array(kept)[y], where=where, **options)
+    close(name, [value, gradient[:, kept]], loss(library, name, x[:, kept], y, **options))
+    assert not gradient[:, ~where].any()
+
+
+@draws(x=LOGITS_43, y=LABELS_4, smoothing=st.floats(0, 1), name=CLASS_LOSS)
+def test_smoothing_is_a_mixture(library, x, y, smoothing, name):
+    own = loss(library, name, x, y)
+    uniform = loss(library, name, x, np.full((4, 3), 1 / 3))
+    expected = [(1 - smoothing) * a + smoothing * b for a, b in zip(own, uniform, strict=True)]
+    close(name, loss(library, name, x, y, label_smoothing=smoothing), expected)
+
+
+@draws(
+    x=LOGITS_43,
+    y=LABELS_4,
+    weight=WEIGHTS_3,
+    smoothing=st.sampled_from([0.0, 0.25]),
+    reduction=st.sampled_from(["none", "sum"]),
+)
+def test_focal_loss_with_gamma_0_is_cross_entropy(library, x, y, weight, smoothing, reduction):
+    options = {"label_smoothing": smoothing, "reduction": reduction}
+    focal = loss(library, "focal_loss", x, y, gamma=0, alpha=weight, **options)
+    equal(focal, loss(library, "cross_entropy", x, y, weight=weight, **options))
+
+
+@draws(
+    x=LOGITS_43,
+    y=LABELS_4,
+    weight=WEIGHTS_3,
+    smoothing=st.sampled_from([0.0, 0.25]),
+    name=CLASS_LOSS,
+)
+def test_a_label_is_its_one_hot_row(library, x, y, weight, smoothing, name):
+    options = {"reduction": "mean", "normalizer": "weight", "label_smoothing": smoothing}
+    options["weight" if name == "cross_entropy" else "alpha"] = weight
+    encoded = library.numpy(softmaxkit.one_hot(convert(library, y, None), 3))
+    expected = loss(library, name, x, y, **options)
+    close(name, loss(library, name, x, encoded, **options), expected)
+
+
+@draws(
+    x=LOGITS_43,
+    y=LABELS_4,
+    normalizer=st.floats(0.5, 100, width=32),
+    array=st.booleans(),
+    name=st.sampled_from(CLASS_LOSSES + BINARY_LOSSES),
+)
+def test_a_number_divides_the_sum(library, x, y, normalizer, array, name):
+    y = y if name in CLASS_LOSSES else (x > 1).astype(int)
+    expected = [v / normalizer for v in loss(library, name, x, y, reduction="sum")]
+    by = np.array(normalizer) if array else normalizer
+    close(name, loss(library, name, x, y, reduction="mean", normalizer=by), expected)
+
+
+@draws(
+    x=arrays((6, 3, 5), GRID),
+    y=arrays((6, 5), st.integers(0, 2), np.int64),
+    soft=st.booleans(),
+    block=st.sampled_from([1, 4, 16, 50]),
+)
+def test_rows_may_come_in_blocks_of_any_size(library, x, y, soft, block):
+    """By the blocks of a backend that has some, else by handing it a part of the rows at a time."""
+    targets = softmaxkit.one_hot(y, 3, axis=1) * 0.75 if soft else y
+
+    def results(x, targets):
+        options = {"axis": 1, "label_smoothing": 0.25, "z_loss": 0.125}
+        value, gradient = loss(library, "cross_entropy", x, targets, **options)
+        return value, gradient, activation(library, "log_softmax", x, axis=1)
+
+    whole = results(x, targets)
+    if hasattr(library.backend, "BLOCK_ELEMENTS"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(library.backend, "BLOCK_ELEMENTS", block)
+            patch.setattr(library.backend, "FEW_CLASSES", 2, raising=False)
+            blocks = results(x, targets)
+    else:
+        parts = [results(*part) for part in zip(np.split(x, 3), np.split(targets, 3), strict=True)]
+        blocks = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    close("cross_entropy", blocks[:2], whole[:2])
+    close("log_softmax", blocks[2:], whole[2:])
+
+
+@draws(x=LOGITS_43, t=arrays((4, 3), st.sampled_from([0.0, 0.125, 0.5, 1.0])))
+def test_binary_cross_entropy_is_that_of_two_classes(library, x, t):
+    two, q = np.stack([np.zeros_like(x), x], -1), np.stack([1 - t, t], -1)
+    value, gradient = loss(library, "cross_entropy", two, q)
+    name = "binary_cross_entropy"
+    close(name, loss(library, name, x, t), [value, gradient[..., 1]])
+
+
+@draws(
+    x=LOGITS_43,
+    y=LABELS_4,
+    temperature=st.sampled_from([0.25, 0.5, 2.0, 8.0]),
+    softmax=SOFTMAXES,
+    name=CLASS_LOSS,
+)
+def test_temperature_divides_the_logits(library, x, y, temperature, softmax, name):
+    hot = activation(library, softmax, x, temperature=temperature)
+    equal(hot, activation(library, softmax, x / temperature))
+    value, gradient = loss(library, name, x / temperature, y)
+    equal(loss(library, name, x, y, temperature=temperature), [value, gradient / temperature])
