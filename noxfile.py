@@ -10,6 +10,10 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
+# All but `nightly`.
+nox.options.sessions = [
+    "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
+]  # fmt: skip
 
 ROOT = Path(__file__).parent
 # What SOFTMAXKIT_BACKENDS calls a library -> what installs it.
@@ -92,6 +96,13 @@ def all_(session: nox.Session) -> None:
         arguments=SKIP_GOLDEN,
         SOFTMAXKIT_CONFORMANCE="quick",
     )
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """Draw 2000 new calls for each property, on every library; not among the default sessions."""
+    properties = "tests/test_properties.py"
+    run_tests(session, *REQUIREMENTS, arguments=(properties,), SOFTMAXKIT_EXAMPLES="2000")
 
 
 @nox.session

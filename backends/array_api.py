@@ -204,6 +204,8 @@ def compute_like(x, logits):
 
 
 def as_index(labels):
+    if str(labels.dtype).endswith("uint64"):  # 2**64 - 100 as int64 would be -100, and ignored
+        labels = where(labels > 2**62, 2**62, labels)
     return astype(labels, "int64")
 
 

@@ -187,7 +187,11 @@ def compute_like(x, logits):
 
 
 def as_index(labels):
-    return labels.astype(jax.dtypes.canonicalize_dtype(np.int64))
+    index = jax.dtypes.canonicalize_dtype(np.int64)
+    if jnp.issubdtype(labels.dtype, jnp.unsignedinteger):
+        # 2**32 - 100 as int32 would be -100, and ignored.
+        labels = jnp.minimum(labels, min(jnp.iinfo(labels.dtype).max, jnp.iinfo(index).max))
+    return labels.astype(index)
 
 
 def take(vector, labels):

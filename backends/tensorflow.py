@@ -269,6 +269,8 @@ def compute_like(x, logits):
 
 
 def as_index(labels):
+    if labels.dtype == tf.uint64:  # 2**64 - 100 as int64 would be -100, and ignored
+        labels = tf.minimum(labels, tf.uint64.max // 2)
     return tf.cast(labels, tf.int64)
 
 

@@ -191,7 +191,10 @@ def compute_like(x, logits):
 
 
 def as_index(labels):
-    return labels.long()
+    index = labels.long()
+    if labels.dtype is torch.uint64:  # 2**64 - 100 has become -100, which would be ignored
+        index = index.masked_fill(index < 0, 2**62)
+    return index
 
 
 def stop_gradient(x):

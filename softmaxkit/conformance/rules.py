@@ -89,6 +89,10 @@ def _labels_out_of_range() -> Iterator[Case]:
                    reduction="none")  # fmt: skip
     yield rule("−100 is refused where it is not ignore_index", "cross_entropy", X,
                np.array([0, -100, 1]), ignore_index=None, reduction="none")  # fmt: skip
+    yield rule("2³² − 100 as an unsigned label is not −100", "cross_entropy", X,
+               np.array([0, 2**32 - 100, 1], "uint32"), reduction="none")  # fmt: skip
+    yield rule("2⁶⁴ − 100 as an unsigned label is not −100", "cross_entropy", X,
+               np.array([0, 2**64 - 100, 1], "uint64"), reduction="none")  # fmt: skip
     yield rule("a bad label makes the mean NaN, never a wrong number", "cross_entropy", X,
                np.array([0, 7, 1]))  # fmt: skip
     yield rule("a bad label does not hide behind smoothing", "cross_entropy", X,
