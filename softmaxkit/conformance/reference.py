@@ -24,7 +24,8 @@ Rules chosen here where the semantics leave room:
 - ``sample_weight`` multiplies the whole row loss, its z-loss too. It enters the mean's denominator
   for labels alone; a row of weight 0 adds exactly 0, whatever it holds, and is still a kept row.
 - A denominator by name that comes to 0 (all weights 0) gives 0.0 and a gradient of zeros, as when
-  nothing is kept; only a row of NaN still shows in its gradient. A number given as ``normalizer`` is divided by as it stands.
+  nothing is kept; only a row of NaN still shows in its gradient. A number given as
+  ``normalizer`` is divided by as it stands.
 - ``normalizer`` belongs to ``reduction="mean"``; with another reduction it is a ValueError.
   "count" is the number of kept rows (binary: of elements), "batch" the first dimension of the
   rows, ignored rows included (1 where there is none), "weight" the sum of sample_weight · class
