@@ -202,7 +202,7 @@ def _masks() -> Iterator[Case]:
 
 def _special_values() -> Iterator[Case]:
     rule = partial(_rule, "Infinities and NaN")
-    alone = {"reduction": "none"}
+    alone: dict[str, Any] = {"reduction": "none"}
     for operation in ("softmax", "log_softmax"):
         yield rule("−inf among the logits is exact", operation, [[0.0, -INF], [1.0, 0.0]])
         yield rule("a row of −inf is NaN, that row alone", operation, [[-INF, -INF], [1.0, 0.0]])
@@ -347,7 +347,7 @@ def _focal() -> Iterator[Case]:
     rule = partial(_rule, "Focal loss")
     far = np.array([[40.0, 0.0, 0.0], [200.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     at_first = np.zeros(3, int)
-    rows = {"reduction": "none"}
+    rows: dict[str, Any] = {"reduction": "none"}
     yield rule("γ = 0 is exactly cross-entropy", "focal_loss", X, Y, gamma=0.0)
     yield rule("the mean divides by the rows that are kept", "focal_loss", X,
                np.array([0, 2, -100]))  # fmt: skip
