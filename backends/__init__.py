@@ -62,6 +62,11 @@ class Backend(Protocol):
     ) -> tuple[Array, Array]:
         """Value of the loss `operation`, and the gradient of its sum with respect to logits."""
 
+    def vjp(
+        self, operation: str, x: Array, cotangent: Array, options: tuple[Any, ...]
+    ) -> tuple[Array, Array]:
+        """Value of the activation `operation`, and its vector-Jacobian product with `cotangent`."""
+
     # --- whose array, and of what kind: for the argument checks ------------------------------
     def is_native(self, value: object, like: Array) -> bool:
         """Tell whether `value` is an array of this library, which is that of `like`."""

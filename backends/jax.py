@@ -71,6 +71,11 @@ def value_and_grad(operation, logits, targets, options):
     return _jitted_value_and_grad(operation, logits, targets, **_split(options))
 
 
+def vjp(operation, x, cotangent, options):
+    value, pull = jax.vjp(lambda z: getattr(_this, operation)(z, *options), x)
+    return value, pull(cotangent.astype(value.dtype))[0]
+
+
 def _split(options):
     # Static: a name, and a Python gamma, as x**2 is cheaper than a power. Traced: arrays, and a
     # number that a training loop changes at each step.

@@ -75,6 +75,11 @@ def value_and_grad(operation, logits, targets, options):
     return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
 
 
+@_silent
+def vjp(operation, x, cotangent, options):
+    return _rows.vjp(_this, operation, x, cotangent, options)
+
+
 # --- what is it -----------------------------------------------------------------------------------
 def is_native(value, like):
     return type(value) is np.ndarray and value.dtype.kind in "fiub"

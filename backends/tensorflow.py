@@ -88,6 +88,15 @@ def value_and_grad(operation, logits, targets, options):
     return value, tape.gradient(value, logits)
 
 
+@_as_written
+def vjp(operation, x, cotangent, options):
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = getattr(_this, operation)(x, *options)
+    return value, tape.gradient(value, x, tf.cast(cotangent, value.dtype))
+
+
 # Lengths that were unknown while tracing are compared at run time, where arrays would broadcast
 # instead. XLA leaves assertions out, but takes no shape with a negative length.
 def _shaped(x, shape):

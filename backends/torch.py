@@ -82,6 +82,14 @@ def value_and_grad(operation, logits, targets, options):
     return value.detach(), gradient
 
 
+def vjp(operation, x, cotangent, options):
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        value = getattr(_this, operation)(leaf, *options)
+        (product,) = torch.autograd.grad(value, leaf, cotangent.to(value.dtype))
+    return value.detach(), product
+
+
 def _result(x, dtype):
     """Under autocast float32, as torch.nn.functional.cross_entropy returns there."""
     if dtype is None and x.dtype in _HALF and torch.is_autocast_enabled(x.device.type):

@@ -5,7 +5,7 @@ library, on that device, and inside its autodiff and compilers.
 """
 
 from softmaxkit.activations import log_softmax, logsumexp, softmax
-from softmaxkit.gradients import value_and_grad
+from softmaxkit.gradients import value_and_grad, vjp
 from softmaxkit.labels import one_hot, smooth_labels
 from softmaxkit.losses import (
     binary_cross_entropy,
@@ -25,6 +25,7 @@ __all__ = [
     "smooth_labels",
     "softmax",
     "value_and_grad",
+    "vjp",
 ]
 
 __version__ = "0.1.0"

@@ -296,6 +296,22 @@ def class_vector(
     return value
 
 
+def cotangent(call: str, backend: Backend, value: Any, x: Array, shape: Shape) -> Array:
+    """Return the derivative by a result of this shape, which has it too."""
+    value = companion(call, "cotangent", value, backend, x)
+    if value is None or backend.kind(value) != "float":
+        received = "is None" if value is None else f"has dtype {value.dtype}"
+        raise TypeError(
+            f"{call}: cotangent {received}; expected floats; pass an array of shape {shape}."
+        )
+    if not _same_shape(backend.shape(value), shape):
+        raise ValueError(
+            f"{call}: cotangent has shape {backend.shape(value)}; expected {shape}, that of the "
+            f"result; broadcast it."
+        )
+    return value
+
+
 def row_weight(
     call: str, backend: Backend, value: Any, logits: Array, shape: Shape, target: str
 ) -> Array:

@@ -20,33 +20,15 @@ _HOST = (np.ndarray, np.generic, bool, int, float, complex, list, tuple)
 _SUPPORTED = "an array of NumPy, PyTorch, JAX, TensorFlow or an array-API library"
 
 
-class WithGradient:
-    """Logits from which a loss is to return (value, gradient); `value_and_grad` makes them."""
+class Asking:
+    """An array from which more is asked than the call returns: its gradient (see `gradients`)."""
 
-    def __init__(self, logits: Any) -> None:
-        self.logits = logits
+    def __init__(self, array: Any) -> None:
+        self.array = array
 
-
-class _GradientBackend:
-    """A backend in whose place a loss returns (value, gradient)."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def cross_entropy(self, logits: Array, targets: Array, **options: Any) -> Any:
-        return self._backend.value_and_grad("cross_entropy", logits, targets, options)
-
-    def focal_loss(self, logits: Array, targets: Array, **options: Any) -> Any:
-        return self._backend.value_and_grad("focal_loss", logits, targets, options)
-
-    def binary_cross_entropy(self, logits: Array, targets: Array, **options: Any) -> Any:
-        return self._backend.value_and_grad("binary_cross_entropy", logits, targets, options)
-
-    def sigmoid_focal_loss(self, logits: Array, targets: Array, **options: Any) -> Any:
-        return self._backend.value_and_grad("sigmoid_focal_loss", logits, targets, options)
+    def backend(self, backend: Backend) -> Backend:
+        """Return what to call in the place of this backend."""
+        raise NotImplementedError
 
 
 def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
@@ -73,9 +55,9 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
         return backends.tensorflow, x
     if isinstance(x, _HOST):
         return backends.numpy, _numpy_array(call, name, x)
-    if isinstance(x, WithGradient):
-        backend, logits = resolve(call, name, x.logits)
-        return _GradientBackend(backend), logits
+    if isinstance(x, Asking):
+        backend, array = resolve(call, name, x.array)
+        return x.backend(backend), array
     # On the type: an instance may answer to any name (mocks, proxies).
     if hasattr(type(x), "__array_namespace__") or _known_to_compat(x):
         usable(call, name, backends.array_api, x)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
-from softmaxkit import losses
-from softmaxkit._arguments import shown
-from softmaxkit._dispatch import WithGradient
+from softmaxkit import _arguments as check
+from softmaxkit import activations, losses
+from softmaxkit._dispatch import Asking
 
-__all__ = ["value_and_grad"]
+__all__ = ["value_and_grad", "vjp"]
 
 
 def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
@@ -43,16 +43,114 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     >>> float(value), gradient
     (0.6931471805599453, array([[ 0.5, -0.5]]))
     """
-    base = loss.func if isinstance(loss, partial) else loss
-    if not any(base is getattr(losses, name) for name in losses.__all__):
-        names = ", ".join(losses.__all__)
-        raise TypeError(
-            f"value_and_grad: loss is {shown(loss)}; expected one of {names} of softmaxkit; "
-            f"for a function of your own use the autodiff of your library."
-        )
+    base = _known("value_and_grad", "loss", loss, losses)
 
     @wraps(base)
     def loss_and_gradient(logits: Any, targets: Any, **options: Any) -> tuple[Any, Any]:
-        return loss(WithGradient(logits), targets, **options)
+        return loss(_Gradient(logits), targets, **options)
 
     return loss_and_gradient
+
+
+def vjp(activation: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+    """Turn an activation of this package into one that also carries a gradient back through it.
+
+    Parameters
+    ----------
+    activation : function
+        `softmax`, `log_softmax` or `logsumexp`, also with options bound by `functools.partial`.
+
+    Returns
+    -------
+    function
+        ``(x, cotangent, axis=-1, **options)``, where `cotangent` is the derivative of a scalar by
+        the activation's result and has its shape, returns (value, derivative of that scalar by x),
+        the vector-Jacobian product, in the shape and dtype of `x`: p (v - Σ p v) / T for softmax,
+        (v - p Σ v) / T for log_softmax, p v for logsumexp. Written out for NumPy and array-API
+        libraries, by the library's own autodiff for the others.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `activation` is not one of the three; `cotangent` is not of floats or has another shape.
+
+    Examples
+    --------
+    >>> import numpy as np, softmaxkit
+    >>> value, gradient = softmaxkit.vjp(softmaxkit.softmax)(np.zeros(2), np.array([1.0, 0.0]))
+    >>> value, gradient
+    (array([0.5, 0.5]), array([ 0.25, -0.25]))
+    """
+    base = _known("vjp", "activation", activation, activations)
+
+    @wraps(base)
+    def value_and_product(x: Any, cotangent: Any, *axis: Any, **options: Any) -> tuple[Any, Any]:
+        return activation(_Product(x, cotangent), *axis, **options)
+
+    return value_and_product
+
+
+def _known(call: str, name: str, function: Any, module: Any) -> Any:
+    base = function.func if isinstance(function, partial) else function
+    if not any(base is getattr(module, known) for known in module.__all__):
+        names = ", ".join(module.__all__)
+        raise TypeError(
+            f"{call}: {name} is {check.shown(function)}; expected one of {names} of softmaxkit; "
+            f"for a function of your own use the autodiff of your library."
+        )
+    return base
+
+
+class _Instead:
+    """Stands in the place of a backend."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+class _Gradient(Asking):
+    """Logits from which a loss returns (value, gradient)."""
+
+    def backend(self, backend: Any) -> Any:
+        """Return a backend whose losses do."""
+        instead: Any = _Instead(backend)
+        for name in losses.__all__:
+            setattr(instead, name, partial(_loss, backend, name))
+        return instead
+
+
+def _loss(backend: Any, name: str, logits: Any, targets: Any, **options: Any) -> Any:
+    return backend.value_and_grad(name, logits, targets, options)
+
+
+class _Product(Asking):
+    """An array from which an activation returns (value, vector-Jacobian product)."""
+
+    def __init__(self, array: Any, cotangent: Any) -> None:
+        super().__init__(array)
+        self._cotangent = cotangent
+
+    def backend(self, backend: Any) -> Any:
+        """Return a backend whose activations do."""
+        instead: Any = _Instead(backend)
+        for name in activations.__all__:
+            setattr(instead, name, partial(self._activation, backend, name))
+        return instead
+
+    def _activation(self, backend: Any, name: str, x: Any, axis: Any, *options: Any) -> Any:
+        shape = backend.shape(x)
+        if backend.kind(x) != "float":
+            raise TypeError(
+                f"vjp({name}): x has dtype {x.dtype}; expected a floating dtype; convert it."
+            )
+        if name == "logsumexp":
+            _, keepdims, _ = options
+            over = (axis,) if isinstance(axis, int) else axis
+            shape = tuple(
+                1 if i in over else n for i, n in enumerate(shape) if keepdims or i not in over
+            )
+        cotangent = check.cotangent(f"vjp({name})", backend, self._cotangent, x, shape)
+        return backend.vjp(name, x, cotangent, (axis, *options))

@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "activations": {"_arguments", "_dispatch"},
     "losses": {"_arguments", "_dispatch", "numpy"},
     "labels": {"_arguments", "_dispatch"},
-    "gradients": {"_arguments", "_dispatch", "losses"},
+    "gradients": {"_arguments", "_dispatch", "activations", "losses"},
     "_arguments": {"_dispatch", "numpy"},
     "_dispatch": {"backends", "numpy", "array_api_compat"},
     "_rows": set(),
@@ -152,6 +152,7 @@ SIGNATURES = {
     "one_hot": "(labels, num_classes, *, axis=-1, dtype=None)",
     "smooth_labels": "(targets, smoothing, *, num_classes=None, axis=-1, where=None)",
     "value_and_grad": "(loss)",
+    "vjp": "(activation)",
 }
 
 
@@ -168,7 +169,7 @@ def test_signatures(name):
 
 SECTIONS = ("Parameters", "Returns", "Raises", "References", "Examples")
 # What no paper is needed for.
-WITHOUT_REFERENCE = ("one_hot", "value_and_grad")
+WITHOUT_REFERENCE = ("one_hot", "value_and_grad", "vjp")
 
 
 def sections(function):

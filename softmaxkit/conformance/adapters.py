@@ -20,7 +20,7 @@ FEATURES = {
     "float16": "cases in float16",
     "bfloat16": "cases in bfloat16",
     "tracing": "every case compiled",
-    "autodiff": "gradients of activations and by temperature (value_and_grad is everywhere)",
+    "autodiff": "gradients by temperature (those by logits are everywhere)",
     "labels": "a label out of range is refused when the call is made; elsewhere its row is NaN",
 }
 
