@@ -85,10 +85,11 @@ def strict(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_(session: nox.Session) -> None:
-    """Test every library in one process; also the demo and the examples.
+    """Test every library in one process; also the demo, the examples and docs/semantics.md.
 
     Every dtype and every transform of the conformance suite ran in the session of its library.
     """
+    install(session, "optax", "keras", "scipy")  # the peers that the page quotes
     run_tests(
         session,
         *REQUIREMENTS,
@@ -96,6 +97,7 @@ def all_(session: nox.Session) -> None:
         arguments=SKIP_GOLDEN,
         SOFTMAXKIT_CONFORMANCE="quick",
     )
+    session.run("python", "docs/make_semantics.py", "--check")
 
 
 @nox.session

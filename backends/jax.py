@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -225,7 +226,8 @@ softplus.defjvps(lambda dx, _, x: dx * sigmoid(x))
 
 
 def merge_last(x, count):
-    return x.reshape((*x.shape[: x.ndim - count], -1 if count else 1))
+    keep = x.ndim - count
+    return x.reshape((*x.shape[:keep], prod(x.shape[keep:])))
 
 
 def reshape_like(x, like):

@@ -189,7 +189,8 @@ def broadcast_like(x, like):
 
 
 def merge_last(x, count):
-    return x.reshape((*x.shape[: x.ndim - count], -1 if count else 1))
+    keep = x.ndim - count
+    return x.reshape((*x.shape[:keep], prod(x.shape[keep:])))
 
 
 def reshape_like(x, like):

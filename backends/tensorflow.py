@@ -302,7 +302,8 @@ def broadcast_like(x, like):
 
 
 def merge_last(x, count):
-    return tf.reshape(x, tf.concat([tf.shape(x)[: x.shape.rank - count], [-1]], 0))
+    shape, keep = tf.shape(x), x.shape.rank - count
+    return tf.reshape(x, tf.concat([shape[:keep], [tf.reduce_prod(shape[keep:])]], 0))
 
 
 def reshape_like(x, like):

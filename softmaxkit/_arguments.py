@@ -106,11 +106,11 @@ def float_dtype(call: str, backend: Backend, dtype: DType, like: Array) -> DType
     if dtype is None:
         return None
     try:
-        if hasattr(dtype, "dtype") and not isinstance(dtype, type):
-            raise TypeError(dtype)  # an array, which libraries take for its dtype
         numpys = isinstance(dtype, (type, np.dtype)) or (
             isinstance(dtype, str) and dtype in _NUMPY_NAMES
         )
+        if not numpys and hasattr(dtype, "dtype"):
+            raise TypeError(dtype)  # an array, which libraries take for its dtype
         return backend.as_dtype(np.dtype(dtype).name if numpys else dtype, like)
     except (TypeError, ValueError):
         raise TypeError(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+import softmaxkit
+
 AxisError = np.exceptions.AxisError
 NAN, INF = math.nan, math.inf
 
@@ -193,6 +195,22 @@ ACTIVATIONS = [
      f"softmax: dtype is 'float32_ref'; {FLOATING}"),
     ("softmax", (Float((2, 3)),), {"dtype": Float((2, 3))}, TypeError,
      f"softmax: dtype is a {{array}}; {FLOATING}"),
+]
+
+VJP = [
+    ("vjp(softmax)", (Float((2, 3)), None), {}, TypeError,
+     "vjp(softmax): cotangent is None; expected floats; pass an array of shape (2, 3)."),
+    ("vjp(log_softmax)", (Float((2, 3)), Int((2, 3))), {}, TypeError,
+     "vjp(log_softmax): cotangent has dtype {int}; expected floats; pass an array of shape "
+     "(2, 3)."),
+    ("vjp(logsumexp)", (Float((2, 3)), Float((2, 3))), {}, ValueError,
+     "vjp(logsumexp): cotangent has shape (2, 3); expected (2,), that of the result; broadcast "
+     "it."),
+    ("vjp(softmax)", (Int((2, 3)), Float((2, 3))), {}, TypeError,
+     "vjp(softmax): x has dtype {int}; expected a floating dtype; convert it."),
+    ("vjp", (len,), {}, TypeError,
+     "vjp: activation is <built-in function len>; expected one of log_softmax, logsumexp, softmax "
+     "of softmaxkit; for a function of your own use the autodiff of your library."),
 ]
 
 CLASS_LOSSES = [
@@ -387,7 +405,7 @@ CLASS_LOSSES = [
     ("focal_loss", (LOGITS, LABELS), {"normalizer": NAN}, ValueError,
      "focal_loss: normalizer is nan; expected a positive number; pass the count to divide the sum "
      "by."),
-    ("focal_loss", (LOGITS, LABELS), {"normalizer": np.array(0.0)}, ValueError,
+    ("focal_loss", (LOGITS, LABELS), {"normalizer": np.float64(0.0)}, ValueError,
      "focal_loss: normalizer is 0.0; expected a positive number; pass the count to divide the sum "
      "by."),
     ("cross_entropy", (LOGITS, LABELS), {"normalizer": Float((8,))}, ValueError,
@@ -526,7 +544,14 @@ LABELS_CALLS = [
 ]
 # fmt: on
 
-ROWS = TYPES + ACTIVATIONS + CLASS_LOSSES + BINARY_LOSSES + LABELS_CALLS
+ROWS = TYPES + ACTIVATIONS + VJP + CLASS_LOSSES + BINARY_LOSSES + LABELS_CALLS
+
+
+def called(name):
+    """Return the function of that name; "vjp(softmax)" is one, too."""
+    outer, _, inner = name.removesuffix(")").partition("(")
+    function = getattr(softmaxkit, outer)
+    return function(getattr(softmaxkit, inner)) if inner else function
 
 
 def built(argument, library):

@@ -161,7 +161,7 @@ def _torch() -> Adapter:
     import torch
 
     def to_backend(array: np.ndarray, dtype: str | None) -> Any:
-        return torch.tensor(array, dtype=getattr(torch, dtype) if dtype else None)
+        return torch.tensor(np.asarray(array), dtype=getattr(torch, dtype) if dtype else None)
 
     def to_numpy(tensor: Any) -> np.ndarray:
         tensor = tensor.detach()
