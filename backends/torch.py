@@ -75,6 +75,11 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
 
 
 def value_and_grad(operation, logits, targets, options):
+    if is_compiling():  # Dynamo traces torch.func, but not autograd.grad
+        value, pull = torch.func.vjp(
+            lambda leaf: getattr(_this, operation)(leaf, targets, **options), logits
+        )
+        return value, pull(torch.ones_like(value))[0]
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad():
         value = getattr(_this, operation)(leaf, targets, **options)
@@ -83,6 +88,9 @@ def value_and_grad(operation, logits, targets, options):
 
 
 def vjp(operation, x, cotangent, options):
+    if is_compiling():
+        value, pull = torch.func.vjp(lambda leaf: getattr(_this, operation)(leaf, *options), x)
+        return value, pull(cotangent.to(value.dtype))[0]
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
         value = getattr(_this, operation)(leaf, *options)
@@ -253,8 +261,12 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 def softmax_rows(x, axis, dtype):
     if dtype is None or dtype is x.dtype:
-        return torch.softmax(x, axis)
-    return torch.softmax(x, axis, dtype=torch.promote_types(_wide(x.dtype), dtype)).to(dtype)
+        try:
+            return torch.softmax(x, axis)
+        except NotImplementedError:  # torch has none of 8 bits
+            dtype = x.dtype
+    wide = torch.float64 if dtype is torch.float64 else _wide(x.dtype)
+    return torch.softmax(x, axis, dtype=wide).to(dtype)
 
 
 def log_softmax_rows(x, axis, dtype):

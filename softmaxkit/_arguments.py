@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxkit._dispatch import companion, type_name, usable
+from softmaxkit._dispatch import companion, on_host, type_name, usable
 
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, Backend, DType
@@ -331,6 +331,8 @@ def class_targets(
 
     That is None where no label is ignored, which spares the arithmetic for it.
     """
+    readable = on_host(targets) and not backend.is_compiling()
+    given_targets = targets
     targets = companion(call, "targets", targets, backend, logits)
     if targets is None:
         raise TypeError(
@@ -370,23 +372,24 @@ def class_targets(
             f"{call}: targets has shape {given}; expected {rows} for class indices along axis "
             f"{axis - len(shape)} of logits {shape}; {remedy}."
         )
-    return targets, *labels_in_range(call, "targets", backend, targets, shape[axis], ignore_index)
+    # Labels on the host can be read, also where the logits are being traced.
+    values = np.asarray(given_targets) if readable else backend.visible(targets)
+    return targets, *labels_in_range(call, "targets", values, shape[axis], ignore_index)
 
 
 def labels_in_range(
     call: str,
     name: str,
-    backend: Backend,
-    labels: Array,
+    values: np.ndarray | None,
     num_classes: int | None,
     ignore_index: int | None,
     ignorable: bool = True,
 ) -> tuple[bool, int | None]:
     """Refuse the first label outside [0, num_classes) that is not ignore_index.
 
-    Returns whether the labels could be seen, and ignore_index, or None where no label is that.
+    `values` are the labels, None where they cannot be seen. Returns whether they were seen, and
+    ignore_index, or None where no label is that.
     """
-    values = backend.visible(labels)
     if values is None or num_classes is None:
         return False, ignore_index
     if values.size == 0 or (values.min() >= 0 and values.max() < num_classes):

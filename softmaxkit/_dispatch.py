@@ -44,9 +44,8 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
         type(x).__module__ == "jax._src.literals" and isinstance(x, np.ndarray)
     ):
         return backends.jax, x
-    tensorflow = modules.get("tensorflow")
-    tensors: Any = (getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ()))
-    if isinstance(x, tensors):
+    tensorflow: Any = modules.get("tensorflow")
+    if tensorflow is not None and isinstance(x, _tensors(tensorflow)):
         if x.shape.rank is None:
             raise ValueError(
                 f"{call}: {name} has unknown rank; expected a known number of axes; "
@@ -65,6 +64,10 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
     raise TypeError(
         f"{call}: {name} is a {type_name(x)}; expected {_SUPPORTED}; convert it to one of those."
     )
+
+
+def _tensors(tensorflow: Any) -> Any:
+    return getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ())
 
 
 def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -> Array:
@@ -97,6 +100,11 @@ def usable(call: str, name: str, backend: Backend, x: Array) -> None:
     if problem is not None:
         kind, text = problem
         raise kind(f"{call}: {name} {text}.")
+
+
+def on_host(value: Any) -> bool:
+    """Tell whether `value` is a number, a list or an array of NumPy, whose values can be read."""
+    return isinstance(value, _HOST)
 
 
 def type_name(x: Any) -> str:

@@ -139,7 +139,7 @@ def _one_hot(
     _check_num_classes(call, num_classes)
     axis = check.one_axis(call, axis, len(backend.shape(labels)) + 1)
     checked, _ = check.labels_in_range(
-        call, name, backend, labels, int(num_classes), None, ignorable=False
+        call, name, backend.visible(labels), int(num_classes), None, ignorable=False
     )
     dtype = check.float_dtype(call, backend, dtype, labels)
     return backend.one_hot(labels, int(num_classes), axis, dtype, checked)

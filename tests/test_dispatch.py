@@ -234,6 +234,13 @@ COMPILED = {
     "sigmoid_focal_loss": lambda s, x, y: s.sigmoid_focal_loss(x, x.detach() > 0, alpha=0.25),
     "one_hot": lambda s, x, y: s.one_hot(y, 3),
     "smooth_labels": lambda s, x, y: s.smooth_labels(y, 0.1, num_classes=3),
+    "value_and_grad": lambda s, x, y: s.value_and_grad(s.cross_entropy)(
+        x.detach(), y, label_smoothing=0.1
+    ),
+    "value_and_grad saturated": lambda s, x, y: s.value_and_grad(s.focal_loss)(
+        30 * x.detach(), y, gamma=0.5, reduction="none"
+    ),
+    "vjp": lambda s, x, y: s.vjp(s.log_softmax)(x.detach(), x.detach() ** 2, temperature=2.0),
 }
 
 
