@@ -12,7 +12,7 @@ from math import isnan, prod
 import numpy as np
 from array_api_compat import array_namespace, device, is_lazy_array
 
-from softmaxkit import _rows
+from softmaxkit import _rows, _softmax
 
 LIBRARY = "array API"
 
@@ -23,17 +23,17 @@ _silent = np.errstate(all="ignore")  # libraries built on NumPy share its warnin
 # --- operations -----------------------------------------------------------------------------------
 @_silent
 def softmax(x, axis, where, temperature, dtype):
-    return _rows.softmax(_this, x, axis, where, temperature, dtype)
+    return _softmax.softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_silent
 def log_softmax(x, axis, where, temperature, dtype):
-    return _rows.log_softmax(_this, x, axis, where, temperature, dtype)
+    return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_silent
 def logsumexp(x, axis, where, keepdims, dtype):
-    return _rows.logsumexp(_this, x, axis, where, keepdims, dtype)
+    return _softmax.logsumexp(_this, x, axis, where, keepdims, dtype)
 
 
 @_silent
@@ -79,7 +79,7 @@ def value_and_grad(operation, logits, targets, options):
 
 @_silent
 def vjp(operation, x, cotangent, options):
-    return _rows.vjp(_this, operation, x, cotangent, options)
+    return _softmax.vjp(_this, operation, x, cotangent, options)
 
 
 # --- what is it -----------------------------------------------------------------------------------
@@ -256,15 +256,15 @@ def softmax_rows(x, axis, dtype):
 def log_softmax_rows(x, axis, dtype):
     x = compute(x)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
-    d, _ = _centred(x, axis, _rows.expand(top, axis))
-    return astype(d - _rows.expand(log_sum, axis), dtype)
+    d, _ = _centred(x, axis, _softmax.expand(top, axis))
+    return astype(d - _softmax.expand(log_sum, axis), dtype)
 
 
 def row_statistics(x, axis, labels, weights, skip):
     xp = array_namespace(x)
     x = compute(x)
     if skip is not None:
-        x = where(_rows.expand(skip, axis), 0.0, x)
+        x = where(_softmax.expand(skip, axis), 0.0, x)
     top = _max(x, axis, True)
     d, finite = _centred(x, axis, top)
     others = xp.sum(where(d == 0, 0.0, xp.exp(d)), axis=axis, keepdims=True)
@@ -288,16 +288,16 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
     x = compute(x)
     if skip is not None:
-        x = where(_rows.expand(skip, axis), 0.0, x)
-    d, _ = _centred(x, axis, _rows.expand(top, axis))
-    out = exp(d - _rows.expand(log_sum, axis)) * _row(a, axis)
+        x = where(_softmax.expand(skip, axis), 0.0, x)
+    d, _ = _centred(x, axis, _softmax.expand(top, axis))
+    out = exp(d - _softmax.expand(log_sum, axis)) * _row(a, axis)
     if labels is not None:
         # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p).
         at_label = (a + b) * exp(log_p) - b * expm1(log_p)
         out = where(_at_label(labels, x.shape[axis], axis), _row(at_label, axis), out)
     if weights is not None:
         out = out + weights * _row(c, axis)
-    return out if skip is None else where(_rows.expand(skip, axis), 0.0, out)
+    return out if skip is None else where(_softmax.expand(skip, axis), 0.0, out)
 
 
 def _max(x, axis, keepdims):
@@ -318,14 +318,14 @@ def _centred(x, axis, top=None):
 
 
 def _row(value, axis):
-    return value if isinstance(value, float) or value.ndim == 0 else _rows.expand(value, axis)
+    return value if isinstance(value, float) or value.ndim == 0 else _softmax.expand(value, axis)
 
 
 def _at_label(labels, classes, axis):
     """Return True at the label of each row, with the class axis put in."""
     xp = array_namespace(labels)
     index = xp.arange(classes, dtype=labels.dtype, device=device(labels))
-    return _rows.along(index, labels.ndim + 1, axis) == xp.expand_dims(labels, axis=axis)
+    return _softmax.along(index, labels.ndim + 1, axis) == xp.expand_dims(labels, axis=axis)
 
 
 def _pick(x, axis, labels):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from softmaxkit import _rows
+from softmaxkit import _rows, _softmax
 
 LIBRARY = "JAX"
 
@@ -23,17 +23,17 @@ _STATIC = ("axis", "gamma", "ignore_index", "reduction", "normalizer", "dtype", 
 # --- operations -----------------------------------------------------------------------------------
 @partial(jax.jit, static_argnums=(1, 4))
 def softmax(x, axis, where, temperature, dtype):
-    return _rows.softmax(_this, x, axis, where, temperature, dtype)
+    return _softmax.softmax(_this, x, axis, where, temperature, dtype)
 
 
 @partial(jax.jit, static_argnums=(1, 4))
 def log_softmax(x, axis, where, temperature, dtype):
-    return _rows.log_softmax(_this, x, axis, where, temperature, dtype)
+    return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
 
 
 @partial(jax.jit, static_argnums=(1, 3, 4))
 def logsumexp(x, axis, where, keepdims, dtype):
-    return _rows.logsumexp(_this, x, axis, where, keepdims, dtype)
+    return _softmax.logsumexp(_this, x, axis, where, keepdims, dtype)
 
 
 def cross_entropy(logits, targets, **options):
@@ -73,8 +73,10 @@ def value_and_grad(operation, logits, targets, options):
 
 
 def vjp(operation, x, cotangent, options):
-    value, pull = jax.vjp(lambda z: getattr(_this, operation)(z, *options), x)
-    return value, pull(cotangent.astype(value.dtype))[0]
+    axis, where, third, dtype = options
+    keepdims = third if operation == "logsumexp" else None
+    temperature = third if keepdims is None else None
+    return _jitted_vjp(operation, axis, keepdims, dtype, x, cotangent, where, temperature)
 
 
 def _split(options):
@@ -101,6 +103,17 @@ def _jitted(operation, logits, targets, **options):
 def _jitted_value_and_grad(operation, logits, targets, **options):
     value, vjp = jax.vjp(lambda z: _apply(operation, z, targets, **options), logits)
     return value, vjp(jnp.ones_like(value))[0]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _jitted_vjp(operation, axis, keepdims, dtype, x, cotangent, where, temperature):
+    third = temperature if keepdims is None else keepdims
+
+    def function(z):
+        return getattr(_softmax, operation)(_this, z, axis, where, third, dtype)
+
+    value, pull = jax.vjp(function, x)
+    return value, pull(cotangent.astype(value.dtype))[0]
 
 
 # --- what is it -----------------------------------------------------------------------------------
@@ -242,7 +255,7 @@ def softmax_rows(x, axis, dtype):
 
 def log_softmax_rows(x, axis, dtype):
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
-    return (x - _rows.expand(top, axis) - _rows.expand(log_sum, axis)).astype(dtype)
+    return (x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis)).astype(dtype)
 
 
 def row_statistics(x, axis, labels, weights, skip):
@@ -277,7 +290,7 @@ def _row_statistics_jvp(axis, primals, tangents):
     dx, _, dweights, _ = tangents
     rows = _row_statistics(x, axis, labels, weights, skip)
     _, _, log_sum, top = rows
-    log_p = x - _rows.expand(top, axis) - _rows.expand(log_sum, axis)
+    log_p = x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis)
     dx = jnp.zeros_like(x) if isinstance(dx, SymbolicZero) else dx
     if skip is not None:
         kept = ~jnp.expand_dims(skip, axis)
@@ -286,11 +299,11 @@ def _row_statistics_jvp(axis, primals, tangents):
     d_picked = d_dot = None
     if labels is not None:
         # dx_y - Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep their digits.
-        classes = _rows.along(jnp.arange(x.shape[axis]), x.ndim, axis)
+        classes = _softmax.along(jnp.arange(x.shape[axis]), x.ndim, axis)
         at_label = classes == jnp.expand_dims(labels, axis)
         d_picked = -(jnp.where(at_label, jnp.expm1(log_p), jnp.exp(log_p)) * dx).sum(axis)
     if weights is not None:
-        d_dot = (weights * (dx - _rows.expand(d_log_sum, axis))).sum(axis)
+        d_dot = (weights * (dx - _softmax.expand(d_log_sum, axis))).sum(axis)
         if not isinstance(dweights, SymbolicZero):
             d_dot = d_dot + _weighted(dweights, log_p, weights).sum(axis)
     return rows, (d_picked, d_dot, d_log_sum, jnp.zeros_like(top))

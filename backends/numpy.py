@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from softmaxkit import _rows
+from softmaxkit import _rows, _softmax
 
 LIBRARY = "NumPy"
 
@@ -26,17 +26,17 @@ _silent = np.errstate(all="ignore")  # inf - inf, log 0 and underflow are result
 # --- operations -----------------------------------------------------------------------------------
 @_silent
 def softmax(x, axis, where, temperature, dtype):
-    return _rows.softmax(_this, x, axis, where, temperature, dtype)
+    return _softmax.softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_silent
 def log_softmax(x, axis, where, temperature, dtype):
-    return _rows.log_softmax(_this, x, axis, where, temperature, dtype)
+    return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_silent
 def logsumexp(x, axis, where, keepdims, dtype):
-    return _rows.logsumexp(_this, x, axis, where, keepdims, dtype)
+    return _softmax.logsumexp(_this, x, axis, where, keepdims, dtype)
 
 
 @_silent
@@ -77,7 +77,7 @@ def value_and_grad(operation, logits, targets, options):
 
 @_silent
 def vjp(operation, x, cotangent, options):
-    return _rows.vjp(_this, operation, x, cotangent, options)
+    return _softmax.vjp(_this, operation, x, cotangent, options)
 
 
 # --- what is it -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from math import isqrt
 
 import tensorflow as tf
 
-from softmaxkit import _rows
+from softmaxkit import _rows, _softmax
 
 LIBRARY = "TensorFlow"
 
@@ -26,18 +26,18 @@ _as_written = tf.autograph.experimental.do_not_convert
 @_as_written
 def softmax(x, axis, where, temperature, dtype):
     x = _holding(tf.convert_to_tensor(x), temperature)
-    return _rows.softmax(_this, x, axis, where, temperature, dtype)
+    return _softmax.softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_as_written
 def log_softmax(x, axis, where, temperature, dtype):
     x = _holding(tf.convert_to_tensor(x), temperature)
-    return _rows.log_softmax(_this, x, axis, where, temperature, dtype)
+    return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_as_written
 def logsumexp(x, axis, where, keepdims, dtype):
-    return _rows.logsumexp(_this, tf.convert_to_tensor(x), axis, where, keepdims, dtype)
+    return _softmax.logsumexp(_this, tf.convert_to_tensor(x), axis, where, keepdims, dtype)
 
 
 @_as_written
@@ -320,14 +320,14 @@ def softmax_rows(x, axis, dtype):
 def log_softmax_rows(x, axis, dtype):
     x = compute(x)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
-    return tf.cast(x - _rows.expand(top, axis) - _rows.expand(log_sum, axis), dtype)
+    return tf.cast(x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis), dtype)
 
 
 def row_statistics(x, axis, labels, weights, skip):
     x = compute(x)
     weighted = weights is not None
     weights = tf.convert_to_tensor(weights if weighted else 0.0, x.dtype)
-    skip_c = None if skip is None else _rows.expand(skip, axis)
+    skip_c = None if skip is None else _softmax.expand(skip, axis)
     flat = None if labels is None else _flat_index(x, axis, labels)
 
     @tf.custom_gradient
@@ -354,7 +354,7 @@ def row_statistics(x, axis, labels, weights, skip):
         @tf.custom_gradient
         def label_log_p(z):
             def by_z(upstream):
-                flat_p = tf.reshape(-_rows.expand(upstream, axis) * probabilities(z), [-1])
+                flat_p = tf.reshape(-_softmax.expand(upstream, axis) * probabilities(z), [-1])
                 index = tf.reshape(flat, [-1, 1])
                 out = tf.tensor_scatter_nd_add(flat_p, index, tf.reshape(upstream, [-1]))
                 return tf.reshape(out, tf.shape(z))
@@ -377,7 +377,7 @@ def row_statistics(x, axis, labels, weights, skip):
                 a = a - by_picked
             if weighted:
                 a = a - by_dot * _sum_classes(tf.broadcast_to(weights, tf.shape(x)), axis)
-            out = _rows.expand(a, axis) * probabilities(z)
+            out = _softmax.expand(a, axis) * probabilities(z)
             if labels is not None:
                 # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and
                 # 1 - p = -expm1(log p) keeps its digits.
@@ -390,7 +390,7 @@ def row_statistics(x, axis, labels, weights, skip):
                 out = tf.reshape(out, tf.shape(x))
             by_weights = None
             if weighted:
-                by_dot = _rows.expand(by_dot, axis)
+                by_dot = _softmax.expand(by_dot, axis)
                 out = out + by_dot * weights
                 log_p = d - log_sum
                 log_p = where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack  # None outside torch.func transforms
 
-from softmaxkit import _rows
+from softmaxkit import _rows, _softmax
 
 LIBRARY = "PyTorch"
 
@@ -27,15 +27,15 @@ BLOCK_ELEMENTS = 1 << 19
 def softmax(x, axis, where, temperature, dtype):
     if where is None and temperature is None and type(axis) is int and x.dtype.is_floating_point:
         return softmax_rows(x, axis, _result(x, dtype))
-    return _rows.softmax(_this, x, axis, where, temperature, _result(x, dtype))
+    return _softmax.softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
 
 def log_softmax(x, axis, where, temperature, dtype):
-    return _rows.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
+    return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
 
 def logsumexp(x, axis, where, keepdims, dtype):
-    return _rows.logsumexp(_this, x, axis, where, keepdims, _result(x, dtype))
+    return _softmax.logsumexp(_this, x, axis, where, keepdims, _result(x, dtype))
 
 
 def cross_entropy(logits, targets, *, dtype, **options):

@@ -11,179 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from softmaxkit._softmax import along, as_wide_as, expand, masked_and_scaled, no_classes
+
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, DType
-
-    Axes = int | tuple[int, ...]
-
-
-# --- activations ----------------------------------------------------------------------------------
-def softmax(
-    ops: Any, x: Array, axis: Axes, where: Array, temperature: Array, dtype: DType
-) -> Array:
-    """Softmax with every option, over the kernel `ops.softmax_rows`."""
-    x, result = _as_float(ops, x, dtype)
-    if _no_classes(ops, x, axis):
-        return ops.astype(x, result)
-    x, _, _ = _masked_and_scaled(ops, x, axis, where, temperature)
-    p = _along_axes(ops, ops.softmax_rows, x, axis, result)
-    return p if where is None else ops.where(where, p, 0.0)
-
-
-def log_softmax(
-    ops: Any, x: Array, axis: Axes, where: Array, temperature: Array, dtype: DType
-) -> Array:
-    """Log-softmax with every option, over the kernel `ops.log_softmax_rows`."""
-    x, result = _as_float(ops, x, dtype)
-    if _no_classes(ops, x, axis):
-        return ops.astype(x, result)
-    x, _, _ = _masked_and_scaled(ops, x, axis, where, temperature)
-    log_p = _along_axes(ops, ops.log_softmax_rows, x, axis, result)
-    return log_p if where is None else ops.where(where, log_p, float("-inf"))
-
-
-def vjp(
-    ops: Any, operation: str, x: Array, cotangent: Array, options: tuple[Any, ...]
-) -> tuple[Array, Array]:
-    """Return an activation's value and the vector-Jacobian product with `cotangent`.
-
-    p (v - Σ p v) / T for softmax, (v - p Σ v) / T for log_softmax, p v for logsumexp.
-    """
-    axis, where, third, dtype = options  # the third is a temperature, or logsumexp's keepdims
-    activation = {"softmax": softmax, "log_softmax": log_softmax, "logsumexp": logsumexp}
-    value = activation[operation](ops, x, *options)
-    if _no_classes(ops, x, axis):
-        return value, ops.astype(x, x.dtype)
-    z = ops.compute(_as_wide_as(ops, x, dtype))
-    v = ops.compute_like(cotangent, z)
-    temperature = None if operation == "logsumexp" else third
-    p = softmax(ops, z, axis, where, temperature, None)
-    if operation == "logsumexp":
-        lse, v = (value, v) if third else (expand(value, axis), expand(v, axis))
-        product = ops.where(lse == float("-inf"), 0.0, p * v)
-    else:
-        v = v if where is None else ops.where(where, v, 0.0)
-        if operation == "softmax":
-            product = p * (v - expand(ops.sum(p * v, axis), axis))
-        else:
-            product = v - p * expand(ops.sum(v, axis), axis)
-        if temperature is not None:
-            product = product / temperature
-    if where is not None:
-        product = ops.where(where, product, 0.0)
-    return value, ops.astype(product, x.dtype)
-
-
-def logsumexp(ops: Any, x: Array, axis: Axes, where: Array, keepdims: bool, dtype: DType) -> Array:
-    """Logsumexp with every option, over `ops.row_statistics`."""
-    x, result = _as_float(ops, x, dtype)
-    x, _, empty = _masked_and_scaled(ops, ops.compute(x), axis, where, None)
-    if _no_classes(ops, x, axis):
-        lse = ops.sum(x, axis) - float("inf")
-    else:
-        # A row of -inf is -inf, with a gradient of 0; one with +inf is +inf, with that of softmax.
-        top = ops.stop_gradient(ops.amax(x, axis))
-        infinite = abs(top) == float("inf")
-        nothing = top == float("-inf")
-        if not isinstance(axis, int):
-            x = ops.merge_last(ops.permute(x, _order(ops, x, axis)), len(axis))
-        one = axis if isinstance(axis, int) else len(ops.shape(x)) - 1
-        _, _, log_sum, centre = ops.row_statistics(x, one, None, None, nothing)
-        lse = ops.where(infinite, top, centre + log_sum)
-        if empty is not None:
-            lse = ops.where(empty, float("-inf"), lse)
-    return ops.astype(expand(lse, axis) if keepdims else lse, result)
-
-
-def expand(rows: Array, axis: Axes) -> Array:
-    """Put back, with length 1, the axes that a reduction took away."""
-    for one in sorted((axis,) if isinstance(axis, int) else axis):
-        rows = rows[(slice(None),) * one + (None, ...)]
-    return rows
-
-
-def along(vector: Array, ndim: int, axis: int) -> Array:
-    """Lay a (C,) vector along `axis` of an array with `ndim` axes."""
-    return vector[(None,) * axis + (slice(None),) + (None,) * (ndim - axis - 1)]
-
-
-def _along_axes(ops: Any, kernel: Any, x: Array, axis: Axes, result: DType) -> Array:
-    """Apply a kernel of one axis; several are laid together as the last for it."""
-    if isinstance(axis, int):
-        return kernel(x, axis, result)
-    order = _order(ops, x, axis)
-    moved = ops.permute(x, order)
-    out = kernel(ops.merge_last(moved, len(axis)), len(order) - len(axis), result)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return ops.permute(ops.reshape_like(out, moved), back)
-
-
-def _order(ops: Any, x: Array, axes: tuple[int, ...]) -> list[int]:
-    rest = [one for one in range(len(ops.shape(x))) if one not in axes]
-    return [*rest, *axes]
-
-
-def _as_float(ops: Any, x: Array, dtype: DType) -> tuple[Array, DType]:
-    # Integers become floats before any arithmetic: uint8 would wrap in x - max.
-    if ops.kind(x) != "float":
-        x = ops.astype(x, ops.default_float(x))
-    return _as_wide_as(ops, x, dtype), x.dtype if dtype is None else dtype
-
-
-def _as_wide_as(ops: Any, x: Array, dtype: DType) -> Array:
-    """Return `x` in float64 if the result is to be in float64: its digits shall mean something."""
-    return ops.astype(x, dtype) if dtype is not None and "float64" in str(dtype) else x
-
-
-def _no_classes(ops: Any, x: Array, axis: Axes) -> bool:
-    shape = ops.shape(x)
-    return any(shape[one] == 0 for one in ((axis,) if isinstance(axis, int) else axis))
-
-
-def _masked_and_scaled(
-    ops: Any, x: Array, axis: Axes, where: Array, temperature: Array
-) -> tuple[Array, Array | None, Array | None]:
-    """Return logits with masked classes at -inf, over the temperature.
-
-    Also what that took off each row's logsumexp (None for nothing), and which rows have no class
-    left (None without a mask); such rows are returned as zeros, so that no NaN arises in them.
-    """
-    if where is None and temperature is None:
-        return x, None, None
-    x = ops.compute(x)
-    empty = None
-    if where is not None:
-        absent = ops.broadcast_like(~where, x)
-        empty = ~ops.any(~absent, axis)
-        fill = ops.astype(ops.where(expand(empty, axis), 0.0, float("-inf")), x.dtype)
-        x = ops.where(absent, fill, x)
-    if temperature is None:
-        return x, None, empty
-    divisor = temperature
-    if not isinstance(temperature, float | int):
-        temperature = divisor = ops.compute_like(temperature, x)
-        # -inf / T would hand T a gradient of inf x 0.
-        constant = ops.stop_gradient(temperature)
-        if constant is not temperature:
-            divisor = ops.where(x == float("-inf"), constant, temperature)
-    # (z - max) / T: z / T first would round away what distinguishes large logits. A temperature
-    # that differs between classes leaves no such freedom.
-    shift = None
-    if _constant_along(ops, temperature, x, axis):
-        top = ops.stop_gradient(ops.amax(x, axis))
-        top = ops.where(abs(top) == float("inf"), 0.0, top)
-        x = x - expand(top, axis)
-        shift = ops.sum(expand(top, axis) / temperature, axis)
-    return x / divisor, shift, empty
-
-
-def _constant_along(ops: Any, temperature: Array, x: Array, axis: Axes) -> bool:
-    if isinstance(temperature, float | int):
-        return True
-    ndim = len(ops.shape(x))
-    shape = ops.shape(temperature)
-    shape = (1,) * (ndim - len(shape)) + tuple(shape)
-    return all(shape[one] == 1 for one in ((axis,) if isinstance(axis, int) else axis))
 
 
 # --- losses over classes --------------------------------------------------------------------------
@@ -250,12 +81,12 @@ def _class_loss(
     """
     given_dtype = logits.dtype
     result_dtype = given_dtype if dtype is None else dtype
-    logits = _as_wide_as(ops, logits, dtype)
+    logits = as_wide_as(ops, logits, dtype)
     gamma, label_smoothing, z_loss, normalizer = (
         _number(ops, value, logits) for value in (gamma, label_smoothing, z_loss, normalizer)
     )
     ndim = len(ops.shape(logits))
-    x, shift, empty = _masked_and_scaled(ops, logits, axis, where, temperature)
+    x, shift, empty = masked_and_scaled(ops, logits, axis, where, temperature)
     weight_c: Any = weight  # what multiplies a class, laid along the logits
     if not (weight is None or isinstance(weight, float | int)):
         weight_c = weight = ops.compute_like(weight, logits)
@@ -410,7 +241,7 @@ def _binary_loss(
     """Return α_t (1-p_t)^γ BCE, or with `gradient` (value, derivative of its sum by the logits)."""
     given_dtype = logits.dtype
     result_dtype = given_dtype if dtype is None else dtype
-    logits = _as_wide_as(ops, logits, dtype)
+    logits = as_wide_as(ops, logits, dtype)
     gamma, alpha, label_smoothing, normalizer = (
         _number(ops, value, logits) for value in (gamma, alpha, label_smoothing, normalizer)
     )
@@ -475,7 +306,7 @@ def smooth_labels(
     ops: Any, targets: Array, smoothing: Any, axis: int, where: Array | None
 ) -> Array:
     """y(1-α) + α/K over the classes that take part (Szegedy et al. 2016, arXiv:1512.00567)."""
-    if _no_classes(ops, targets, axis):
+    if no_classes(ops, targets, axis):
         return targets
     y = ops.compute(targets)
     smoothing = 0.0 if smoothing is None else _number(ops, smoothing, targets)
