@@ -17,6 +17,9 @@ from softmaxkit import _rows, _softmax
 LIBRARY = "array API"
 
 _this = sys.modules[__name__]
+
+# From this many classes on a sum over them is made in two steps.
+SPLIT_CLASSES = 256
 _silent = np.errstate(all="ignore")  # libraries built on NumPy share its warnings
 
 
@@ -250,7 +253,7 @@ def softmax_rows(x, axis, dtype):
     xp = array_namespace(x)
     d, finite = _centred(compute(x), axis)
     e = xp.exp(d)
-    return astype(where(finite, e / xp.sum(e, axis=axis, keepdims=True), float("nan")), dtype)
+    return astype(where(finite, e / _sum_classes(e, axis), float("nan")), dtype)
 
 
 def log_softmax_rows(x, axis, dtype):
@@ -267,7 +270,7 @@ def row_statistics(x, axis, labels, weights, skip):
         x = where(_softmax.expand(skip, axis), 0.0, x)
     top = _max(x, axis, True)
     d, finite = _centred(x, axis, top)
-    others = xp.sum(where(d == 0, 0.0, xp.exp(d)), axis=axis, keepdims=True)
+    others = _sum_classes(where(d == 0, 0.0, xp.exp(d)), axis)
     ties = xp.sum(astype(d == 0, d.dtype), axis=axis, keepdims=True)
     log_sum = where(finite, xp.log1p(others + (ties - 1)), float("nan"))
     picked = dot = None
@@ -277,7 +280,7 @@ def row_statistics(x, axis, labels, weights, skip):
         log_p = d - log_sum
         if not isinstance(weights, float):
             log_p = where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)  # 0 log 0 = 0
-        dot = xp.sum(weights * log_p, axis=axis)
+        dot = xp.squeeze(_sum_classes(weights * log_p, axis), axis=axis)
     rows = picked, dot, xp.squeeze(log_sum, axis=axis), xp.squeeze(top, axis=axis)
     if skip is not None:
         rows = tuple(v if v is None else where(skip, 0.0, v) for v in rows)
@@ -298,6 +301,17 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     if weights is not None:
         out = out + weights * _row(c, axis)
     return out if skip is None else where(_softmax.expand(skip, axis), 0.0, out)
+
+
+def _sum_classes(x, axis):
+    """Sum over many classes in two steps: a library may add them one after the other."""
+    xp = array_namespace(x)
+    classes = x.shape[axis]
+    if not is_lazy_array(x) and classes >= SPLIT_CLASSES:
+        part = _softmax.divisor(classes)
+        x = xp.reshape(x, (*x.shape[:axis], classes // part, part, *x.shape[axis + 1 :]))
+        x = xp.sum(x, axis=axis + 1)
+    return xp.sum(x, axis=axis, keepdims=True)
 
 
 def _max(x, axis, keepdims):

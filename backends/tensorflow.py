@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
-from math import isqrt
 
 import tensorflow as tf
 
@@ -234,7 +232,7 @@ def _sum_classes(x, axis, keepdims=False):
         x, rest = tf.split(x, [cut, classes - cut], axis)
         classes = cut
     else:
-        part = _part(classes)
+        part = 1 if classes < SPLIT_CLASSES else _softmax.divisor(classes)
         if part == 1:
             return tf.reduce_sum(x, axis, keepdims=keepdims)
     shape = tf.shape(x)
@@ -243,14 +241,6 @@ def _sum_classes(x, axis, keepdims=False):
     partial = tf.cast(tf.reduce_sum(tf.reshape(x, parts), axis + 1), tf.float64)
     total = tf.cast(tf.reduce_sum(partial, axis, keepdims=keepdims), x.dtype)
     return total if rest is None else total + tf.reduce_sum(rest, axis, keepdims=keepdims)
-
-
-@cache
-def _part(classes):
-    """Return the divisor of `classes` that is nearest to its root, 1 where that is not worth it."""
-    if classes < SPLIT_CLASSES:
-        return 1
-    return next(part for part in range(isqrt(classes), 0, -1) if classes % part == 0)
 
 
 def any(x, axis):

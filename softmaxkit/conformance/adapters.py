@@ -208,7 +208,8 @@ def _jax() -> Adapter:
     jax.config.update("jax_enable_x64", True)
 
     def to_backend(array: np.ndarray, dtype: str | None) -> Any:
-        return jnp.asarray(array, dtype or array.dtype)
+        with np.errstate(over="ignore"):  # beyond the range of float16 is inf
+            return jnp.asarray(array, dtype or array.dtype)
 
     def vjp(
         transform: Any, function: Function, arrays: list[Any], position: int, cotangent: Any

@@ -34,8 +34,9 @@ def test_conformance(
     adapter = _adapter(backend)
     for result in conformance.run_case(adapter, case, dtype, transform):
         assert result.passed, f"{result.what}: {result.problem}"
-    if transform == "eager":  # compilers have their own news to tell
-        assert capfd.readouterr() == ("", "")
+    if transform == "eager":  # compilers have their own news to tell, and so has TensorFlow, once
+        lines = "".join(capfd.readouterr()).splitlines()
+        assert not [line for line in lines if "oneDNN supports DT_HALF only" not in line]
 
 
 @pytest.mark.parametrize("feature", conformance.FEATURES)

@@ -28,7 +28,7 @@ LIMITS: dict[tuple[str, str], tuple[float, float, float]] = {
     ("softmax", "gradient"): (16, 64, 512),
     ("log_softmax", "gradient"): (16, 64, 512),
     ("logsumexp", "gradient"): (16, 64, 512),
-    ("cross_entropy", "gradient"): (24, 64, 512),
+    ("cross_entropy", "gradient"): (24, 100, 512),
     ("focal_loss", "gradient"): (32, 256, 1024),
     ("binary_cross_entropy", "gradient"): (8, 8, 8),
     ("sigmoid_focal_loss", "gradient"): (16, 16, 32),
