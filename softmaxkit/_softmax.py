@@ -20,24 +20,27 @@ def softmax(
     ops: Any, x: Array, axis: Axes, where: Array, temperature: Array, dtype: DType
 ) -> Array:
     """Softmax with every option, over the kernel `ops.softmax_rows`."""
-    x, result = _as_float(ops, x, dtype)
-    if no_classes(ops, x, axis):
-        return ops.astype(x, result)
-    x, _, _ = masked_and_scaled(ops, x, axis, where, temperature)
-    p = _along_axes(ops, ops.softmax_rows, x, axis, result)
-    return p if where is None else ops.where(where, p, 0.0)
+    return _activation(ops, ops.softmax_rows, 0.0, x, axis, where, temperature, dtype)
 
 
 def log_softmax(
     ops: Any, x: Array, axis: Axes, where: Array, temperature: Array, dtype: DType
 ) -> Array:
     """Log-softmax with every option, over the kernel `ops.log_softmax_rows`."""
+    kernel = ops.log_softmax_rows
+    return _activation(ops, kernel, float("-inf"), x, axis, where, temperature, dtype)
+
+
+def _activation(
+    ops: Any, kernel: Any, masked: float, x: Array, axis: Axes, where: Any, temperature: Any,
+    dtype: DType,
+) -> Array:  # fmt: skip
     x, result = _as_float(ops, x, dtype)
     if no_classes(ops, x, axis):
         return ops.astype(x, result)
     x, _, _ = masked_and_scaled(ops, x, axis, where, temperature)
-    log_p = _along_axes(ops, ops.log_softmax_rows, x, axis, result)
-    return log_p if where is None else ops.where(where, log_p, float("-inf"))
+    out = _along_axes(ops, kernel, x, axis, result)
+    return out if where is None else ops.where(where, out, masked)
 
 
 def vjp(
