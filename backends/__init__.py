@@ -71,6 +71,9 @@ class Backend(Protocol):
     def is_native(self, value: object, like: Array) -> bool:
         """Tell whether `value` is an array of this library, which is that of `like`."""
 
+    def is_array(self, value: object) -> bool:
+        """Tell an array from a number, a name or None; compilers have symbols for numbers."""
+
     def is_compiling(self) -> bool:
         """Tell whether a compiler that cannot look into NumPy arrays is tracing the call."""
 

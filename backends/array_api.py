@@ -90,6 +90,10 @@ def is_native(value, like):
     return isinstance(value, type(like))
 
 
+def is_array(value):
+    return hasattr(value, "dtype")
+
+
 def is_compiling():
     return False
 

@@ -121,6 +121,10 @@ def is_native(value, like):
     return isinstance(value, jax.Array)  # not its typed literals, which NumPy's way serves
 
 
+def is_array(value):
+    return hasattr(value, "dtype")
+
+
 def is_compiling():
     return False
 

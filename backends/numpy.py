@@ -85,6 +85,10 @@ def is_native(value, like):
     return type(value) is np.ndarray and value.dtype.kind in "fiub"
 
 
+def is_array(value):
+    return hasattr(value, "dtype")
+
+
 def is_compiling():
     return False
 

@@ -144,6 +144,10 @@ def is_native(value, like):
     return isinstance(value, tf.Tensor | tf.Variable)
 
 
+def is_array(value):
+    return isinstance(value, tf.Tensor | tf.Variable)
+
+
 def is_compiling():
     return False
 

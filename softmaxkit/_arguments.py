@@ -242,7 +242,7 @@ def broadcastable(
     given = backend.shape(value)
     tail = shape[len(shape) - len(given) :]
     if len(given) > len(shape) or any(
-        have not in (1, want)
+        have != 1 and have != want  # `in` does not know compilers' symbols
         for have, want in zip(given, tail, strict=True)
         if have is not None and want is not None
     ):

@@ -88,7 +88,7 @@ def _class_loss(
     ndim = len(ops.shape(logits))
     x, shift, empty = masked_and_scaled(ops, logits, axis, where, temperature)
     weight_c: Any = weight  # what multiplies a class, laid along the logits
-    if not (weight is None or isinstance(weight, float | int)):
+    if ops.is_array(weight):
         weight_c = weight = ops.compute_like(weight, logits)
         if weight_c.ndim:
             weight_c = along(weight_c, ndim, axis)
@@ -100,7 +100,7 @@ def _class_loss(
     if ops.kind(targets) == "int":
         labels, ignored, wrong = _labels(ops, targets, x, axis, ignore_index, labels_checked)
         mass = weight
-        if hasattr(weight, "ndim") and weight.ndim:
+        if ops.is_array(weight) and weight.ndim:
             mass = ops.take(weight, labels)
             mass = mass if wrong is None else ops.where(wrong, 1.0, mass)
         own = mass if uniform is None else _times(1.0 - label_smoothing, mass)
@@ -202,7 +202,7 @@ def _labels(
 
 def _total(ops: Any, share: Array | float, x: Array, axis: int) -> Array | float:
     """Sum over the classes of a number or of an array that broadcasts to the logits."""
-    if isinstance(share, float) or share.ndim == 0:
+    if not ops.is_array(share) or share.ndim == 0:
         return share * ops.length(x, axis, x)
     total = ops.sum(share, axis)
     return total if share.shape[axis] == x.shape[axis] else total * ops.length(x, axis, x)
@@ -251,7 +251,7 @@ def _binary_loss(
     if label_smoothing is not None:
         # Each on its own: 1 - t would lose what smoothing puts beside t = 1.
         t, rest = ((1.0 - label_smoothing) * q + 0.5 * label_smoothing for q in (t, rest))
-    if not (pos_weight is None or isinstance(pos_weight, float | int)):
+    if ops.is_array(pos_weight):
         pos_weight = ops.compute_like(pos_weight, logits)
     skip = None
     if sample_weight is not None:
@@ -337,7 +337,7 @@ def _reduced(
     total = ops.sum(loss, None)
     if reduction == "sum":
         return total, cotangent
-    if hasattr(normalizer, "dtype"):  # the count of a step that kept nothing may be 0
+    if ops.is_array(normalizer):  # the count of a step that kept nothing may be 0
         normalizer = ops.where((normalizer == 0) & (total == 0), 1.0, normalizer)
     if not isinstance(normalizer, str):
         return total / normalizer, cotangent / normalizer
@@ -351,7 +351,7 @@ def _reduced(
             each = _times(_times(each, mass), sample_weight)
         count = ops.sum(each if ignored is None else ops.where(ignored, 0.0, each), None)
     # Nothing kept, or nothing that weighs: 0, and zeros in the derivative.
-    if not hasattr(count, "shape"):
+    if not ops.is_array(count):
         return total / max(count, 1.0), cotangent / max(count, 1.0)
     nothing = count == 0
     count = ops.where(nothing, 1.0, count)
@@ -360,7 +360,7 @@ def _reduced(
 
 def _number(ops: Any, value: Any, logits: Array) -> Any:
     """Return a number, a name or None as it is, and a 0-d array in the dtype of the arithmetic."""
-    return ops.compute_like(value, logits) if hasattr(value, "dtype") else value
+    return ops.compute_like(value, logits) if ops.is_array(value) else value
 
 
 def _by_weight(normalizer: Any) -> bool:
@@ -373,8 +373,8 @@ def _times(a: Any, b: Any) -> Any:
 
 def _product(ops: Any, weight: Array | float | None, value: Array) -> Array:
     """Return weight · value where 0 x inf is 0, as in 0 log 0."""
-    if weight is None or (isinstance(weight, float | int) and weight != 0):
+    if weight is None or (not ops.is_array(weight) and weight != 0):
         return _times(value, weight)
-    if isinstance(weight, float | int):
+    if not ops.is_array(weight):
         return weight * ops.where(abs(value) == float("inf"), 0.0, value)
     return weight * ops.where((weight == 0) & (abs(value) == float("inf")), 0.0, value)

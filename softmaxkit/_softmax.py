@@ -161,7 +161,7 @@ def masked_and_scaled(
     if temperature is None:
         return x, None, empty
     divisor = temperature
-    if not isinstance(temperature, float | int):
+    if ops.is_array(temperature):
         temperature = divisor = ops.compute_like(temperature, x)
         # -inf / T would hand T a gradient of inf x 0.
         constant = ops.stop_gradient(temperature)
@@ -179,7 +179,7 @@ def masked_and_scaled(
 
 
 def _constant_along(ops: Any, temperature: Array, x: Array, axis: Axes) -> bool:
-    if isinstance(temperature, float | int):
+    if not ops.is_array(temperature):
         return True
     ndim = len(ops.shape(x))
     shape = ops.shape(temperature)

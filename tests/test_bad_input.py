@@ -25,7 +25,8 @@ LABELS = np.array([0, 2])
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_refused_with_one_line(row, library):
     call, arguments, options, exception, message = row
-    if exception is IndexError and repr(library) == "dask":
+    on_host = isinstance(arguments[-1], list)
+    if exception is IndexError and repr(library) == "dask" and not on_host:
         pytest.skip("Dask's labels are seen when they are computed: NaN, as under tracing")
     arguments = [built(one, library) for one in arguments]
     options = {name: built(one, library) for name, one in options.items()}

@@ -252,11 +252,13 @@ def assert_only_faults_are_nan(array, faults, axis=None):
 TRACERS = [("jax", "jit"), ("torch", "torch.compile"), ("tensorflow", "tf.function"),
            ("tensorflow", "XLA")]  # fmt: skip
 FIXTURES = {"jax": "jax", "torch": "torch", "tensorflow": "tf", "dask": "da"}
-BY_CALL = list({row[0]: row for row in LABELS}.values())
+# A list is read although the logits are traced: then the row is refused.
+ARRAYS_OF_LABELS = [row for row in LABELS if not isinstance(row[1][-1], list)]
+BY_CALL = list({row[0]: row for row in ARRAYS_OF_LABELS}.values())
 TRACED_LABELS = [
     (name, transform, row)
     for name, transform in TRACERS
-    for row in (BY_CALL if name == "torch" else LABELS)
+    for row in (BY_CALL if name == "torch" else ARRAYS_OF_LABELS)
 ]
 
 
@@ -322,9 +324,8 @@ def test_bad_labels_in_dask(da, loss):
     assert_as_without_faults(loss, *lazy)
 
 
-@pytest.mark.parametrize("row", LABELS, ids=ids(LABELS))
+@pytest.mark.parametrize("row", ARRAYS_OF_LABELS, ids=ids(ARRAYS_OF_LABELS))
 def test_bad_labels_of_the_table_are_nan_in_dask(row, da):
-    # A list has been seen before it becomes an array of Dask; then the row is refused.
     reduction = {} if row[0] in ("one_hot", "smooth_labels") else {"reduction": "none"}
     arrays = [built(array, library("dask")) for array in arrays_of(row).values()]
     faults, axis = faults_of(row)

@@ -67,6 +67,7 @@ def _activation_cases() -> Iterator[Case]:
         ("1000 classes", _logits(5, 1000), {}, False),
         ("axis 0", _logits(6, 4), {"axis": 0}, False),
         ("axis 1 of 4", _logits(2, 5, 3, 4), {"axis": 1}, False),
+        ("200 classes along axis 0", _logits(200, 37), {"axis": 0}, False),
         ("axes (0, 2)", _logits(3, 4, 5), {"axis": (0, 2)}, False),
         ("all axes", _logits(3, 4), {"axis": None}, False),
         ("ties", np.array([[1.0, 1.0, 1.0], [2.0, 2.0, -1.0]]), {}, False),

@@ -1,0 +1,186 @@
+"""What PyTorch offers on a model holds on a loss in it: derivatives of every kind, compilers."""
+
+import numpy as np
+import pytest
+
+import softmaxkit
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(0, 2, (4, 3))
+LABELS = [0, 2, -100, 1]
+SOFT = RNG.dirichlet(np.ones(3), 4)
+CLASS_LOSS = {
+    "indices": (LABELS, {}),
+    "rows": (LABELS, {"reduction": "none"}),
+    "smoothing": (LABELS, {"label_smoothing": 0.1}),
+    "weights": (LABELS, {"class weights": [1.0, 2.0, 5.0], "label_smoothing": 0.1}),
+    "sample weights": (LABELS, {"sample_weight": [1.0, 0.5, 2.0, 0.0]}),
+    "mask": (LABELS, {"where": [[1, 1, 0], [0, 1, 1], [1, 1, 1], [1, 1, 1]]}),
+    "temperature": (LABELS, {"temperature": 2.5}),
+    "probabilities": (SOFT, {}),
+    "weighted probabilities": (SOFT, {"class weights": [1.0, 2.0, 5.0], "label_smoothing": 0.1}),
+}
+CALLS = {f"cross_entropy, {name}": ("cross_entropy", *call) for name, call in CLASS_LOSS.items()}
+CALLS |= {f"focal_loss, {name}": ("focal_loss", *call) for name, call in CLASS_LOSS.items()}
+CALLS |= {
+    "cross_entropy, z-loss": ("cross_entropy", LABELS, {"z_loss": 0.1, "temperature": 0.5}),
+    "focal_loss, gamma 0.5": ("focal_loss", LABELS, {"gamma": 0.5}),
+    "binary_cross_entropy": ("binary_cross_entropy", SOFT, {"label_smoothing": 0.1}),
+    "binary_cross_entropy, pos_weight": ("binary_cross_entropy", SOFT, {"pos_weight": [1, 2, 3]}),
+    "sigmoid_focal_loss": ("sigmoid_focal_loss", SOFT, {"alpha": 0.25}),
+    "softmax": ("softmax", None, {}),
+    "softmax, mask": ("softmax", None, {"where": [True, False, True], "temperature": 2.0}),
+    "log_softmax": ("log_softmax", None, {"axis": 0}),
+    "logsumexp": ("logsumexp", None, {"axis": None}),
+}
+
+
+@pytest.fixture(params=CALLS)
+def function(request, torch):
+    """Return a function of the logits alone."""
+    name, targets, options = CALLS[request.param]
+    options = dict(options)
+    if "class weights" in options:
+        weights = options.pop("class weights")
+        options["weight" if name == "cross_entropy" else "alpha"] = torch.tensor(weights)
+    if isinstance(options.get("where"), list):
+        options["where"] = torch.tensor(options["where"], dtype=torch.bool)
+    arguments = () if targets is None else (torch.tensor(np.asarray(targets)),)
+    return lambda x: getattr(softmaxkit, name)(x, *arguments, **options)
+
+
+@pytest.fixture
+def logits(torch):
+    return torch.tensor(LOGITS, requires_grad=True)
+
+
+def test_first_order_backward_and_forward(torch, function, logits):
+    assert torch.autograd.gradcheck(
+        function, logits, check_forward_ad=True, check_batched_grad=True
+    )
+
+
+def test_second_order(torch, function, logits):
+    assert torch.autograd.gradgradcheck(function, logits)
+
+
+def test_func_transforms_agree(torch, function, logits):
+    func, x = torch.func, logits.detach()
+
+    def total(x):
+        return function(x).sum()
+
+    by_rows = func.jacrev(function)(x)
+    torch.testing.assert_close(func.jacfwd(function)(x), by_rows)
+    torch.testing.assert_close(func.grad(total)(x), by_rows.reshape(-1, 4, 3).sum(0))
+    torch.testing.assert_close(func.hessian(total)(x), torch.autograd.functional.hessian(total, x))
+    batch = torch.stack([x, 2 * x, -x])
+    torch.testing.assert_close(func.vmap(function)(batch), torch.stack([*map(function, batch)]))
+    gradients = torch.stack([func.grad(total)(each) for each in batch])
+    torch.testing.assert_close(func.vmap(func.grad(total))(batch), gradients)
+
+
+def test_checkpoint(torch, function, logits):
+    from torch.utils.checkpoint import checkpoint
+
+    (expected,) = torch.autograd.grad(function(logits).sum(), logits)
+    (got,) = torch.autograd.grad(checkpoint(function, logits, use_reentrant=False).sum(), logits)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("device", ["meta", "fake"])
+def test_shapes_without_values(torch, device):
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode() if device == "fake" else torch.device("meta"):
+        x, y = torch.empty(8, 10, dtype=torch.bfloat16), torch.empty(8, dtype=torch.long)
+        x.requires_grad_()
+        rows = softmaxkit.cross_entropy(x, y, reduction="none", label_smoothing=0.1)
+        rows.sum().backward()
+        assert (rows.shape, rows.dtype, rows.device) == ((8,), x.dtype, x.device)
+        assert (x.grad.shape, x.grad.dtype) == (x.shape, x.dtype)
+        assert softmaxkit.softmax(x, where=y[:, None] > 0).shape == x.shape
+
+
+def test_autocast_gives_float32_as_torch_does(torch):
+    x, y = torch.randn(8, 10, dtype=torch.bfloat16), torch.zeros(8, dtype=torch.long)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, theirs = softmaxkit.cross_entropy(x, y), torch.nn.functional.cross_entropy(x, y)
+    assert got.dtype == theirs.dtype == torch.float32
+    torch.testing.assert_close(got, theirs)
+    assert softmaxkit.cross_entropy(x, y).dtype == torch.bfloat16
+
+
+def compile_counter(torch):
+    """Return a backend for torch.compile that counts the graphs, and runs them as they are."""
+    from torch._dynamo.testing import CompileCounter
+
+    torch.compiler.reset()
+    return CompileCounter()
+
+
+@pytest.mark.parametrize("call", ["cross_entropy", "focal_loss"])
+def test_one_graph_for_every_batch_size(torch, call):
+    counter = compile_counter(torch)
+    loss = getattr(softmaxkit, call)
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=counter)
+    for rows in (4, 7, 12):
+        x, y = torch.randn(rows, 5), torch.randint(5, (rows,))
+        torch.testing.assert_close(compiled(x, y), loss(x, y))
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_backward(torch, function, logits, dynamic):
+    torch.compiler.reset()
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    got, expected = compiled(logits), function(logits)
+    torch.testing.assert_close(got, expected)
+    for each in (got, expected):
+        each.sum().backward()
+    torch.testing.assert_close(
+        logits.grad / 2, torch.autograd.grad(function(logits).sum(), logits)[0]
+    )
+
+
+def test_export(torch):
+    class Model(torch.nn.Module):
+        def forward(self, x, y):
+            return softmaxkit.cross_entropy(x, y, label_smoothing=0.1), softmaxkit.softmax(x, 0)
+
+    x, y = torch.randn(4, 5), torch.randint(5, (4,))
+    rows = torch.export.Dim("rows", min=2)
+    exported = torch.export.export(Model(), (x, y), dynamic_shapes=({0: rows}, {0: rows}))
+    x, y = torch.randn(9, 5), torch.randint(5, (9,))
+    torch.testing.assert_close(exported.module()(x, y), Model()(x, y))
+
+
+def test_backward_keeps_the_logits_and_numbers_of_rows(torch):
+    """Not the probabilities: nothing but the logits themselves is of size rows x classes."""
+    x, y = torch.randn(64, 1000, requires_grad=True), torch.randint(1000, (64,))
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        softmaxkit.cross_entropy(x, y)
+    assert kept.pop(x.untyped_storage().data_ptr()) == x.numel()
+    assert max(kept.values()) <= 64
+
+
+def test_threads_as_data_parallel_has_them(torch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    x, y = torch.tensor(LOGITS).repeat(8, 1), torch.tensor([0, 2, 1, 1] * 8)
+
+    def gradient(rows):
+        leaf = x[rows].clone().requires_grad_()
+        softmaxkit.cross_entropy(leaf, y[rows], reduction="sum").backward()
+        return leaf.grad
+
+    parts = [slice(i, i + 4) for i in range(0, 32, 4)]
+    with ThreadPoolExecutor(4) as pool:
+        got = torch.cat(list(pool.map(gradient, parts)))
+    torch.testing.assert_close(got, gradient(slice(None)))
