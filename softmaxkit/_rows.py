@@ -200,7 +200,7 @@ def _labels(
     return labels, ignored, wrong
 
 
-def _total(ops: Any, share: Array | float, x: Array, axis: int) -> Array | float:
+def _total(ops: Any, share: Any, x: Array, axis: int) -> Any:
     """Sum over the classes of a number or of an array that broadcasts to the logits."""
     if not ops.is_array(share) or share.ndim == 0:
         return share * ops.length(x, axis, x)
