@@ -227,6 +227,8 @@ def stop_gradient(x):
 
 def take(vector, labels):
     xp = array_namespace(vector)
+    if 0 in labels.shape:  # which Dask does not reshape
+        return astype(labels, vector.dtype)
     return xp.reshape(xp.take(vector, xp.reshape(labels, (-1,)), axis=0), labels.shape)
 
 
