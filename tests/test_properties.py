@@ -29,13 +29,14 @@ DEFAULT = settings(
 
 
 def draws(**strategies):
-    """Give a test of (library, **drawn) its draws."""
+    """Give a test of (library, **drawn) its draws; a tenth as many on Dask, 0.1 s for each call."""
 
     def decorate(test):
         many = DEFAULT(given(**strategies)(test))
+        few = settings(DEFAULT, max_examples=max(EXAMPLES // 10, 1))(given(**strategies)(test))
 
         def drawn(library):
-            many(library=library)
+            (few if library.adapter.name == "dask" else many)(library=library)
 
         return drawn
 
