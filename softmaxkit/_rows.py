@@ -118,6 +118,8 @@ def _class_loss(
         sample_weight = sample_weight[(None,) * (ndim - 1 - sample_weight.ndim) + (...,)]
         # A row of weight 0 is left out like an ignored one: NaN in it does not leak.
         skip = (sample_weight == 0) if skip is None else skip | (sample_weight == 0)
+    if empty is not None and skip is not None:
+        empty = empty & ~skip
 
     # Σ_c share_c log p_c comes with the row; focal's penalty is not linear and needs every log p_c.
     every = gamma is not None and share is not None
