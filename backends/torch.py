@@ -390,17 +390,20 @@ class _TransformableRowStatistics(_RowStatistics):
 
     @staticmethod
     def jvp(ctx, dx, _axis, _labels, dweights, _skip):
-        x, labels, weights, skip, _, log_sum, top = ctx.saved_tensors
+        x, labels, weights, skip, log_p_y, log_sum, top = ctx.saved_tensors
         axis = ctx.axis
         log_p = x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis)
         dx = torch.zeros_like(log_p) if dx is None else dx.to(log_p.dtype)
         if skip is not None:
             dx = torch.where(skip.unsqueeze(axis), 0.0, dx)
             log_p = torch.where(skip.unsqueeze(axis), 0.0, log_p)
-        d_log_sum = (torch.exp(log_p) * dx).sum(axis)
+        p = torch.exp(log_p)
+        d_log_sum = (p * dx).sum(axis)
         d_picked = d_dot = None
         if labels is not None:
-            d_picked = dx.gather(axis, labels.unsqueeze(axis)).squeeze(axis) - d_log_sum
+            # dx_y - Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep digits.
+            at_label = torch.expm1(log_p_y).unsqueeze(axis)
+            d_picked = -(p.scatter(axis, labels.unsqueeze(axis), at_label) * dx).sum(axis)
         if weights is not None:
             d_dot = (weights * (dx - d_log_sum.unsqueeze(axis))).sum(axis)
             if dweights is not None:

@@ -72,19 +72,19 @@ def measure(adapter, case, transform="eager"):
 
     change = adapter.transforms[transform]
     try:
-        value = change(call)(*inputs)
+        value = change.call(call)(*inputs)
         outcome = Outcome(plain_array(adapter, value))
     except NotOffered:
         raise
     except Exception as refusal:
         return Outcome(refusal)
-    differentiable = adapter.vjp and case.arrays[0].dtype.kind == "f"
+    differentiable = change.vjp and case.arrays[0].dtype.kind == "f"
     if differentiable and case.operation in WITH_GRADIENT:
         ones = adapter.to_backend(np.ones(outcome.value.shape), adapter.dtype_name(value))
         for name in ("logits", *case.by):
             at = count + named.index(name) if name in named else 0
             try:
-                _, gradient = adapter.vjp(change, call, inputs, at, ones)
+                _, gradient = change.vjp(call, inputs, at, ones)
                 outcome.gradients[name] = plain_array(adapter, gradient)
             except Exception as refusal:
                 outcome.gradients[name] = refusal

@@ -32,25 +32,24 @@ def penalty(ops: Any, log_p: Array, gamma: float | None) -> Array:
     """Return -log p, or (1-p)^γ (-log p), with derivatives that are finite at p = 0 and p = 1."""
     if gamma is None:
         return -log_p
-    certain, far, modulator = _modulator(ops, log_p, gamma)
-    return ops.where(certain, 0.0, -log_p * ops.where(far, 1.0, modulator))
+    certain, far, safe, modulator = _modulator(ops, log_p, gamma)
+    return ops.where(certain, 0.0, ops.where(far, -log_p, -safe * modulator))
 
 
 def penalty_slope(ops: Any, log_p: Array, gamma: float | None) -> Array | float:
     """Return the derivative of `penalty` by log p: -1, or (1-p)^γ (γ p log p / (1-p) - 1)."""
     if gamma is None:
         return -1.0
-    certain, far, modulator = _modulator(ops, log_p, gamma)
-    safe = ops.where(certain | far, -1.0, log_p)
+    certain, far, safe, modulator = _modulator(ops, log_p, gamma)
     slope = modulator * (gamma * safe * ops.exp(safe) / -ops.expm1(safe) - 1.0)
     return ops.where(certain, 0.0, ops.where(far, -1.0, slope))
 
 
-def _modulator(ops: Any, log_p: Array, gamma: float) -> tuple[Array, Array, Array]:
+def _modulator(ops: Any, log_p: Array, gamma: float) -> tuple[Array, Array, Array, Array]:
     certain = log_p == 0  # p = 1: the power's own derivative would be inf x 0
     far = log_p < -100  # 1 - p = 1 to the last bit; p log p would be 0 x -inf
     safe = ops.where(certain | far, -1.0, log_p)
-    return certain, far, (-ops.expm1(safe)) ** gamma
+    return certain, far, safe, (-ops.expm1(safe)) ** gamma
 
 
 def _class_loss(

@@ -160,13 +160,10 @@ def masked_and_scaled(
         x = ops.where(absent, fill, x)
     if temperature is None:
         return x, None, empty
-    divisor = temperature
+    constant = temperature
     if ops.is_array(temperature):
-        temperature = divisor = ops.compute_like(temperature, x)
-        # -inf / T would hand T a gradient of inf x 0.
+        temperature = ops.compute_like(temperature, x)
         constant = ops.stop_gradient(temperature)
-        if constant is not temperature:
-            divisor = ops.where(x == float("-inf"), constant, temperature)
     # (z - max) / T: z / T first would round away what distinguishes large logits. A temperature
     # that differs between classes leaves no such freedom.
     shift = None
@@ -175,7 +172,12 @@ def masked_and_scaled(
         top = ops.where(abs(top) == float("inf"), 0.0, top)
         x = x - expand(top, axis)
         shift = ops.sum(expand(top, axis) / temperature, axis)
-    return x / divisor, shift, empty
+    if constant is temperature:
+        return x / temperature, shift, empty
+    # -inf / T would hand T a gradient of inf x 0.
+    lost = x == float("-inf")
+    x = ops.where(lost, x / constant, ops.where(lost, 0.0, x) / temperature)
+    return x, shift, empty
 
 
 def _constant_along(ops: Any, temperature: Array, x: Array, axis: Axes) -> bool:

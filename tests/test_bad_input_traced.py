@@ -272,12 +272,11 @@ def test_bad_labels_of_the_table_are_nan(name, transform, row, request):
     adapter, (faults, axis) = library(name).adapter, faults_of(row)
     arrays = [built(array, library(name)) for array in arrays_of(row).values()]
     if row[0] in ("one_hot", "smooth_labels"):
-        value = adapter.transforms[transform](function_of(row))(*arrays)
+        value = adapter.transforms[transform].call(function_of(row))(*arrays)
         assert_only_faults_are_nan(adapter.to_numpy(value), faults, axis)
         return
     function = function_of(row)
-    value, gradient = adapter.vjp(
-        adapter.transforms[transform],
+    value, gradient = adapter.transforms[transform].vjp(
         lambda *arrays: function(*arrays, reduction="none"),
         arrays,
         0,
@@ -367,7 +366,7 @@ def test_numbers_may_be_traced(call, tracer, request):
             x, adapter.to_backend(np.array([half, half]), None)
         )[0]
     else:
-        got = adapter.transforms[tracer](function)(x, adapter.to_backend(half, None))
+        got = adapter.transforms[tracer].call(function)(x, adapter.to_backend(half, None))
     expected = numbers_call(call, targets, NUMBERS[call])(BATCH, 0.5)
     np.testing.assert_allclose(adapter.to_numpy(got), expected, rtol=1e-5)
 
@@ -409,6 +408,6 @@ def test_a_traced_number_out_of_range_shows_in_the_value(
     request.getfixturevalue(FIXTURES[name])
     adapter = library(name).adapter
     targets = [0, 2, 1, 0, 1] if call in ("cross_entropy", "focal_loss") else (BATCH > 0).tolist()
-    traced = adapter.transforms[tracer](numbers_call(call, targets, [option]))
+    traced = adapter.transforms[tracer].call(numbers_call(call, targets, [option]))
     got = traced(adapter.to_backend(BATCH, None), adapter.to_backend(np.float32(number), None))
     np.testing.assert_array_equal(adapter.to_numpy(got), np.full(got.shape, value))

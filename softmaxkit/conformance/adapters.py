@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 import softmaxkit
 from softmaxkit._libraries import import_quietly, is_installed
+from softmaxkit.conformance.case import LABELS, Case
 
 Function = Callable[..., Any]
 
@@ -28,6 +30,30 @@ FEATURES = {
 def eager(function: Function) -> Function:
     """Leave the function as it is."""
     return function
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What a library does to a function of arrays: compile it, batch it, differentiate it.
+
+    Parameters
+    ----------
+    call : callable
+        Takes a function of arrays to the transformed function.
+    vjp : callable, optional
+        ``vjp(function, arrays, position, cotangent)``: the value of the function, and its
+        vector-Jacobian product by ``arrays[position]``, both under the transform, by the library's
+        own autodiff; None where the library has none.
+    reads_labels : bool
+        Whether labels have values there, so that one out of range is refused.
+    lacks : callable
+        ``lacks(case)``: why a case is not run, or nothing.
+    """
+
+    call: Callable[[Function], Function] = eager
+    vjp: Callable[[Function, list[Any], int, Any], tuple[Any, Any]] | None = None
+    reads_labels: bool = False
+    lacks: Callable[[Case], str] = lambda case: ""
 
 
 @dataclass(frozen=True)
@@ -49,12 +75,8 @@ class Adapter:
         Feature of `FEATURES` -> why the library has it not: the reason of a skip, and what the
         tables of capabilities say.
     transforms : mapping
-        Name -> what takes a function of arrays to the transformed function, such as jit. "eager"
-        is one of them, and the only one where "tracing" is lacking.
-    vjp : callable, optional
-        ``vjp(transform, function, arrays, position, cotangent)``: the value of a function, and
-        its vector-Jacobian product by ``arrays[position]``, transformed, by the library's own
-        autodiff; None without "autodiff".
+        Name -> `Transform`, such as jit. "eager" is one of them, and the only one where "tracing"
+        is lacking; each has a `vjp` unless "autodiff" is lacking.
     functions : object, optional
         Where the operations are looked up by name; softmaxkit itself by default.
     default_float : str
@@ -66,17 +88,16 @@ class Adapter:
     to_numpy: Callable[[Any], np.ndarray]
     dtype_name: Callable[[Any], str]
     lacks: Mapping[str, str] = field(default_factory=dict)
-    transforms: Mapping[str, Callable[[Function], Function]] = field(
-        default_factory=lambda: {"eager": eager}
+    transforms: Mapping[str, Transform] = field(
+        default_factory=lambda: {"eager": Transform(reads_labels=True)}
     )
-    vjp: Callable[[Any, Function, list[Any], int, Any], tuple[Any, Any]] | None = None
     functions: Any = softmaxkit
     default_float: str = "float64"
 
     def __post_init__(self) -> None:
         for feature, there in (
             ("tracing", len(self.transforms) > 1),
-            ("autodiff", self.vjp is not None),
+            ("autodiff", all(one.vjp is not None for one in self.transforms.values())),
         ):
             if there == (feature in self.lacks):
                 raise ValueError(
@@ -128,6 +149,23 @@ def load(name: str) -> Adapter:
     return globals()[f"_{name}"]()
 
 
+def _no_forward_mode(case: Case) -> str:
+    logits = case.arrays[0]
+    if case.raises or case.operation in LABELS or logits.dtype.kind != "f":
+        return "forward mode: nothing to differentiate"
+    if logits.size > 2000:
+        return "forward mode: each logit is a pass, and more than 2000 take too long"
+    if not logits.size:
+        return "forward mode: torch.func.jacfwd refuses a Jacobian without columns"
+    if not np.isfinite(logits.max(-1)).all():
+        return "forward mode: 0 x NaN carries a row of NaN to the derivatives by other rows"
+    return ""
+
+
+def _first(results: Any) -> Any:
+    return tuple(one[0] for one in results) if isinstance(results, tuple | list) else results[0]
+
+
 def _plain(array: Any) -> np.ndarray:
     return np.asarray(array)
 
@@ -167,12 +205,50 @@ def _torch() -> Adapter:
         tensor = tensor.detach()
         return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
 
-    def vjp(
-        transform: Any, function: Function, arrays: list[Any], position: int, cotangent: Any
-    ) -> Any:
-        x = arrays[position].detach().requires_grad_()
-        value = transform(function)(*arrays[:position], x, *arrays[position + 1 :])
-        return value, torch.autograd.grad(value, x, cotangent)[0]
+    def through(call: Callable[[Function], Function]) -> Any:
+        """Backpropagate through the transformed function, as a training loop does."""
+
+        def vjp(function: Function, arrays: list[Any], position: int, cotangent: Any) -> Any:
+            x = arrays[position].detach().requires_grad_()
+            value = call(function)(*arrays[:position], x, *arrays[position + 1 :])
+            return value, torch.autograd.grad(value, x, cotangent)[0]
+
+        return vjp
+
+    def inside(call: Callable[[Function], Function]) -> Any:
+        """Transform the vector-Jacobian product itself."""
+
+        def vjp(function: Function, arrays: list[Any], position: int, cotangent: Any) -> Any:
+            def both(cotangent: Any, *arrays: Any) -> Any:
+                def of(x: Any) -> Any:
+                    return function(*arrays[:position], x, *arrays[position + 1 :])
+
+                value, pull = torch.func.vjp(of, arrays[position])
+                return value, pull(cotangent)[0]
+
+            return call(both)(cotangent, *arrays)
+
+        return vjp
+
+    def forward(function: Function, arrays: list[Any], position: int, cotangent: Any) -> Any:
+        def total(*arrays: Any) -> Any:
+            return (cotangent * function(*arrays)).sum()
+
+        gradient = torch.func.jacfwd(total, argnums=position)(*arrays)
+        return function(*arrays), gradient.to(arrays[position].dtype)  # the dtype is the result's
+
+    def mapped(function: Function) -> Function:
+        def call(*arrays: Any) -> Any:
+            # flip knows no wide unsigned integers
+            pairs = [torch.stack([a, a[[*range(len(a))][::-1]] if a.ndim else a]) for a in arrays]
+            return _first(torch.func.vmap(function)(*pairs))
+
+        return call
+
+    def checkpointed(function: Function) -> Function:
+        from torch.utils.checkpoint import checkpoint
+
+        return partial(checkpoint, function, use_reentrant=False)
 
     def compiled(function: Function) -> Function:
         # Dynamo and AOTAutograd, without the seconds that code generation takes for each case.
@@ -195,8 +271,13 @@ def _torch() -> Adapter:
         to_numpy,
         _dtype_name,
         {},
-        {"eager": eager, "torch.compile": compiled},
-        vjp,
+        {
+            "eager": Transform(eager, through(eager), reads_labels=True),
+            "torch.compile": Transform(compiled, through(compiled)),
+            "vmap": Transform(mapped, inside(mapped)),
+            "jacfwd": Transform(eager, forward, lacks=_no_forward_mode),
+            "checkpoint": Transform(checkpointed, through(checkpointed), reads_labels=True),
+        },
         default_float="float32",
     )
 
@@ -211,14 +292,50 @@ def _jax() -> Adapter:
         with np.errstate(over="ignore"):  # beyond the range of float16 is inf
             return jnp.asarray(array, dtype or array.dtype)
 
-    def vjp(
-        transform: Any, function: Function, arrays: list[Any], position: int, cotangent: Any
-    ) -> Any:
-        def both(cotangent: Any, *arrays: Any) -> Any:
-            value, pull = jax.vjp(function, *arrays)
+    def inside(call: Callable[[Function], Function]) -> Any:
+        """Transform the vector-Jacobian product itself."""
+
+        def vjp(function: Function, arrays: list[Any], position: int, cotangent: Any) -> Any:
+            def both(cotangent: Any, *arrays: Any) -> Any:
+                value, pull = jax.vjp(function, *arrays)
+                return value, pull(cotangent)[position]
+
+            return call(both)(cotangent, *arrays)
+
+        return vjp
+
+    def through(call: Callable[[Function], Function]) -> Any:
+        """Backpropagate through the transformed function."""
+
+        def vjp(function: Function, arrays: list[Any], position: int, cotangent: Any) -> Any:
+            value, pull = jax.vjp(call(function), *arrays)
             return value, pull(cotangent)[position]
 
-        return transform(both)(cotangent, *arrays)
+        return vjp
+
+    def forward(function: Function, arrays: list[Any], position: int, cotangent: Any) -> Any:
+        def both(cotangent: Any, *arrays: Any) -> Any:
+            def total(*arrays: Any) -> Any:
+                return (cotangent * function(*arrays)).sum()
+
+            gradient = jax.jacfwd(total, argnums=position)(*arrays)
+            return function(*arrays), gradient.astype(arrays[position].dtype)
+
+        return jax.jit(both)(cotangent, *arrays)
+
+    def pairs(arrays: Any) -> Any:
+        return [jnp.stack([a, jnp.flip(a, 0) if a.ndim else a]) for a in arrays]
+
+    def mapped(function: Function) -> Function:
+        return jax.jit(lambda *arrays: _first(jax.vmap(function)(*pairs(arrays))))
+
+    def scanned(function: Function) -> Function:
+        """Scan over a batch of two, each rematerialised on the way back."""
+
+        def step(carry: Any, arrays: Any) -> Any:
+            return carry, jax.checkpoint(function)(*arrays)
+
+        return jax.jit(lambda *arrays: _first(jax.lax.scan(step, None, pairs(arrays))[1]))
 
     return Adapter(
         "jax",
@@ -226,8 +343,13 @@ def _jax() -> Adapter:
         _widened,
         _dtype_name,
         {},
-        {"eager": eager, "jit": jax.jit},
-        vjp,
+        {
+            "eager": Transform(eager, inside(eager), reads_labels=True),
+            "jit": Transform(jax.jit, inside(jax.jit)),
+            "vmap": Transform(mapped, inside(mapped)),
+            "jacfwd": Transform(jax.jit, forward, lacks=_no_forward_mode),
+            "scan, checkpoint": Transform(scanned, through(scanned)),
+        },
     )
 
 
@@ -241,17 +363,27 @@ def _tensorflow() -> Adapter:
     def to_numpy(tensor: Any) -> np.ndarray:
         return _widened(tensor.numpy())
 
-    def vjp(
-        transform: Any, function: Function, arrays: list[Any], position: int, cotangent: Any
-    ) -> Any:
-        def both(cotangent: Any, *arrays: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(arrays[position])
-                value = function(*arrays)
-            by_array = tape.gradient(value, arrays[position], output_gradients=cotangent)
-            return value, by_array
+    def inside(call: Callable[[Function], Function]) -> Any:
+        """Transform the vector-Jacobian product itself."""
 
-        return transform(both)(cotangent, *arrays)
+        def vjp(function: Function, arrays: list[Any], position: int, cotangent: Any) -> Any:
+            def both(cotangent: Any, *arrays: Any) -> Any:
+                with tf.GradientTape() as tape:
+                    tape.watch(arrays[position])
+                    value = function(*arrays)
+                by_array = tape.gradient(value, arrays[position], output_gradients=cotangent)
+                return value, by_array
+
+            return call(both)(cotangent, *arrays)
+
+        return vjp
+
+    def mapped(function: Function) -> Function:
+        def call(*arrays: Any) -> Any:
+            pairs = [tf.stack([a, tf.reverse(a, [0]) if a.shape.rank else a]) for a in arrays]
+            return _first(tf.vectorized_map(lambda each: function(*each), pairs))
+
+        return call
 
     def unknown_shapes(function: Function) -> Function:
         def traced(*arrays: Any) -> Any:
@@ -272,8 +404,12 @@ def _tensorflow() -> Adapter:
         to_numpy,
         lambda tensor: tensor.dtype.name,
         {},
-        {"eager": eager, "tf.function": unknown_shapes, "XLA": xla},
-        vjp,
+        {
+            "eager": Transform(eager, inside(eager), reads_labels=True),
+            "tf.function": Transform(unknown_shapes, inside(unknown_shapes)),
+            "XLA": Transform(xla, inside(xla)),
+            "vectorized_map": Transform(mapped, inside(mapped)),
+        },
         default_float="float32",
     )
 

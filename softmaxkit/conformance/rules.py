@@ -338,8 +338,8 @@ def _temperature() -> Iterator[Case]:
     yield rule("z_loss spares ignored rows", "cross_entropy", X, np.array([0, -100, 1]),
                z_loss=0.1)  # fmt: skip
     yield rule("z_loss spares a row of weight 0 in which no class takes part", "cross_entropy", X,
-               Y, where=np.array([[True], [True], [False]]), sample_weight=np.array([1.0, 2.0, 0.0]),
-               z_loss=0.1)  # fmt: skip
+               Y, where=np.array([[True], [True], [False]]), z_loss=0.1,
+               sample_weight=np.array([1.0, 2.0, 0.0]))  # fmt: skip
     yield rule("z_loss takes the logits over T", "cross_entropy", X, Y, z_loss=0.1,
                temperature=np.array(2.0), how=by_t)  # fmt: skip
     yield rule("z_loss takes the classes that take part", "cross_entropy", X, Y, z_loss=0.1,

@@ -14,12 +14,12 @@ import numpy as np
 # temperature there are two roundings; XLA multiplies by 1/T and makes three.
 LIMITS: dict[tuple[str, str], tuple[float, float, float]] = {
     ("softmax", "value"): (16, 100, 512),
-    ("log_softmax", "value"): (8, 64, 64),
+    ("log_softmax", "value"): (8, 64, 512),
     # Measured at the larger of the result and the maximum, which may cancel.
     ("logsumexp", "value"): (4, 4, 4),
-    ("cross_entropy", "value"): (8, 64, 64),
+    ("cross_entropy", "value"): (8, 64, 512),
     # A power multiplies the relative error of its base by gamma, 5 at the most here.
-    ("focal_loss", "value"): (16, 256, 256),
+    ("focal_loss", "value"): (16, 256, 1024),
     ("binary_cross_entropy", "value"): (8, 8, 8),
     ("sigmoid_focal_loss", "value"): (16, 16, 16),
     ("one_hot", "value"): (0, 0, 0),
