@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-# All but `nightly`.
+# All but `nightly` and `transforms`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -105,6 +105,16 @@ def nightly(session: nox.Session) -> None:
     """Draw 2000 new calls for each property, on every library; not among the default sessions."""
     properties = "tests/test_properties.py"
     run_tests(session, *REQUIREMENTS, arguments=(properties,), SOFTMAXKIT_EXAMPLES="2000")
+
+
+@nox.session
+def transforms(session: nox.Session) -> None:
+    """Print how many checks passed: library x transform x operation; not among the defaults.
+
+    Every default session of a library runs the same checks as tests.
+    """
+    install(session, "-e", ".[cli]", *REQUIREMENTS.values())
+    session.run("softmaxkit", "check", "--every", env=demand("numpy", *REQUIREMENTS))
 
 
 @nox.session

@@ -27,34 +27,40 @@ BLOCK_ELEMENTS = 1 << 19
 def softmax(x, axis, where, temperature, dtype):
     if where is None and temperature is None and type(axis) is int and x.dtype.is_floating_point:
         return softmax_rows(x, axis, _result(x, dtype))
+    where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
 
 def log_softmax(x, axis, where, temperature, dtype):
+    where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
 
 def logsumexp(x, axis, where, keepdims, dtype):
-    return _softmax.logsumexp(_this, x, axis, where, keepdims, _result(x, dtype))
+    return _softmax.logsumexp(_this, x, axis, _beside(x, where), keepdims, _result(x, dtype))
 
 
 def cross_entropy(logits, targets, *, dtype, **options):
     dtype = _result(logits, dtype)
+    targets, options = _beside(logits, targets), _beside_each(logits, options)
     return _rows.cross_entropy(_this, logits, targets, dtype=dtype, **options)
 
 
 def focal_loss(logits, targets, *, dtype, **options):
     dtype = _result(logits, dtype)
+    targets, options = _beside(logits, targets), _beside_each(logits, options)
     return _rows.focal_loss(_this, logits, targets, dtype=dtype, **options)
 
 
 def binary_cross_entropy(logits, targets, *, dtype, **options):
     dtype = _result(logits, dtype)
+    targets, options = _beside(logits, targets), _beside_each(logits, options)
     return _rows.binary_cross_entropy(_this, logits, targets, dtype=dtype, **options)
 
 
 def sigmoid_focal_loss(logits, targets, *, dtype, **options):
     dtype = _result(logits, dtype)
+    targets, options = _beside(logits, targets), _beside_each(logits, options)
     return _rows.sigmoid_focal_loss(_this, logits, targets, dtype=dtype, **options)
 
 
@@ -104,6 +110,22 @@ def _result(x, dtype):
     if dtype is None and x.dtype in _HALF and device != "meta":  # which has no autocast
         return torch.float32 if torch.is_autocast_enabled(device) else None
     return dtype
+
+
+def _beside(x, value):
+    """Return `value` for use with `x`: beside a DTensor a plain tensor counts as replicated."""
+    if type(x) in _PLAIN or type(value) not in _PLAIN or not hasattr(x, "device_mesh"):
+        return value
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = x.device_mesh
+    return DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
+
+
+def _beside_each(x, options):
+    if type(x) in _PLAIN:
+        return options
+    return {name: _beside(x, value) for name, value in options.items()}
 
 
 # --- what is it -----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,7 +114,8 @@ def check(
     cases = list(conformance.cases())
     results: dict[tuple[str, str], list[conformance.Result]] = defaultdict(list)
     errors: list[str] = []
-    counts: dict[tuple[str, str], int] = defaultdict(int)
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    not_run: Counter[tuple[str, str]] = Counter()
     progress = Progress(
         TextColumn("{task.description:>28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     )
@@ -122,14 +123,22 @@ def check(
         for adapter, (dtype, transform) in ((a, run) for a in adapters for run in runs[a.name]):
             setting = f"{adapter.name} {dtype} {transform}"
             for case in progress.track(cases, description=setting):
+                reason = adapter.transforms[transform].lacks(case)
+                if reason:
+                    not_run[f"{adapter.name} {transform}", reason] += 1
+                    continue
                 try:
                     ran = list(conformance.run_case(adapter, case, dtype, transform))
                 except Exception as error:  # a case that raises must not hide the others
                     reason = str(error).partition("\n")[0]
                     errors.append(f"{setting} {case}: {type(error).__name__}: {reason}")
+                    counts[adapter.name, f"{dtype} {transform}"][f"{case.operation} ran"] += 1
                     continue
                 results[adapter.name, case.operation] += ran
-                counts[adapter.name, f"{dtype} {transform}"] += len(ran)
+                passed = sum(one.passed for one in ran)
+                counts[adapter.name, f"{dtype} {transform}"] += Counter(
+                    {f"{case.operation} ran": len(ran), case.operation: passed}
+                )
                 errors += [
                     f"{setting} {case}, {one.what}: {one.problem}" for one in ran if not one.passed
                 ]
@@ -145,15 +154,13 @@ def check(
         console.print(table)
     console.print("A row is saturated where one class dominates.")
     if every:
-        table = _table("Checks that ran", "dtype, transform", adapters)
-        for setting in dict.fromkeys(setting for _, setting in counts):
-            numbers = [counts[a.name, setting] for a in adapters]
-            table.add_row(setting, *(str(n) if n else "-" for n in numbers))
-        console.print(table)
+        _print_counts(console, counts)
     lacking = Table("library", "not run", "reason", title="What a library lacks")
     for adapter in adapters:
         for feature, reason in adapter.lacks.items():
             lacking.add_row(adapter.name, conformance.FEATURES[feature], reason)
+    for (transform, reason), number in not_run.items():
+        lacking.add_row(transform, f"{number} cases", reason)
     if lacking.rows:
         console.print(lacking)
     total = sum(map(len, results.values()))
@@ -162,6 +169,24 @@ def check(
     console.print(f"{total} checks of {len(cases)} cases, {len(errors)} failed", highlight=False)
     if errors:
         raise typer.Exit(1)
+
+
+def _print_counts(console: Console, counts: dict[tuple[str, str], Counter[str]]) -> None:
+    """Print how many checks of each operation passed in each setting; "of" how many, if fewer."""
+    table = Table("library", "dtype, transform", title="Checks that passed")
+    for operation in conformance.OPERATIONS:
+        table.add_column(operation.replace("_", " "), justify="right")
+    last = ""
+    for (library, setting), numbers in counts.items():
+        if last and library != last:
+            table.add_section()
+        last = library
+        cells = []
+        for operation in conformance.OPERATIONS:
+            passed, ran = numbers[operation], numbers[f"{operation} ran"]
+            cells.append("-" if not ran else str(passed) if passed == ran else f"{passed} of {ran}")
+        table.add_row(library, setting, *cells)
+    console.print(table)
 
 
 def _table(title: str, first: str, adapters: list[conformance.Adapter]) -> Table:

@@ -184,3 +184,52 @@ def test_threads_as_data_parallel_has_them(torch):
     with ThreadPoolExecutor(4) as pool:
         got = torch.cat(list(pool.map(gradient, parts)))
     torch.testing.assert_close(got, gradient(slice(None)))
+
+
+SHARDED = """
+import tempfile, warnings
+import torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import loss_parallel
+import softmaxkit
+
+CALLS = [("cross_entropy", {}), ("cross_entropy", {"label_smoothing": 0.1}),
+         ("cross_entropy", {"weight": torch.arange(1.0, 9.0), "reduction": "none"}),
+         ("focal_loss", {"where": torch.arange(8) != 6})]
+
+def agree(rank, store):
+    warnings.simplefilter("ignore")
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 3, -100, 7, 2, 5])
+    for name, options in CALLS:
+        leaf = x.clone().requires_grad_()
+        expected = getattr(softmaxkit, name)(leaf, y, **options)
+        expected.sum().backward()
+        for placement in (Shard(1), Shard(0)):
+            for labels in (y, distribute_tensor(y, mesh, [Replicate()])):
+                parts = distribute_tensor(x, mesh, [placement]).requires_grad_()
+                with loss_parallel():
+                    got = getattr(softmaxkit, name)(parts, labels, **options)
+                    got.sum().backward()
+                torch.testing.assert_close(got.full_tensor(), expected)
+                torch.testing.assert_close(parts.grad.full_tensor(), leaf.grad)
+                assert parts.grad.placements == (placement,)
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.start_processes(
+            agree, (f"{folder}/store",), nprocs=2, start_method="fork"
+        )
+    print("agree")
+"""
+
+
+def test_dtensor_under_loss_parallel(torch, run_python):
+    """Logits in two processes, by classes and by rows; labels beside them plain or replicated."""
+    if not torch.distributed.is_available():
+        pytest.skip("this build of torch has no torch.distributed")
+    assert run_python(SHARDED).strip() == "agree"
