@@ -25,8 +25,8 @@ from typing import Any
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import numpy as np
-from peers import PEERS, NotOffered, peers
 
+from peers import PEERS, NotOffered, peers
 from softmaxkit.conformance import FEATURES, load
 from softmaxkit.conformance.adapters import REQUIRES
 from softmaxkit.conformance.case import LOSSES
