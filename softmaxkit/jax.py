@@ -1,10 +1,10 @@
-"""The names and signatures of `jax.nn` and optax. Change one import line and keep the program.
+"""The names and signatures of `jax.nn` and `optax.losses`: change one import line.
 
-    from softmaxkit import jax as optax  # was: import optax
+    from softmaxkit import jax as losses  # was: from optax import losses
 
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    loss = losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-or by name: ``from softmaxkit.jax import softmax, log_softmax, logsumexp`` where it was ``from
+By name it is ``from softmaxkit.jax import softmax, log_softmax, logsumexp`` in the place of ``from
 jax.nn import``. Losses come for each row, as optax gives them; `softmax_focal_loss` is what optax
 has no name for. What differs from jax.nn and optax is softmaxkit's semantics:
 
@@ -15,8 +15,8 @@ has no name for. What differs from jax.nn and optax is softmaxkit's semantics:
   and subtracts the logit that was left out.
 - 0 log 0 is 0: at logits of -inf `softmax_cross_entropy` is as safe as the one called safe.
 - Classes that `where` leaves out get no share of the smoothing in `smooth_labels`.
-- gamma below 0, an alpha of the focal losses or a smoothing factor outside [0, 1] are ValueErrors,
-  and integer labels do not broadcast.
+- gamma below 0, an alpha of `sigmoid_focal_loss` or a smoothing factor outside [0, 1] and logits
+  with no class are ValueErrors. Integer labels, and a smoothing factor, do not broadcast.
 """
 
 from __future__ import annotations

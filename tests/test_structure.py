@@ -73,6 +73,8 @@ MAY_IMPORT = {
     "_dispatch": {"backends", "numpy", "array_api_compat"},
     "_rows": {"_softmax"},
     "_softmax": set(),
+    "jax": {"softmaxkit", "jax", "numpy"},
+    "tensorflow": {"softmaxkit", "tensorflow"},
     "backends.__init__": {"numpy"},
     "backends.numpy": {"_rows", "_softmax", "_arguments", "numpy"},
     "backends.torch": {"_rows", "_softmax", "_arguments", "numpy", "torch"},
