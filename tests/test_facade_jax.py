@@ -272,6 +272,13 @@ def test_softmax_focal_loss(jax, facade, labels, options):
     np.testing.assert_allclose(got, want, rtol=1e-13)
 
 
+def test_gradient_of_softmax_focal_loss_by_probabilities(jax, facade):
+    """The loss is linear in them: it is the loss of each class."""
+    got = jax.grad(lambda q: facade.softmax_focal_loss(X, q, gamma=1.5).sum())(Q)
+    each = [reference.focal_loss(X, np.full(4, c), gamma=1.5, reduction="none") for c in range(3)]
+    np.testing.assert_allclose(got, np.stack(each, -1), rtol=1e-12)
+
+
 def test_softmax_focal_loss_of_gamma_0_is_cross_entropy(jax, facade):
     by_axes = {"axis": (3, 1), "where": KEEP4}
     for labels in (Q4, RNG.integers(15, size=(2, 4))):

@@ -221,6 +221,17 @@ def test_focal_losses(tf, facade, case, transform):
     np.testing.assert_allclose(gradient, want, rtol=1e-11, atol=1e-14)
 
 
+def test_gradient_of_softmax_focal_loss_by_probabilities(tf, facade):
+    """The loss is linear in them: it is the loss of each class."""
+    tensors = {"labels": tf.constant(Q), "logits": tf.constant(X)}
+    _, by_labels, _ = value_and_gradients(
+        tf, facade.softmax_focal_loss_with_logits, tensors, "tf.function"
+    )
+    each = [reference.focal_loss(X, np.full(4, c), reduction="none") for c in range(3)]
+    cotangent = np.cos(np.arange(4))[:, None]
+    np.testing.assert_allclose(by_labels, cotangent * np.stack(each, -1), rtol=1e-12)
+
+
 BAD = {
     "an axis that does not exist": ("softmax", (X, 2)),
     "no axis": ("log_softmax", (1.0,)),
