@@ -151,7 +151,7 @@ def logsumexp(
     """
     a = jnp.asarray(a)
     if b is not None or return_sign or jnp.iscomplexobj(a):
-        # Sums that cancel or turn in the plane: not the softmax family, whose sums are positive.
+        # softmaxkit's sums are positive: it has no factors, no sign and no complex numbers.
         return jax.nn.logsumexp(a, axis, b, keepdims, return_sign, where)
     axis = tuple(axis) if isinstance(axis, list) else axis
     return softmaxkit.logsumexp(a, axis, where=where, keepdims=keepdims)
