@@ -16,6 +16,9 @@ from softmaxkit import backends
 PACKAGE = Path(softmaxkit.__file__).parent
 BACKENDS = Path(backends.__file__).parent
 FRONTENDS = ("activations", "gradients", "labels", "losses")
+FACADES = ("torch", "jax", "tensorflow", "keras")
+# `from one of these import name` names a module.
+PACKAGES = ("", ".backends", ".conformance", *(f".{facade}" for facade in FACADES))
 FRAMEWORKS = {
     "array_api_compat", "array_api_strict", "cupy", "dask", "jax", "keras", "tensorflow", "torch",
 }  # fmt: skip
@@ -44,7 +47,7 @@ def imports(tree, everywhere=True):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
-            if node.module in ("softmaxkit", "softmaxkit.backends", "softmaxkit.conformance"):
+            if node.module in {f"softmaxkit{package}" for package in PACKAGES}:
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module
@@ -82,6 +85,10 @@ MAY_IMPORT = {
     "backends.tensorflow": {"_rows", "_softmax", "_arguments", "numpy", "tensorflow"},
     "backends.array_api": {"_rows", "_softmax", "_arguments", "numpy", "array_api_compat"},
     "conformance.reference": {"numpy"},
+    # Façades: the public frontends, and their framework.
+    "torch.__init__": {"torch.functional", "torch.nn"},
+    "torch.functional": {"softmaxkit", "torch"},
+    "torch.nn": {"torch", "torch.functional"},
 }
 
 
@@ -94,16 +101,19 @@ def test_who_imports_whom(name):
 def test_only_its_backend_imports_a_framework_at_top_level(name):
     package, _, module = name.rpartition(".")
     # A backend, or the façade of that name.
+    facade = {package or module} & set(FACADES)
     own = {"array_api": {"array_api_compat"}}.get(module, {module})
-    allowed = own if package in ("", "backends") else set()
+    allowed = own if package == "backends" else facade
     at_top_level = packages(imports(parsed(MODULES[name]), everywhere=False))
     assert at_top_level & FRAMEWORKS <= allowed
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_nothing_imports_a_facade(name):
-    facades = {f"softmaxkit.{each}" for each in ("torch", "jax", "tensorflow", "keras")}
-    assert not facades & set(imports(parsed(MODULES[name])))
+    imported = {f"{each}." for each in imports(parsed(MODULES[name]))}
+    own = name.partition(".")[0]
+    for facade in set(FACADES) - {own}:
+        assert not any(each.startswith(f"softmaxkit.{facade}.") for each in imported)
 
 
 def test_backends_stand_beside_the_package_or_inside_it():

@@ -1,0 +1,52 @@
+"""PyTorch's functions and modules of this family, computed by softmaxkit: change one import line.
+
+>>> import torch
+>>> import softmaxkit.torch as F  # was: import torch.nn.functional as F
+>>> logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]], requires_grad=True)
+>>> loss = F.cross_entropy(logits, torch.tensor([0, 2]), label_smoothing=0.1)
+>>> loss.backward()
+>>> loss
+tensor(0.4100, grad_fn=<DivBackward0>)
+
+Signatures, defaults, dtypes, shapes, NaN and errors are torch's; `sigmoid_focal_loss` is that of
+torchvision. `softmaxkit.torch.nn` has the modules, which are also here.
+"""
+
+from softmaxkit.torch import functional, nn
+from softmaxkit.torch.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    focal_loss,
+    log_softmax,
+    nll_loss,
+    sigmoid_focal_loss,
+    softmax,
+    softmin,
+)
+from softmaxkit.torch.nn import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    LogSoftmax,
+    SigmoidFocalLoss,
+    Softmax,
+)
+
+__all__ = [
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "FocalLoss",
+    "LogSoftmax",
+    "SigmoidFocalLoss",
+    "Softmax",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "focal_loss",
+    "functional",
+    "log_softmax",
+    "nll_loss",
+    "nn",
+    "sigmoid_focal_loss",
+    "softmax",
+    "softmin",
+]
