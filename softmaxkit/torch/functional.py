@@ -29,7 +29,6 @@ __all__ = [
 
 _HALF = (torch.float16, torch.bfloat16)
 _FLOATS = (*_HALF, torch.float32, torch.float64)  # in which torch computes these functions
-_LABELS = (torch.int64, torch.uint8)
 _REFUSED = (TypeError, ValueError, IndexError)  # by softmaxkit
 
 # It takes log-probabilities, of which it gathers one for each row: nothing to be computed better.
@@ -324,7 +323,7 @@ def _torch_takes(
     if target.dtype in _FLOATS:
         return ignore_index < 0
     fits = weight is None or (_dtype(weight) is _dtype(input) and not weight.requires_grad)
-    return target.dtype in _LABELS and fits
+    return target.dtype is torch.int64 and fits  # torch takes uint8 too, in few of its branches
 
 
 def _class_axis(input: Tensor) -> int:
@@ -335,7 +334,7 @@ def _mass(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: in
     """Return what torch's mean divides by."""
     if target.is_floating_point():
         return target.numel() // input.shape[_class_axis(input)]
-    labels = target.long().flatten()  # uint8 would compare 156 as -100
+    labels = target.long().flatten()
     kept = labels != ignore_index
     if weight is None:
         return kept.sum()

@@ -26,9 +26,8 @@ class Softmax(torch.nn.Softmax):
     Examples
     --------
     >>> import torch, softmaxkit.torch as sk
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), sk.Softmax(dim=1))
-    >>> model(torch.ones(2, 4)).sum(1)
-    tensor([1., 1.], grad_fn=<SumBackward1>)
+    >>> torch.nn.Sequential(torch.nn.Flatten(), sk.Softmax(dim=1))(torch.zeros(1, 2, 2))
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
 
     def forward(self, input: Tensor) -> Tensor:
