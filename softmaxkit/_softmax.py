@@ -125,10 +125,12 @@ def _order(ops: Any, x: Array, axes: tuple[int, ...]) -> list[int]:
 
 
 def _as_float(ops: Any, x: Array, dtype: DType) -> tuple[Array, DType]:
-    # Integers become floats before any arithmetic: uint8 would wrap in x - max.
+    # Integers become floats before any arithmetic: uint8 would wrap in x - max. To float64 at once:
+    # float32, the default of most libraries, would round away what tells 2**24 + 1 from 2**24.
+    x = as_wide_as(ops, x, dtype)
     if ops.kind(x) != "float":
         x = ops.astype(x, ops.default_float(x))
-    return as_wide_as(ops, x, dtype), x.dtype if dtype is None else dtype
+    return x, x.dtype if dtype is None else dtype
 
 
 def as_wide_as(ops: Any, x: Array, dtype: DType) -> Array:

@@ -73,3 +73,12 @@ def test_labels_and_weights_may_be_views():
     plain = {name: value.copy() for name, value in every_other.items()}
     got = softmaxkit.cross_entropy(X, np.repeat(LABELS, 2)[::2], **every_other)
     assert got == softmaxkit.cross_entropy(X, LABELS, **plain)
+
+
+@pytest.mark.parametrize("call", ["softmax", "log_softmax", "logsumexp"])
+def test_integers_become_float64_at_once(torch, call):
+    """By way of torch's default, float32, 2**24 + 1 would be 2**24."""
+    x = torch.tensor([2**24 + 1, 2**24])
+    compute = getattr(softmaxkit, call)
+    expected = compute(x.double())
+    torch.testing.assert_close(compute(x, dtype=torch.float64), expected, rtol=0, atol=0)
