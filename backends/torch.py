@@ -300,6 +300,7 @@ def softmax_rows(x, axis, dtype):
 
 
 def log_softmax_rows(x, axis, dtype):
+    x = compute(x)  # once: of half-precision x the two parts of the gradient would be rounded each
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
     return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
 

@@ -233,3 +233,18 @@ def test_dtensor_under_loss_parallel(torch, run_python):
     if not torch.distributed.is_available():
         pytest.skip("this build of torch has no torch.distributed")
     assert run_python(SHARDED).strip() == "agree"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_gradient_of_log_softmax_is_rounded_once(torch, dtype):
+    """Its two parts cancel: rounded each, they left 0.0156 of 0.0230 in bfloat16."""
+    x = torch.linspace(-8, 8, 250).sin().mul(8).view(5, 10, 5).to(getattr(torch, dtype))
+    cotangent = (torch.arange(250) % 7 - 3).view(x.shape)
+    half, wide = x.requires_grad_(), x.detach().double().requires_grad_()
+    for axis in range(3):
+        got, expected = (
+            torch.autograd.grad(softmaxkit.log_softmax(leaf, axis), leaf, cotangent.to(leaf.dtype))
+            for leaf in (half, wide)
+        )
+        ulp = torch.finfo(x.dtype).eps
+        torch.testing.assert_close(got[0].double(), expected[0], rtol=ulp, atol=1e-7)
