@@ -382,7 +382,7 @@ class _RowStatistics(torch.autograd.Function):
         axis = ctx.axis
         by_x = by_weights = None
         if of_dot is not None and ctx.needs_input_grad[3]:
-            log_p = x.to(top.dtype) - (top + log_sum).unsqueeze(axis)
+            log_p = x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis)
             log_p = torch.where((weights == 0) & (log_p == -torch.inf), 0.0, log_p)
             by_weights = of_dot.unsqueeze(axis) * log_p
             if skip is not None:

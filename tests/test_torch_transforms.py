@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import softmaxkit
+from softmaxkit.conformance import reference
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (4, 3))
@@ -248,3 +249,16 @@ def test_half_precision_gradient_of_log_softmax_is_rounded_once(torch, dtype):
         )
         ulp = torch.finfo(x.dtype).eps
         torch.testing.assert_close(got[0].double(), expected[0], rtol=ulp, atol=1e-7)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradient_by_probabilities_keeps_the_digits_of_a_saturated_row(torch, compiled):
+    """It is -log p, of which max + log(sum), taken off as one, would leave 0 here."""
+    x, q = torch.tensor([30.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0], requires_grad=True)
+    loss = softmaxkit.cross_entropy
+    if compiled:
+        torch.compiler.reset()
+        loss = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    (got,) = torch.autograd.grad(loss(x, q), q)
+    expected = -torch.tensor(reference.log_softmax(x.numpy()))
+    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=0)
