@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-# All but `nightly` and `transforms`.
+# All but `nightly`, `transforms` and `peers`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -115,6 +115,12 @@ def transforms(session: nox.Session) -> None:
     """
     install(session, "-e", ".[cli]", *REQUIREMENTS.values())
     session.run("softmaxkit", "check", "--every", env=demand("numpy", *REQUIREMENTS))
+
+
+def peers(session: nox.Session) -> None:
+    """Run on the façades the tests that their peers publish; not among the default sessions."""
+    install(session, "-e", ".[test]", "torch", "expecttest", "jax", "optax", "scipy")
+    session.run("python", "-m", "pytest", "-n", "auto", "peers", *session.posargs)
 
 
 @nox.session

@@ -1,6 +1,32 @@
-"""What SciPy's own tests expect of their conftest: its markers."""
+"""Tests that other libraries publish, run on softmaxkit's façades: counts for each name."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
 
 import pytest
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Return a function that adds to a name's counts, such as ``run=7, passed=6, excused=1``."""
+
+    def add(name: str, **counts: int) -> None:
+        record_property("tally", [name, counts])
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    totals: dict[str, Counter[str]] = defaultdict(Counter)
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for key, value in getattr(report, "user_properties", ()):
+            if key == "tally":
+                totals[value[0]].update(value[1])
+    if totals:
+        terminalreporter.section("the peers' tests")
+    for name, counts in sorted(totals.items()):
+        line = ", ".join(f"{count} {what}" for what, count in counts.items())
+        terminalreporter.write_line(f"{name}: {line}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
