@@ -9,7 +9,16 @@
 tensor(0.4100, grad_fn=<DivBackward0>)
 
 Signatures, defaults, dtypes, shapes, NaN and errors are torch's; `sigmoid_focal_loss` is that of
-torchvision. `softmaxkit.torch.nn` has the modules, which are also here.
+torchvision. `softmaxkit.torch.nn` has the modules, which are also here. What differs is that
+
+- rows in which one class dominates keep their digits, and half-precision results are rounded once;
+- an ignored row, and an element of weight 0, add 0 to the gradient whatever they hold, NaN too;
+- 0 log 0 is 0 in probability targets, where torch gives NaN for a logit of -inf;
+- a label out of range, where labels cannot be read (a GPU, a compiler), makes its row NaN;
+- `sigmoid_focal_loss` refuses a negative `gamma`;
+- `torch.jit.script` does not take these functions.
+
+Labels of dtype uint8, which torch takes in some calls, are left to torch.
 """
 
 from softmaxkit.torch import functional, nn

@@ -338,7 +338,8 @@ def _mass(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: in
     kept = labels != ignore_index
     if weight is None:
         return kept.sum()
-    each = weight.index_select(0, labels.where(kept, 0))
+    # Labels out of range that could not be seen, as on a GPU, have made the loss NaN.
+    each = weight.index_select(0, labels.where(kept, 0).clamp(0, len(weight) - 1))
     return each.where(kept, 0).sum(dtype=_wide(weight.dtype))
 
 
