@@ -89,6 +89,7 @@ MAY_IMPORT = {
     "torch.__init__": {"torch.functional", "torch.nn"},
     "torch.functional": {"softmaxkit", "torch"},
     "torch.nn": {"torch", "torch.functional"},
+    "keras": {"losses", "numpy", "keras"},
 }
 
 

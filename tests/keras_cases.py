@@ -1,0 +1,577 @@
+"""softmaxkit.keras on one Keras backend, which Keras takes from KERAS_BACKEND when it is imported.
+
+Run by `test_facade_keras.py`, once for each backend in a process of its own; or by hand,
+``KERAS_BACKEND=jax python -m pytest tests/keras_cases.py``.
+"""
+
+import doctest
+import inspect
+import os
+import re
+
+import keras
+import mpmath
+import numpy as np
+import pytest
+from keras import ops
+
+import softmaxkit.keras
+
+BACKEND = keras.backend.backend()
+assert os.environ.get("KERAS_BACKEND") == BACKEND
+NAMES = softmaxkit.keras.__all__
+SPARSE = [name for name in NAMES if name.startswith("Sparse")]
+BINARY = [name for name in NAMES if name.startswith("Binary")]
+IN_KERAS = [name for name in NAMES if hasattr(keras.losses, name)]
+# A few float32 roundings of Keras's own: it divides, clips and takes logarithms.
+LIMIT = {"rtol": 4e-6, "atol": 1e-7}
+
+# keras.ops.convert_to_numpy of a torch tensor meets NumPy 2.4.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't:DeprecationWarning"
+)
+differentiates = pytest.mark.skipif(BACKEND == "numpy", reason="Keras on NumPy has no gradients")
+
+
+def ours(name, /, *arguments, **options):
+    return getattr(softmaxkit.keras, name)(*arguments, **options)
+
+
+def theirs(name, /, *arguments, **options):
+    return getattr(keras.losses, name)(*arguments, **options)
+
+
+def equal(have, want):
+    np.testing.assert_allclose(ops.convert_to_numpy(have), ops.convert_to_numpy(want), **LIMIT)
+
+
+def gradient(function, x):
+    """Differentiate a scalar function of one array by the backend's own means."""
+    x = np.asarray(x, "float32")
+    if BACKEND == "torch":
+        leaf = ops.convert_to_tensor(x).requires_grad_()
+        function(leaf).backward()
+        return leaf.grad.numpy()
+    if BACKEND == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(x))
+    import tensorflow as tf
+
+    leaf = tf.Variable(x)
+    with tf.GradientTape() as tape:
+        value = function(tf.convert_to_tensor(leaf))
+    return tape.gradient(value, leaf).numpy()
+
+
+def case(name, from_logits, shape=(6, 5)):
+    """Return targets and predictions for a loss, far from where Keras clips."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=shape).astype("float32")
+    if name in BINARY:
+        y_true = rng.integers(0, 2, shape).astype("float32")
+        return y_true, logits if from_logits else (1 / (1 + np.exp(-logits))).astype("float32")
+    labels = rng.integers(0, shape[-1], shape[:-1])
+    y_true = labels if name in SPARSE else np.eye(shape[-1], dtype="float32")[labels]
+    if from_logits:
+        return y_true, logits
+    p = np.exp(logits)
+    return y_true, (p / p.sum(-1, keepdims=True) * 1.5).astype("float32")  # Keras normalises
+
+
+# --- the same as Keras where Keras is right -------------------------------------------------------
+OPTIONS = [
+    {},
+    {"reduction": "sum"},
+    {"reduction": "mean"},
+    {"reduction": "mean_with_sample_weight"},
+    {"reduction": "none"},
+    {"reduction": None},
+    {"label_smoothing": 0.2},
+    {"gamma": 0.0},
+    {"gamma": 0.5},
+    {"alpha": 0.6},
+    {"alpha": [0.1, 0.2, 0.3, 0.4, 0.5]},
+    {"apply_class_balancing": True},
+    {"apply_class_balancing": True, "alpha": 0.6, "label_smoothing": 0.3, "gamma": 3.0},
+    {"alpha": [0.1, 0.2, 0.3, 0.4, 0.5], "label_smoothing": 0.3, "gamma": 3.0},
+    {"ignore_class": 3},
+    {"ignore_class": 3, "reduction": "sum"},
+    {"ignore_class": 3, "reduction": "none"},
+    {"ignore_class": 3, "reduction": "mean_with_sample_weight"},
+]
+
+
+def taken(name, options):
+    if isinstance(options.get("alpha"), list) and name in BINARY:
+        return False
+    return set(options) <= set(inspect.signature(getattr(keras.losses, name)).parameters)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, options) for name in IN_KERAS for options in OPTIONS if taken(name, options)],
+    ids=str,
+)
+def test_values_are_those_of_keras(name, options, from_logits):
+    y_true, y_pred = case(name, from_logits, shape=(3, 4, 5))
+    weights = np.random.default_rng(1).uniform(0.5, 2.0, (3, 4)).astype("float32")
+    mine = ours(name, from_logits=from_logits, **options)
+    keras_s = theirs(name, from_logits=from_logits, **options)
+    for sample_weight in (None, weights):
+        with np.errstate(invalid="ignore"):  # Keras divides ignored rows by 0
+            want = keras_s(y_true, y_pred, sample_weight)
+        have = mine(y_true, y_pred, sample_weight)
+        assert type(have) is type(want)
+        assert have.dtype == want.dtype
+        assert have.shape == want.shape
+        equal(have, want)
+
+
+@differentiates
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("name", IN_KERAS)
+def test_gradients_are_those_of_keras(name, from_logits):
+    y_true, y_pred = case(name, from_logits)
+    mine, keras_s = (make(name, from_logits=from_logits) for make in (ours, theirs))
+    np.testing.assert_allclose(
+        gradient(lambda p: mine(y_true, p), y_pred),
+        gradient(lambda p: keras_s(y_true, p), y_pred),
+        rtol=1e-5,  # of both; Keras's focal loss goes through a power of 1 - p
+        atol=1e-7,
+    )
+
+
+@pytest.mark.parametrize("name", IN_KERAS)
+def test_arguments_and_defaults_are_those_of_keras(name):
+    want = inspect.signature(getattr(keras.losses, name)).parameters
+    have = inspect.signature(getattr(softmaxkit.keras, name)).parameters
+    own = [each for each in have if each not in want]
+    assert own == (["label_smoothing"] if name == "SparseCategoricalCrossentropy" else [])
+    assert all(have[each].kind is inspect.Parameter.KEYWORD_ONLY for each in own)
+    positional = [(one.name, one.default) for one in have.values() if one.name not in own]
+    assert positional == [(one.name, one.default) for one in want.values()]
+
+
+@pytest.mark.parametrize("focal", [False, True])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_labels_are_one_hot_targets(focal, label_smoothing, from_logits):
+    middle = "Focal" if focal else ""
+    options = {"label_smoothing": label_smoothing, "from_logits": from_logits, "reduction": "none"}
+    if focal:
+        options |= {"alpha": [0.1, 0.2, 0.3, 0.4, 0.5], "gamma": 1.5}
+    labels, y_pred = case("SparseCategoricalCrossentropy", from_logits)
+    have = ours(f"SparseCategorical{middle}Crossentropy", **options)(labels, y_pred)
+    want = theirs(f"Categorical{middle}Crossentropy", **options)(np.eye(5)[labels], y_pred)
+    equal(have, want)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in BINARY])
+def test_any_class_axis(name, from_logits):
+    """Keras smooths by, and lays alpha along, the last axis; and has labels there alone."""
+    options = {"from_logits": from_logits, "label_smoothing": 0.2, "reduction": "none"}
+    if "Focal" in name:
+        options["alpha"] = [0.1, 0.2, 0.3, 0.4, 0.5]
+    y_true, y_pred = case(name, from_logits, shape=(3, 4, 5))
+    dense = np.eye(5)[y_true] if name in SPARSE else y_true
+    want = theirs(name.removeprefix("Sparse").replace("S", "s"), **options)(dense, y_pred)
+    first = y_true if name in SPARSE else np.moveaxis(y_true, -1, 1)
+    have = ours(name, axis=1, **options)(first, np.moveaxis(y_pred, -1, 1))
+    equal(have, want)
+
+
+@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize(
+    ("true_shape", "pred_shape"),
+    [((6,), (6, 1)), ((6, 1), (6,)), ((2, 3), (2, 3, 1)), ((2, 3, 1), (2, 3)), ((6,), (6,))],
+    ids=str,
+)
+def test_ranks_that_differ_by_one(name, true_shape, pred_shape):
+    y_true, y_pred = case(name, False, shape=(6, 1))
+    y_true, y_pred = y_true.reshape(true_shape), y_pred.reshape(pred_shape)
+    have, want = (make(name, reduction="none")(y_true, y_pred) for make in (ours, theirs))
+    assert have.shape == want.shape
+    equal(have, want)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_labels_with_an_axis_of_length_one(name):
+    labels, y_pred = case(name, False)
+    loss = ours(name)
+    assert float(loss(labels[:, None], y_pred)) == float(loss(labels, y_pred))
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary_losses_average_along_any_axis(name):
+    y_true, y_pred = case(name, False, shape=(3, 4, 5))
+    have, want = (make(name, axis=1, reduction="none")(y_true, y_pred) for make in (ours, theirs))
+    assert have.shape == want.shape == (3, 5)
+    equal(have, want)
+
+
+# --- from_logits=False: true logarithms -----------------------------------------------------------
+# log p is rounded, by up to 70 · 2^-24, and then stands in an exponent.
+OF_LOG = {"rtol": 1e-5, "atol": np.finfo("float32").tiny}
+mpmath.mp.dps = 60
+
+
+def exact_row(p, label, gamma):
+    """Return (1-s)^γ (-log s), where s = p_label / Σ p, and its derivative by p."""
+    p = [mpmath.mpf(float(one)) for one in p]
+    total = mpmath.fsum(p)
+    s = p[label] / total
+    rest = mpmath.fsum(one for i, one in enumerate(p) if i != label) / total
+    by_s = gamma * rest ** (gamma - 1) * mpmath.log(s) - rest**gamma / s
+    by_p = [by_s * ((i == label) - s) / total for i in range(len(p))]
+    return float(-(rest**gamma) * mpmath.log(s)), [float(one) for one in by_p]
+
+
+def exact_element(p, t, gamma):
+    """Return (1-s)^γ (-log s), where s is p or 1 - p, and its derivative by p."""
+    p = mpmath.mpf(float(p))
+    s, rest, sign = (p, 1 - p, 1) if t else (1 - p, p, -1)
+    by_s = gamma * rest ** (gamma - 1) * mpmath.log(s) - rest**gamma / s
+    return float(-(rest**gamma) * mpmath.log(s)), float(sign * by_s)
+
+
+def with_gamma(names):
+    return [(name, gamma) for name in names for gamma in (0.0, 2.0) if not gamma or "Focal" in name]
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+@pytest.mark.parametrize("small", [1e-3, 1e-9, 1e-20, 1e-30])
+@pytest.mark.parametrize(("name", "gamma"), with_gamma(["CategoricalFocalCrossentropy", *SPARSE]))
+def test_small_probabilities_of_classes(name, small, label, gamma):
+    p = np.array([small, 0.75, 0.25], "float32")
+    loss = ours(name, **({"gamma": gamma, "alpha": 1.0} if "Focal" in name else {}))
+    y_true = np.array([label]) if name in SPARSE else np.eye(3)[[label]]
+    value, slope = exact_row(p, label, gamma)
+    np.testing.assert_allclose(float(loss(y_true, p[None])), value, **OF_LOG)
+    if BACKEND != "numpy":
+        np.testing.assert_allclose(gradient(lambda p: loss(y_true, p), p[None])[0], slope, **OF_LOG)
+
+
+@pytest.mark.parametrize("t", [0, 1])
+@pytest.mark.parametrize("p", [1e-30, 1e-20, 1e-9, 1e-3, 0.75, 1 - 2**-20, 1 - 2**-24])
+@pytest.mark.parametrize(("name", "gamma"), with_gamma(BINARY))
+def test_small_probabilities_of_labels(name, p, t, gamma):
+    p = np.float32(p)
+    loss = ours(name, **({"gamma": gamma} if "Focal" in name else {}))
+    value, slope = exact_element(p, t, gamma)
+    have = loss(np.array([[t]]), np.array([[p]]))
+    np.testing.assert_allclose(float(have), value, **OF_LOG)
+    if BACKEND != "numpy":
+        have = gradient(lambda p: loss(np.array([[t]]), p), [[p]])[0, 0]
+        np.testing.assert_allclose(have, slope, **OF_LOG)
+
+
+def softmax_or_sigmoid(name, logits):
+    return ops.sigmoid(logits) if name in BINARY else ops.softmax(logits)
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e6])
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_probabilities_are_finite(name, weight):
+    """The label has p = 0, or everything but p = 1 is wrong; and the other way round."""
+    p = np.array([[0.0, 1.0], [1.0, 0.0]], "float32")
+    y_true = np.array([0, 0]) if name in SPARSE else np.array([[1.0, 0.0], [1.0, 0.0]], "float32")
+    loss = ours(name, reduction="sum")
+    assert 10 < float(loss(y_true, p)) < 200
+    if BACKEND == "numpy":
+        return
+    slope = gradient(lambda p: loss(y_true, p, weight), p)
+    assert np.isfinite(slope).all()
+    assert slope[0, 0] < -1e9 * weight
+    through = gradient(
+        lambda x: loss(y_true, softmax_or_sigmoid(name, x), weight), [[-300, 300], [300, -300]]
+    )
+    assert np.isfinite(through).all()
+
+
+@differentiates
+@pytest.mark.parametrize("name", IN_KERAS)
+def test_the_gradient_outlives_that_of_keras(name):
+    """From logits 30 apart through a softmax, p = 1e-13 for the label: the slope is -1."""
+    y_true = np.array([0]) if name in SPARSE else np.array([[1.0, 0.0]], "float32")
+    options = {"reduction": "sum"} | ({"alpha": 1.0} if "Categorical" in name else {})
+    options = {key: value for key, value in options.items() if key != "alpha" or "Focal" in name}
+    pull = ops.convert_to_tensor(np.array([[-30.0, 0.0]], "float32"))
+
+    def slope(loss):
+        # Multiplied by 1: Keras on TensorFlow would find the logits behind a bare softmax.
+        return gradient(lambda x: loss(y_true, softmax_or_sigmoid(name, x) * 1.0), pull)[0, 0]
+
+    share = 0.5 if name in BINARY else 1.0  # the mean along the last axis
+    np.testing.assert_allclose(slope(ours(name, **options)), -share, rtol=1e-5)
+    assert abs(slope(theirs(name, **options))) < 1e-11
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rounding_errors_beyond_0_and_1_are_taken_for_0_and_1(name):
+    p = np.array([[-1e-7, 1 + 2e-7]], "float32")
+    y_true = np.array([1]) if name in SPARSE else np.array([[0.0, 1.0]], "float32")
+    assert 0 <= float(ours(name)(y_true, p)) < 1e-6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_is_not_hidden(name):
+    y_true, p = case(name, False)
+    p[2, 3] = np.nan
+    have = ops.convert_to_numpy(ours(name, reduction="none")(y_true, p))
+    assert np.isnan(have).tolist() == [False, False, True, False, False, False]
+
+
+# --- masks ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize("ignore_class", [-1, 2, 255])
+def test_ignored_rows_may_hold_anything(name, ignore_class, from_logits):
+    labels, y_pred = case(name, from_logits)
+    kept = np.array([True, False, True, True, False, False])
+    labels = np.where(kept, np.where(labels == 2, 1, labels), ignore_class)
+    want = float(ours(name, from_logits=from_logits)(labels[kept], y_pred[kept]))
+    y_pred[1], y_pred[4], y_pred[5] = np.nan, np.inf, 0.0
+    loss = ours(name, from_logits=from_logits, ignore_class=ignore_class)
+    np.testing.assert_allclose(float(loss(labels, y_pred)), want, **LIMIT)
+    rows = ours(name, from_logits=from_logits, ignore_class=ignore_class, reduction="none")
+    assert not ops.convert_to_numpy(rows(labels, y_pred))[~kept].any()
+    if BACKEND != "numpy":
+        slope = gradient(lambda p: loss(labels, p), y_pred)
+        assert not slope[~kept].any()
+        assert slope[kept].all()
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_nothing_but_ignored_rows(name):
+    labels, y_pred = case(name, True)
+    loss = ours(name, from_logits=True, ignore_class=-1)
+    with np.errstate(divide="ignore"):  # in Keras's division by what is left
+        assert float(loss(np.full_like(labels, -1), y_pred)) == 0.0
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("name", IN_KERAS)
+def test_masks_of_the_predictions_are_those_of_keras(name, reduction):
+    """A mask that an Embedding or Masking layer made, beside sample weights and ignore_class."""
+    y_true, y_pred = case(name, True, shape=(3, 4, 5))
+    y_pred[1, 2:] = 0.0
+    weights = np.random.default_rng(1).uniform(0.5, 2.0, (3, 4)).astype("float32")
+    options = {"ignore_class": 3} if name in SPARSE else {}
+
+    def result(make):
+        loss = make(name, from_logits=True, reduction=reduction, **options)
+        return loss(y_true, keras.layers.Masking()(y_pred), weights)
+
+    equal(result(ours), result(theirs))
+    bare = ours(name, from_logits=True, reduction=reduction, **options)(y_true, y_pred, weights)
+    assert float(bare) != float(result(ours))
+
+
+# --- labels and dtypes ----------------------------------------------------------------------------
+@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize("bad", [-1, 5])
+def test_a_label_out_of_range_is_named(name, bad):
+    labels, y_pred = case(name, True)
+    labels[4] = bad
+    with pytest.raises(IndexError, match=rf"targets\[4\] is {bad}; expected a class index"):
+        ours(name, from_logits=True)(labels, y_pred)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", SPARSE)
+def test_labels_survive_a_narrow_dtype(name, dtype):
+    y_pred = np.zeros((1, 3000), "float32")
+    y_pred[0, 2049] = 5.0  # bfloat16 has 256 and 258, float16 2048 and 2050
+    loss = ours(name, from_logits=True, dtype=dtype)
+    have = loss(np.array([2049]), y_pred)
+    assert keras.backend.standardize_dtype(have.dtype) == loss.dtype == "float32"
+    assert float(have) == float(ours(name, from_logits=True)(np.array([2049]), y_pred))
+    assert float(have) < float(loss(np.array([2048]), y_pred))
+
+
+def test_many_rows_do_not_overflow_a_narrow_dtype():
+    loss = ours("SparseCategoricalCrossentropy", from_logits=True, dtype="float16")
+    have = loss(np.zeros(70000, "int32"), np.zeros((70000, 2), "float16"))
+    np.testing.assert_allclose(float(have), np.log(2), rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless told to")
+@pytest.mark.parametrize("name", NAMES)
+def test_float64(name):
+    """Keras divides a sum in float32: its own mean of float64 comes out narrower."""
+    y_true = np.array([0]) if name in SPARSE else np.array([[1.0, 1.0]])
+    options = {"alpha": 1.0} if "CategoricalFocal" in name else {}
+    loss = ours(name, dtype="float64", reduction="sum", **options)
+    have = loss(y_true, np.array([[1e-200, 1.0]]))
+    assert keras.backend.standardize_dtype(have.dtype) == loss.dtype == "float64"
+    want = 200 * np.log(10) / (2 if name in BINARY else 1)
+    np.testing.assert_allclose(float(have), want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lists(name):
+    y_true, y_pred = case(name, False)
+    have = ours(name)(y_true.tolist(), y_pred.tolist())
+    assert float(have) == float(ours(name)(y_true, y_pred))
+
+
+# --- saved and loaded -----------------------------------------------------------------------------
+def other(parameter):
+    """Return what is not the default."""
+    given = {"reduction": "sum", "name": "mine", "dtype": "float64", "ignore_class": 7, "axis": 1}
+    if parameter.name in given:
+        return given[parameter.name]
+    return not parameter.default if isinstance(parameter.default, bool) else parameter.default + 0.5
+
+
+def attributes(loss):
+    parameters = inspect.signature(type(loss)).parameters
+    return {name: getattr(loss, name) for name in parameters}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_argument_is_an_attribute_and_is_saved(name):
+    parameters = inspect.signature(getattr(softmaxkit.keras, name)).parameters.values()
+    given = {each.name: other(each) for each in parameters}
+    loss = ours(name, **given)
+    assert attributes(loss) == given
+    for again in (
+        keras.losses.deserialize(keras.losses.serialize(loss)),
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss)),
+        type(loss).from_config(loss.get_config()),
+    ):
+        assert type(again) is type(loss)
+        assert attributes(again) == given
+
+
+@pytest.mark.parametrize("name", ["CategoricalFocalCrossentropy", SPARSE[1]])
+def test_a_factor_for_each_class_is_saved(name):
+    loss = ours(name, alpha=np.array([0.25, 0.75]))
+    assert loss.get_config()["alpha"] == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_registered_name(name):
+    loss = ours(name)
+    assert keras.losses.serialize(loss)["registered_name"] == f"softmaxkit>{name}"
+    assert keras.saving.get_registered_object(f"softmaxkit>{name}") is type(loss)
+    assert repr(keras.losses.get(loss)) == repr(loss)
+    assert isinstance(keras.losses.get(type(loss)), type(loss))
+
+
+def test_a_subclass_saves_its_own_arguments():
+    @keras.saving.register_keras_serializable(package="test")
+    class Doubled(softmaxkit.keras.CategoricalCrossentropy):
+        def __init__(self, factor=2.0, **options):
+            super().__init__(**options)
+            self.factor = factor
+
+        def call(self, y_true, y_pred):
+            return self.factor * super().call(y_true, y_pred)
+
+        def get_config(self):
+            return {**super().get_config(), "factor": self.factor}
+
+    loss = keras.losses.deserialize(keras.losses.serialize(Doubled(3.0, from_logits=True)))
+    y_true, y_pred = case("CategoricalCrossentropy", True)
+    once = ours("CategoricalCrossentropy", from_logits=True)(y_true, y_pred)
+    np.testing.assert_allclose(float(loss(y_true, y_pred)), 3 * float(once), **LIMIT)
+
+
+# --- in a model -----------------------------------------------------------------------------------
+def model(name, loss, **options):
+    keras.utils.set_random_seed(0)
+    last = "sigmoid" if name in BINARY else "softmax"
+    made = keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(5, last)]
+    )
+    made.compile(keras.optimizers.SGD(0.5), loss, **options)
+    return made
+
+
+def data(name):
+    y_true, _ = case(name, True, shape=(64, 5))
+    return np.random.default_rng(2).normal(size=(64, 5)).astype("float32"), y_true
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluate_save_and_load(name, tmp_path):
+    x, y = data(name)
+    options = {"label_smoothing": 0.1}
+    first = model(name, ours(name, **options))
+    value = first.evaluate(x, y, verbose=0)
+    direct = ours(name, **options)(y, first.predict(x, verbose=0))
+    np.testing.assert_allclose(value, float(direct), **LIMIT)
+    first.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert type(again.loss) is type(first.loss)
+    assert again.loss.label_smoothing == 0.1
+    np.testing.assert_allclose(again.evaluate(x, y, verbose=0), value, **LIMIT)
+
+
+COMPILED = [SPARSE[0], BINARY[1]] if BACKEND in ("jax", "tensorflow") else []
+
+
+@differentiates
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [*((name, "auto") for name in IN_KERAS), *((name, True) for name in COMPILED)],
+)
+def test_fit_goes_as_with_the_loss_of_keras(name, jit_compile):
+    x, y = data(name)
+    weights = np.random.default_rng(3).uniform(0.5, 2.0, 64)
+    histories = [
+        model(name, make(name), jit_compile=jit_compile)
+        .fit(x, y, 16, 4, verbose=0, sample_weight=weights)
+        .history["loss"]
+        for make in (ours, theirs)
+    ]
+    np.testing.assert_allclose(*histories, rtol=1e-4)  # 16 steps, each adds its rounding
+    assert histories[0][-1] < histories[0][0]
+
+
+@differentiates
+@pytest.mark.parametrize("name", SPARSE)
+def test_fit_with_ignored_rows_and_class_weights(name):
+    x, y = data(name)
+    y = np.where(np.arange(64) % 4 == 0, -1, y)
+    loss = ours(name, ignore_class=-1)
+    trained = model(name, loss)
+    weights = {-1: 1.0, **dict.fromkeys(range(5), 2.0)}
+    history = trained.fit(x, y, 64, 3, verbose=0, class_weight=weights).history["loss"]
+    kept = y >= 0
+    before = model(name, loss)
+    want = 2.0 * float(ours(name)(y[kept], before.predict(x[kept], verbose=0)))
+    np.testing.assert_allclose(history[0], want, rtol=1e-5)
+    assert history[-1] < history[0]
+
+
+@differentiates
+@pytest.mark.parametrize("name", [SPARSE[1], BINARY[0]])
+def test_fit_goes_on_after_loading(name, tmp_path):
+    x, y = data(name)
+    straight = model(name, ours(name))
+    straight.fit(x, y, 64, 2, verbose=0)
+    straight.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    histories = [each.fit(x, y, 64, 2, verbose=0).history["loss"] for each in (straight, loaded)]
+    np.testing.assert_allclose(*histories, rtol=1e-6)
+
+
+# --- documentation --------------------------------------------------------------------------------
+def test_examples_in_docstrings_run():
+    result = doctest.testmod(softmaxkit.keras)
+    assert result.failed == 0
+    assert result.attempted >= 2 * len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_explains_every_parameter(name):
+    made = getattr(softmaxkit.keras, name)
+    text = re.split(r"^(?:Raises)\n-+\n", inspect.getdoc(made), flags=re.MULTILINE)[0]
+    heads = re.findall(r"^(\w[\w, ]*?)(?: :.*)?$", text.split("----------\n")[1], re.MULTILINE)
+    documented = {each for head in heads for each in head.split(", ")}
+    assert documented == set(inspect.signature(made).parameters)
