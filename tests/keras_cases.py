@@ -401,14 +401,14 @@ def test_many_rows_do_not_overflow_a_narrow_dtype():
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless told to")
 @pytest.mark.parametrize("name", NAMES)
 def test_float64(name):
-    """Keras divides a sum in float32: its own mean of float64 comes out narrower."""
+    """Sums and rows; where Keras divides, in any mean, it rounds to float32 on the way."""
     y_true = np.array([0]) if name in SPARSE else np.array([[1.0, 1.0]])
     options = {"alpha": 1.0} if "CategoricalFocal" in name else {}
     loss = ours(name, dtype="float64", reduction="sum", **options)
     have = loss(y_true, np.array([[1e-200, 1.0]]))
     assert keras.backend.standardize_dtype(have.dtype) == loss.dtype == "float64"
-    want = 200 * np.log(10) / (2 if name in BINARY else 1)
-    np.testing.assert_allclose(float(have), want, rtol=1e-12)
+    want, limit = (100 * np.log(10), 1e-7) if name in BINARY else (200 * np.log(10), 1e-14)
+    np.testing.assert_allclose(float(have), want, rtol=limit)
 
 
 @pytest.mark.parametrize("name", NAMES)
