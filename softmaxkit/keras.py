@@ -7,6 +7,8 @@ that loads such a model imports this module first. What differs:
 
 - ``from_logits=False`` takes the true logarithm, where Keras clips p to [1e-7, 1 - 1e-7], beyond
   which its gradient is 0. Only below 1e-31 (float32; 1e-292 in float64) is p raised towards that.
+  The derivative 1/p overflows a float16 softmax below p = 1.5e-5, in Keras too: give that layer
+  ``dtype="float32"``, or hand over its logits.
 - Arithmetic, sums and the result are float32 or wider whatever `dtype` says: in bfloat16 Keras
   reads label 257 as 256.
 - Labels out of range are an IndexError, or NaN where they cannot be read (see
@@ -66,6 +68,14 @@ class _Loss(keras.losses.Loss):
         given: str = super().dtype
         return "float32" if given in ("float16", "bfloat16") else given
 
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Return the reduced loss."""
+        y_true, y_pred = (
+            ops.convert_to_tensor(each, dtype=self.dtype) if isinstance(each, list) else each
+            for each in (y_true, y_pred)  # Keras makes lists of tensors of lists
+        )
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this loss again."""
         options = {option: getattr(self, option) for option in self._options}
@@ -76,7 +86,6 @@ class _ClassLoss(_Loss):
     """A loss over classes, of probabilities in the shape of the predictions."""
 
     def _rows(self, loss: Callable[..., Any], y_true: Any, y_pred: Any, **options: Any) -> Any:
-        y_true, y_pred = _tensors(y_true, y_pred)
         return loss(
             y_pred if self.from_logits else _log(y_pred),
             y_true,
@@ -93,7 +102,6 @@ class _SparseLoss(_ClassLoss):
     ignore_class: int | None
 
     def _rows(self, loss: Callable[..., Any], y_true: Any, y_pred: Any, **options: Any) -> Any:
-        y_true, y_pred = _tensors(y_true, y_pred)
         if len(y_true.shape) == len(y_pred.shape) and y_true.shape[self.axis] == 1:
             y_true = ops.squeeze(y_true, self.axis)
         labels = ops.cast(y_true, "int32")
@@ -112,7 +120,7 @@ class _BinaryLoss(_Loss):
     """A loss of independent labels, averaged along an axis."""
 
     def _rows(self, loss: Callable[..., Any], y_true: Any, y_pred: Any, **options: Any) -> Any:
-        y_true, y_pred = _same_rank(*_tensors(y_true, y_pred))
+        y_true, y_pred = _same_rank(y_true, y_pred)
         losses = loss(
             y_pred if self.from_logits else _log(y_pred) - _log(1.0 - y_pred),
             y_true,
@@ -121,11 +129,6 @@ class _BinaryLoss(_Loss):
             **options,
         )
         return ops.mean(losses, axis=self.axis)
-
-
-def _tensors(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Make one tensor of what Keras, given lists, made lists of tensors."""
-    return ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
 
 
 def _log(p: Any) -> Any:
