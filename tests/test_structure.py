@@ -76,8 +76,6 @@ MAY_IMPORT = {
     "_dispatch": {"backends", "numpy", "array_api_compat"},
     "_rows": {"_softmax"},
     "_softmax": set(),
-    "jax": {"softmaxkit", "jax", "numpy"},
-    "tensorflow": {"softmaxkit", "tensorflow"},
     "backends.__init__": {"numpy"},
     "backends.numpy": {"_rows", "_softmax", "_arguments", "numpy"},
     "backends.torch": {"_rows", "_softmax", "_arguments", "numpy", "torch"},
@@ -89,6 +87,8 @@ MAY_IMPORT = {
     "torch.__init__": {"torch.functional", "torch.nn"},
     "torch.functional": {"softmaxkit", "torch"},
     "torch.nn": {"torch", "torch.functional"},
+    "jax": {"softmaxkit", "jax", "numpy"},
+    "tensorflow": {"softmaxkit", "tensorflow"},
     "keras": {"losses", "numpy", "keras"},
 }
 
