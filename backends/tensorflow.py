@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import prod
 
 import tensorflow as tf
 
@@ -268,7 +269,7 @@ def compute(x):
 
 
 def compute_like(x, logits):
-    return tf.cast(x, _wide(logits.dtype))
+    return tf.cast(tf.convert_to_tensor(x), _wide(logits.dtype))  # tf.cast may keep a Variable
 
 
 def as_index(labels):
@@ -322,71 +323,51 @@ def row_statistics(x, axis, labels, weights, skip):
     weighted = weights is not None
     weights = tf.convert_to_tensor(weights if weighted else 0.0, x.dtype)
     skip_c = None if skip is None else _softmax.expand(skip, axis)
-    flat = None if labels is None else _flat_index(x, axis, labels)
+    index = None if labels is None else _label_index(x, axis, labels)
 
     @tf.custom_gradient
     def statistics(x, weights):
         z = x if skip is None else where(skip_c, 0.0, x)
-        top = amax(z, axis, keepdims=True)
-        d = z - top
+        # Constants to every tape: an eager one would keep all of this, and forward mode would take
+        # its derivative in place of the one below.
+        fixed, fixed_weights = tf.stop_gradient(z), tf.stop_gradient(weights)
+        top = amax(fixed, axis, keepdims=True)
+        d = fixed - top
         # Not d < 0: XLA's maximum passes over a NaN, and then it has to come in by the sum.
         others = _sum_classes(where(d == 0, 0.0, tf.exp(d)), axis, keepdims=True)
         ties = tf.reduce_sum(tf.cast(d == 0, d.dtype), axis, keepdims=True)  # exact
         log_sum = tf.math.log1p(others + (ties - 1))
         # Always two tensors in and four out: a custom gradient knows no None.
         rows = [tf.zeros([], x.dtype)] * 2 + [tf.squeeze(log_sum, axis), tf.squeeze(top, axis)]
+        picked = None
         if labels is not None:
-            rows[0] = tf.gather(tf.reshape(d, [-1]), flat) - rows[2]
+            rows[0] = picked = tf.reshape(_at(d, axis, index), tf.shape(labels)) - rows[2]
         if weighted:
-            rows[1] = _sum_classes(_weighted(weights, d - log_sum), axis)
+            rows[1] = _sum_classes(_weighted(fixed_weights, d - log_sum), axis)
         if skip is not None:
             rows[2:] = [where(skip, 0.0, v) for v in rows[2:]]
             rows[0] = rows[0] if labels is None else where(skip, 0.0, rows[0])
             rows[1] = where(skip, 0.0, rows[1]) if weighted else rows[1]
 
-        # Gradients of their own, so that second derivatives are right at ties of the maximum too.
-        @tf.custom_gradient
-        def label_log_p(z):
-            def by_z(upstream):
-                flat_p = tf.reshape(-_softmax.expand(upstream, axis) * probabilities(z), [-1])
-                index = tf.reshape(flat, [-1, 1])
-                out = tf.tensor_scatter_nd_add(flat_p, index, tf.reshape(upstream, [-1]))
-                return tf.reshape(out, tf.shape(z))
-
-            return tf.gather(tf.reshape(d, [-1]), flat) - tf.squeeze(log_sum, axis), by_z
-
-        @tf.custom_gradient
-        def probabilities(z):
-            p = tf.exp(z - top - log_sum)
-
-            def by_z(upstream):
-                inner = _sum_classes(upstream * p, axis, keepdims=True)
-                return p * (upstream - inner)
-
-            return p, by_z
-
         def gradient(by_picked, by_dot, by_log_sum, _):
-            a = by_log_sum
-            if labels is not None:
-                a = a - by_picked
+            a = rest = by_log_sum
             if weighted:
-                a = a - by_dot * _sum_classes(tf.broadcast_to(weights, tf.shape(x)), axis)
-            out = _softmax.expand(a, axis) * probabilities(z)
+                total = _sum_classes(tf.broadcast_to(weights, tf.shape(x)), axis)
+                a = rest = rest - by_dot * total
             if labels is not None:
-                # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and
-                # 1 - p = -expm1(log p) keeps its digits.
-                log_p_y = label_log_p(z)
-                at_label = (a + by_picked) * tf.exp(log_p_y) - by_picked * tf.math.expm1(log_p_y)
-                index = tf.reshape(flat, [-1, 1])
-                out = tf.tensor_scatter_nd_update(
-                    tf.reshape(out, [-1]), index, tf.reshape(at_label, [-1])
-                )
-                out = tf.reshape(out, tf.shape(x))
+                a = rest - by_picked
+            log_p = _log_p(z, top, log_sum, axis)
+            out = _softmax.expand(a, axis) * tf.exp(log_p)
+            if labels is not None:
+                # a p + b as rest p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p)
+                # keeps its digits, in the second derivative too.
+                log_p_y = _label_log_p(z, top, log_sum, picked, index, axis)
+                at_label = rest * tf.exp(log_p_y) - by_picked * tf.math.expm1(log_p_y)
+                out = _put(out, axis, index, at_label)
             by_weights = None
             if weighted:
                 by_dot = _softmax.expand(by_dot, axis)
                 out = out + by_dot * weights
-                log_p = d - log_sum
                 log_p = where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)
                 by_weights = by_dot * log_p
                 if skip is not None:
@@ -407,16 +388,69 @@ def row_statistics(x, axis, labels, weights, skip):
     )
 
 
+# Gradients of their own, so that second derivatives are right at ties of the maximum too. `top`,
+# `log_sum` and `picked` come from z, and are constants beside it.
+def _log_p(z, top, log_sum, axis):
+    z, top, log_sum = _in_this_graph(z, top, log_sum)
+
+    @tf.custom_gradient
+    def log_p(z):
+        def by_z(upstream):
+            total = _sum_classes(upstream, axis, keepdims=True)
+            return upstream - tf.exp(_log_p(z, top, log_sum, axis)) * total
+
+        return tf.stop_gradient(z) - top - log_sum, by_z
+
+    return log_p(z)
+
+
+def _label_log_p(z, top, log_sum, picked, index, axis):
+    z, top, log_sum, picked, index = _in_this_graph(z, top, log_sum, picked, index)
+
+    @tf.custom_gradient
+    def log_p(z):
+        def by_z(upstream):
+            out = -_softmax.expand(upstream, axis) * tf.exp(_log_p(z, top, log_sum, axis))
+            again = _label_log_p(z, top, log_sum, picked, index, axis)
+            return _put(out, axis, index, -upstream * tf.math.expm1(again))
+
+        return picked, by_z
+
+    return log_p(z)
+
+
+def _in_this_graph(*tensors):
+    # The gradient of a gradient of a tf.function is a third graph, and reaches no further back
+    # than the second.
+    return tensors if tf.executing_eagerly() else [tf.identity(each) for each in tensors]
+
+
 def _weighted(weights, log_p):
     return weights * where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)  # 0 log 0 = 0
 
 
-def _flat_index(x, axis, labels):
-    """Return where each row's label stands in the flattened logits."""
-    shape = tf.shape(x, tf.int64)
-    classes, inner = shape[axis], tf.reduce_prod(shape[axis + 1 :])
-    row = tf.reshape(tf.range(tf.size(labels, tf.int64)), tf.shape(labels))
-    return (row // inner * classes + labels) * inner + row % inner
+def _label_index(x, axis, labels):
+    """Return where each row's label stands in the logits with three axes, see `_cube`."""
+    inner = tf.reduce_prod(tf.shape(x, tf.int64)[axis + 1 :])
+    row, labels = tf.range(tf.size(labels, tf.int64)), tf.reshape(labels, [-1])
+    # TensorFlow's pfor, behind tf.vectorized_map and tape.jacobian, converts no int64 here.
+    return tf.cast(tf.stack([row // inner, labels, row % inner], 1), tf.int32)
+
+
+def _cube(x, axis):
+    """Lay the axes before the class axis together, and those after it."""
+    known = x.shape.is_fully_defined()
+    shape, product = (x.shape.as_list(), prod) if known else (tf.shape(x), tf.reduce_prod)
+    return tf.reshape(x, [product(shape[:axis]), shape[axis], product(shape[axis + 1 :])])
+
+
+def _at(x, axis, index):
+    return tf.gather_nd(_cube(x, axis), index)
+
+
+def _put(x, axis, index, values):
+    values = tf.reshape(values, [-1])
+    return tf.reshape(tf.tensor_scatter_nd_update(_cube(x, axis), index, values), tf.shape(x))
 
 
 def _sum_to(value, like):

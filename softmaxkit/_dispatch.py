@@ -51,6 +51,8 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
                 f"{call}: {name} has unknown rank; expected a known number of axes; "
                 f"give it one with tf.ensure_shape or a TensorSpec."
             )
+        if not hasattr(x, "ndim"):  # a Variable
+            x = tensorflow.convert_to_tensor(x)
         return backends.tensorflow, x
     if isinstance(x, _HOST):
         return backends.numpy, _numpy_array(call, name, x)
