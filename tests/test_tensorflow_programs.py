@@ -1,0 +1,163 @@
+"""TensorFlow programs with a loss in them: quiet, saved, on several devices, in Keras."""
+
+import numpy as np
+import pytest
+
+import softmaxkit
+from softmaxkit.conformance import reference
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(0, 2, (4, 3))
+LABELS = np.array([0, 2, -100, 1])
+SOFT = RNG.dirichlet(np.ones(3), 4)
+ROWS = {"reduction": "none", "label_smoothing": 0.1}
+
+QUIET = """
+import os
+from softmaxkit._libraries import import_quietly
+tf = import_quietly("tensorflow")
+tf.function(lambda: tf.ones([2]) + 1, jit_compile=True)()  # XLA tells of its first use
+log = open("log", "w+")
+os.dup2(log.fileno(), 2)
+import softmaxkit
+x, y = tf.random.normal([4, 3]), tf.constant([0, 2, 1, 1])
+def call(x):
+    return (
+        softmaxkit.softmax(x, where=y[:, None] > 0), softmaxkit.logsumexp(x),
+        softmaxkit.log_softmax(x, (0, 1)), softmaxkit.cross_entropy(x, y, label_smoothing=0.1),
+        softmaxkit.focal_loss(x, tf.nn.softmax(x)), softmaxkit.binary_cross_entropy(x, x),
+        softmaxkit.sigmoid_focal_loss(x, x), softmaxkit.value_and_grad(softmaxkit.focal_loss)(x, y),
+    )
+class Layer(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, 3])])
+    def __call__(self, x):
+        if tf.reduce_sum(x) > 1e9:  # for AutoGraph
+            x = x + 1.0
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = softmaxkit.cross_entropy(x, y)
+        return value, tape.jacobian(value, x), call(x)
+for run in (call, Layer(), tf.function(call, jit_compile=True)):
+    run(x)
+tf.vectorized_map(call, tf.stack([x, x]))
+log.flush()
+print(open("log").read())
+"""
+
+
+def test_no_warning_of_autograph_or_any_other(tf, run_python, monkeypatch, tmp_path):
+    monkeypatch.setenv("AUTOGRAPH_VERBOSITY", "1")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+    (tmp_path / "quiet.py").write_text(QUIET)  # AutoGraph reads source from files
+    assert run_python("import runpy; runpy.run_path('quiet.py')").strip() == ""
+
+
+@pytest.mark.parametrize("custom", [True, False], ids=["custom gradients", "without"])
+def test_saved_model_reloaded(tf, tmp_path, custom):
+    class Model(tf.Module):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, None], tf.float64),
+                tf.TensorSpec([None], tf.int64),
+            ]
+        )
+        def __call__(self, x, y):
+            return softmaxkit.cross_entropy(x, y, **ROWS)
+
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=custom)
+    tf.saved_model.save(Model(), str(tmp_path), options=options)
+    reloaded, x = tf.saved_model.load(str(tmp_path)), tf.constant(LOGITS)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        rows = reloaded(x, LABELS)
+        if custom:
+            gradient = tape.gradient(rows, x)
+    np.testing.assert_allclose(rows, reference.cross_entropy(LOGITS, LABELS, **ROWS), rtol=1e-12)
+    # What TensorFlow itself does not save: custom gradients if told so, and those of gradients.
+    if custom:
+        truth = reference.gradient("cross_entropy", LOGITS, LABELS, **ROWS)
+        np.testing.assert_allclose(gradient, truth, rtol=1e-10, atol=1e-14)
+    with pytest.raises((LookupError, TypeError)):
+        tape.gradient(gradient if custom else rows, x)
+
+
+REPLICAS = """
+import numpy as np
+from softmaxkit._libraries import import_quietly
+tf = import_quietly("tensorflow")
+import softmaxkit
+from softmaxkit.conformance import reference
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+x, y = np.random.default_rng(0).normal(size=(4, 3)), np.array([0, 2, -100, 1])
+with strategy.scope():
+    weights = tf.Variable(np.eye(3))
+def step(x, y):
+    with tf.GradientTape() as tape:
+        loss = softmaxkit.cross_entropy(x @ weights, y, normalizer=3.0)
+    given = [loss, tape.gradient(loss, weights)]
+    return tf.distribute.get_replica_context().all_reduce("sum", given)
+data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+(batch,) = strategy.experimental_distribute_dataset(data)
+got = tf.function(lambda x, y: strategy.run(step, (x, y)))(*batch)
+for loss, gradient in zip(*map(strategy.experimental_local_results, got), strict=True):
+    np.testing.assert_allclose(loss, reference.cross_entropy(x, y), rtol=1e-12)
+    expected = x.T @ reference.gradient("cross_entropy", x, y)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-10)
+    print("right")
+"""
+
+
+def test_mirrored_strategy_on_two_devices(tf, run_python):
+    assert run_python(REPLICAS).split() == ["right"] * 2
+
+
+# --- Keras ----------------------------------------------------------------------------------------
+@pytest.fixture
+def keras(tf):
+    keras = pytest.importorskip("keras", reason="keras is not installed")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip(f"keras runs on {keras.backend.backend()} here, not on tensorflow")
+    keras.utils.set_random_seed(0)
+    return keras
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_keras_mixed_policy(tf, keras, half):
+    layer = keras.layers.Dense(3, dtype=f"mixed_{half}")
+    x, y = RNG.normal(size=(4, 5)).astype("float32"), LABELS
+    with tf.GradientTape() as tape:
+        logits = layer(x)
+        rows = softmaxkit.cross_entropy(logits, y, reduction="none")
+        loss = softmaxkit.cross_entropy(logits, y, dtype="float32")
+    assert (logits.dtype, rows.dtype, loss.dtype) == (half, half, tf.float32)
+    rounded = tf.cast(logits, tf.float64).numpy()
+    np.testing.assert_allclose(loss, reference.cross_entropy(rounded, y), rtol=1e-6)
+    step = 2.0 ** {"float16": -11, "bfloat16": -8}[half]
+    truth = reference.cross_entropy(rounded, y, reduction="none")
+    np.testing.assert_allclose(tf.cast(rows, tf.float64), truth, rtol=step)
+    by_kernel, by_bias = tape.gradient(loss, layer.trainable_variables)
+    assert by_kernel.dtype == by_bias.dtype == tf.float32
+    truth = reference.gradient("cross_entropy", rounded, y)
+    np.testing.assert_allclose(by_kernel, x.T @ truth, rtol=0, atol=8 * step)
+    np.testing.assert_allclose(by_bias, truth.sum(0), rtol=0, atol=4 * step)
+
+
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, {}, {"jit_compile": True}], ids=str)
+def test_keras_fit(tf, keras, options):
+    """Trains as Keras' own loss does."""
+
+    def ours(targets, logits):
+        return softmaxkit.cross_entropy(logits, targets, **ROWS)
+
+    theirs = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    x, y = RNG.normal(size=(8, 5)).astype("float32"), np.tile(SOFT, (2, 1)).astype("float32")
+    losses = []
+    for loss in (ours, theirs):
+        dense = keras.layers.Dense(3, kernel_initializer="ones")
+        model = keras.Sequential([keras.Input((5,)), dense])
+        model.compile(keras.optimizers.SGD(0.5), loss=loss, **{"jit_compile": False} | options)
+        losses.append(model.fit(x, y, 4, 3, verbose=0, shuffle=False).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert losses[0][-1] < losses[0][0]
