@@ -127,11 +127,8 @@ CALLS |= {
 }  # fmt: skip
 
 
-# Where a compiler's or pfor's seconds are dear: each way through the kernels once.
-FEW = [
-    "cross_entropy, weights", "focal_loss, mask", "focal_loss, probabilities at -inf",
-    "sigmoid_focal_loss, gamma 0.5", "softmax, two axes", "log_softmax, mask",
-]  # fmt: skip
+# Where a compiler's seconds are dear: each way through the kernels once.
+FEW = ["cross_entropy, weights", "focal_loss, mask", "log_softmax, mask"]
 few = pytest.mark.parametrize("call", FEW, indirect=True)
 both = pytest.mark.parametrize("xla", [False, True], ids=["tf.function", "XLA"])
 
@@ -319,7 +316,7 @@ SHARP = {"targets": np.array([0, 1, 1, 1]), "reduction": "none"}
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["eager", "XLA"])
-@pytest.mark.parametrize("more", [{}, {"label_smoothing": 1e-9}, {"gamma": 2.0}, {"gamma": 0.5}])
+@pytest.mark.parametrize("more", [{}, {"label_smoothing": 1e-9}, {"gamma": 0.5}])
 def test_saturated_rows_keep_their_digits_to_the_second_order(tf, more, xla):
     operation = "focal_loss" if "gamma" in more else "cross_entropy"
     call = Call(operation, SHARP | more, SATURATED)
