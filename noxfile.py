@@ -26,6 +26,14 @@ REQUIREMENTS = {
 }
 # Half a minute of mpmath, the same with every framework: once, in the session `none`.
 SKIP_GOLDEN = ("--deselect", "tests/test_reference.py::test_golden_json_is_what_its_script_writes")
+# What looks at one library at a time, and has done so in that library's session.
+SKIP_ALONE = (
+    "--ignore-glob=*_transforms.py",
+    "--ignore-glob=*test_facade_[jt]*",
+    "--ignore=tests/test_bad_input_traced.py",
+    "--ignore=tests/test_properties.py",
+    "--ignore=tests/test_tensorflow_programs.py",
+)
 
 
 def install(session: nox.Session, *requirements: str) -> None:
@@ -69,12 +77,15 @@ def torch(session: nox.Session) -> None:
 
 @nox.session
 def jax(session: nox.Session) -> None:
+    install(session, "optax")  # which softmaxkit.jax is compared with
     run_tests(session, "jax", arguments=SKIP_GOLDEN)
 
 
 @nox.session
 def tensorflow(session: nox.Session) -> None:
-    run_tests(session, "tensorflow", arguments=SKIP_GOLDEN)
+    # It brings Keras, whose façade is tested on each of its backends in the session `all`.
+    arguments = (*SKIP_GOLDEN, "--ignore=tests/test_facade_keras.py")
+    run_tests(session, "tensorflow", arguments=arguments)
 
 
 @nox.session
@@ -85,16 +96,16 @@ def strict(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_(session: nox.Session) -> None:
-    """Test every library in one process; also the demo, the examples and docs/semantics.md.
+    """Test every library in one process; also Keras, the demo, the examples, docs/semantics.md.
 
     Every dtype and every transform of the conformance suite ran in the session of its library.
     """
-    install(session, "optax", "keras", "scipy")  # the peers that the page quotes
+    install(session, "optax", "keras", "scipy")  # the page quotes them, too
     run_tests(
         session,
         *REQUIREMENTS,
         extras="test,demo",
-        arguments=SKIP_GOLDEN,
+        arguments=(*SKIP_GOLDEN, *SKIP_ALONE),
         SOFTMAXKIT_CONFORMANCE="quick",
     )
     session.run("python", "docs/make_semantics.py", "--check")
