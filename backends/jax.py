@@ -179,7 +179,6 @@ def as_dtype(dtype, like):
 # --- array functions for the loss family ----------------------------------------------------------
 where = jnp.where
 exp = jnp.exp
-expm1 = jnp.expm1
 sum = jnp.sum
 any = jnp.any
 amax = jnp.max
@@ -240,6 +239,15 @@ def softplus(x):
 
 # jax.nn.softplus differentiates to exp(x - softplus(x)), which is |x| / 2 ULP off.
 softplus.defjvps(lambda dx, _, x: dx * sigmoid(x))
+
+
+@jax.custom_jvp
+def expm1(x):
+    return jnp.expm1(x)
+
+
+# jnp.expm1 differentiates to expm1(x) + 1, which is rounded at 1 where e^x is small.
+expm1.defjvps(lambda dx, _, x: dx * jnp.exp(x))
 
 
 def merge_last(x, count):

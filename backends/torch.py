@@ -206,11 +206,16 @@ def as_dtype(dtype, like):
 # --- array functions for the loss family ----------------------------------------------------------
 where = torch.where
 exp = torch.exp
-expm1 = torch.expm1
 amax = torch.amax
 ones_like = torch.ones_like
 permute = torch.permute
 sigmoid = torch.sigmoid
+
+
+def expm1(x):
+    # torch differentiates it to expm1(x) + 1, which is rounded at 1 where e^x is small.
+    e = torch.exp(x)
+    return torch.expm1(x.detach()) + (e - e.detach())
 
 
 def default_float(x):
