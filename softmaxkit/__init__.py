@@ -29,3 +29,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# TensorFlow's AutoGraph leaves alone what carries this mark. It would look up every name that a
+# function mentions, and so import the backends, with their frameworks, of libraries not in use.
+for _name in __all__:
+    globals()[_name].autograph_info__ = {}

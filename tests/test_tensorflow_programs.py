@@ -13,7 +13,7 @@ SOFT = RNG.dirichlet(np.ones(3), 4)
 ROWS = {"reduction": "none", "label_smoothing": 0.1}
 
 QUIET = """
-import os
+import os, sys
 from softmaxkit._libraries import import_quietly
 tf = import_quietly("tensorflow")
 tf.function(lambda: tf.ones([2]) + 1, jit_compile=True)()  # XLA tells of its first use
@@ -40,6 +40,8 @@ class Layer(tf.Module):
 for run in (call, Layer(), tf.function(call, jit_compile=True)):
     run(x)
 tf.vectorized_map(call, tf.stack([x, x]))
+imported = {"softmaxkit.backends.torch", "softmaxkit.backends.jax"} & set(sys.modules)
+assert not imported, imported  # by AutoGraph, as it reads softmaxkit's functions
 log.flush()
 print(open("log").read())
 """
