@@ -128,6 +128,7 @@ def transforms(session: nox.Session) -> None:
     session.run("softmaxkit", "check", "--every", env=demand("numpy", *REQUIREMENTS))
 
 
+@nox.session
 def peers(session: nox.Session) -> None:
     """Run on the façades the tests that their peers publish; not among the default sessions."""
     install(session, "-e", ".[test]", "torch", "expecttest", "jax", "optax", "scipy")
