@@ -154,7 +154,7 @@ def check(
         console.print(table)
     console.print("A row is saturated where one class dominates.")
     if every:
-        _print_counts(console, counts)
+        _print_counts(counts)
     lacking = Table("library", "not run", "reason", title="What a library lacks")
     for adapter in adapters:
         for feature, reason in adapter.lacks.items():
@@ -171,22 +171,22 @@ def check(
         raise typer.Exit(1)
 
 
-def _print_counts(console: Console, counts: dict[tuple[str, str], Counter[str]]) -> None:
+def _print_counts(counts: dict[tuple[str, str], Counter[str]]) -> None:
     """Print how many checks of each operation passed in each setting; "of" how many, if fewer."""
-    table = Table("library", "dtype, transform", title="Checks that passed")
-    for operation in conformance.OPERATIONS:
-        table.add_column(operation.replace("_", " "), justify="right")
-    last = ""
-    for (library, setting), numbers in counts.items():
-        if last and library != last:
-            table.add_section()
-        last = library
-        cells = []
+    console = Console(width=max(Console().width, 120))  # nine operations
+    for library in dict.fromkeys(library for library, _ in counts):
+        table = Table("dtype, transform", title=f"{library}: checks that passed")
         for operation in conformance.OPERATIONS:
-            passed, ran = numbers[operation], numbers[f"{operation} ran"]
-            cells.append("-" if not ran else str(passed) if passed == ran else f"{passed} of {ran}")
-        table.add_row(library, setting, *cells)
-    console.print(table)
+            table.add_column(operation.replace("_", " "), justify="right")
+        for setting, numbers in ((s, n) for (name, s), n in counts.items() if name == library):
+            cells = []
+            for operation in conformance.OPERATIONS:
+                passed, ran = numbers[operation], numbers[f"{operation} ran"]
+                cells.append(
+                    "-" if not ran else str(passed) if passed == ran else f"{passed} of {ran}"
+                )
+            table.add_row(setting, *cells)
+        console.print(table)
 
 
 def _table(title: str, first: str, adapters: list[conformance.Adapter]) -> Table:
