@@ -173,9 +173,10 @@ def check(
 
 def _print_counts(counts: dict[tuple[str, str], Counter[str]]) -> None:
     """Print how many checks of each operation passed in each setting; "of" how many, if fewer."""
-    console = Console(width=max(Console().width, 120))  # nine operations
+    console = Console(width=max(Console().width, 136))  # nine operations
     for library in dict.fromkeys(library for library, _ in counts):
-        table = Table("dtype, transform", title=f"{library}: checks that passed")
+        table = Table(title=f"{library}: checks that passed")
+        table.add_column("dtype, transform", no_wrap=True)
         for operation in conformance.OPERATIONS:
             table.add_column(operation.replace("_", " "), justify="right")
         for setting, numbers in ((s, n) for (name, s), n in counts.items() if name == library):
