@@ -272,6 +272,15 @@ def _binary_loss(
         factor = ops.where(certain, 0.0, miss**gamma)
     if alpha is not None:
         factor = _times(alpha * t + (1.0 - alpha) * rest, factor)
+    weighted = loss
+    if factor is not None:
+        # The factor is constant beside an infinite loss: in forward mode too, 0 x inf is NaN.
+        infinite = loss == float("inf")
+        weighted = ops.where(
+            infinite,
+            _product(ops, ops.stop_gradient(factor), loss),
+            factor * ops.where(infinite, 0.0, loss),
+        )
     mass = None
     if _by_weight(normalizer):
         mass = (
@@ -281,7 +290,7 @@ def _binary_loss(
         )
     value, cotangent = _reduced(
         ops,
-        loss if factor is None else _product(ops, factor, loss),
+        weighted,
         reduction,
         normalizer,
         mass,
