@@ -72,7 +72,9 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
 
 @_silent
 def value_and_grad(operation, logits, targets, options):
-    return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
+    loss = getattr(_rows, operation)
+    value, pull = loss(_this, logits, targets, gradient=True, **options)
+    return value, pull(logits, 1.0)
 
 
 @_silent

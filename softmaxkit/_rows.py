@@ -3,8 +3,8 @@
 A loss of one row of logits z needs only log p_y, logsumexp(z) and a dot product over the classes,
 which a backend computes in one pass (`row_statistics`). What is left is arithmetic on rows and
 stands here. `ops` is a backend module: its kernels, and `where`, `sum`, `astype` and their like.
-Where the library differentiates, this arithmetic is differentiated by it; `gradient=True` (NumPy
-and array-API libraries) writes the same derivative out.
+Where the library differentiates, this arithmetic can be differentiated by it; `gradient=True`
+writes the same derivative out, for NumPy, array-API libraries and torch's eager calls.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ def _class_loss(
     labels_checked: bool,
     gradient: bool = False,
 ) -> Any:
-    """Return the loss, or with `gradient` (value, derivative of its sum by the logits).
+    """Return the loss, or with `gradient` also a function of (logits, cotangent of the loss).
 
-    The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
+    That returns the cotangent of the logits; it is given them again, since whoever keeps it for
+    later keeps them in its own way. The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
     class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
     share_c = w_c ((1-ε) q_c + ε/K).
     """
@@ -153,27 +154,33 @@ def _class_loss(
     if not gradient:
         return value
 
-    # By z: a·p + b·1_y + c·v, times the cotangent of the row.
-    if wrong is not None:
-        cotangent = cotangent * fault
-    a, b, c = 0.0, None, None
-    if log_p is not None:
-        b = _times(penalty_slope(ops, log_p, gamma), own) * cotangent
-        a = a - b
-    if share is not None:
-        v = share * penalty_slope(ops, log_p_c, gamma) if every else share
-        c = cotangent if every else -cotangent
-        a = a - c * _total(ops, v, x, axis)
-    if lse is not None:
-        a = a + 2.0 * z_loss * lse * cotangent
-    derivative = ops.row_gradient(
-        x, axis, rows, labels, v if c is not None else None, skip, a, b, c
-    )
-    if temperature is not None:
-        derivative = derivative / temperature
-    if where is not None:
-        derivative = ops.where(where, derivative, 0.0)
-    return value, ops.astype(derivative, given_dtype)
+    def pull(logits: Array, of_value: Any) -> Array:
+        # By z: a·p + b·1_y + c·v, times the cotangent of the row.
+        x, _, _ = masked_and_scaled(ops, as_wide_as(ops, logits, dtype), axis, where, temperature)
+        of_row = cotangent * of_value
+        if wrong is not None:
+            of_row = of_row * fault
+        a: Any = 0.0
+        b = c = v = None
+        if log_p is not None:
+            b = _times(penalty_slope(ops, log_p, gamma), own) * of_row
+            a = a - b
+        if share is not None:
+            v = share
+            if every:
+                v = share * penalty_slope(ops, log_p_c, gamma)
+            c = of_row if every else -of_row
+            a = a - c * _total(ops, v, x, axis)
+        if lse is not None:
+            a = a + 2.0 * z_loss * lse * of_row
+        derivative = ops.row_gradient(x, axis, rows, labels, v, skip, a, b, c)
+        if temperature is not None:
+            derivative = derivative / temperature
+        if where is not None:
+            derivative = ops.where(where, derivative, 0.0)
+        return ops.astype(derivative, given_dtype)
+
+    return value, pull
 
 
 def _uniform(ops: Any, x: Array, axis: int, where: Array | None) -> Array | float:
@@ -239,7 +246,7 @@ def _binary_loss(
     dtype: DType,
     gradient: bool = False,
 ) -> Any:
-    """Return α_t (1-p_t)^γ BCE, or with `gradient` (value, derivative of its sum by the logits)."""
+    """Return α_t (1-p_t)^γ BCE, or with `gradient` also a function as of `_class_loss`."""
     given_dtype = logits.dtype
     result_dtype = given_dtype if dtype is None else dtype
     logits = as_wide_as(ops, logits, dtype)
@@ -301,14 +308,21 @@ def _binary_loss(
     value = ops.astype(value, result_dtype)
     if not gradient:
         return value
-    derivative = _times(rest * ops.sigmoid(x) - positive * ops.sigmoid(-x), factor)
-    if gamma is not None:
-        by_x = gamma * ops.sigmoid(x) * ops.sigmoid(-x) * (rest - t) / miss
-        derivative = derivative + _product(ops, factor * by_x, loss)
-    derivative = derivative * cotangent
-    if skip is not None:
-        derivative = ops.where(skip, 0.0, derivative)
-    return value, ops.astype(derivative, given_dtype)
+
+    def pull(logits: Array, of_value: Any) -> Array:
+        x = ops.compute(as_wide_as(ops, logits, dtype))
+        if skip is not None:
+            x = ops.where(skip, 0.0, x)
+        derivative = _times(rest * ops.sigmoid(x) - positive * ops.sigmoid(-x), factor)
+        if gamma is not None:
+            by_x = gamma * ops.sigmoid(x) * ops.sigmoid(-x) * (rest - t) / miss
+            derivative = derivative + _product(ops, factor * by_x, loss)
+        derivative = derivative * (cotangent * of_value)
+        if skip is not None:
+            derivative = ops.where(skip, 0.0, derivative)
+        return ops.astype(derivative, given_dtype)
+
+    return value, pull
 
 
 # --- labels ---------------------------------------------------------------------------------------
