@@ -75,7 +75,9 @@ def _class_loss(
     """Return the loss, or with `gradient` also a function of (logits, cotangent of the loss).
 
     That returns the cotangent of the logits; it is given them again, since whoever keeps it for
-    later keeps them in its own way. The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
+    later keeps them in its own way.
+
+    The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
     class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
     share_c = w_c ((1-ε) q_c + ε/K).
     """
