@@ -70,11 +70,16 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
     return (labels == classes).astype(default_float(labels) if dtype is None else dtype)
 
 
-@_silent
 def value_and_grad(operation, logits, targets, options):
-    loss = getattr(_rows, operation)
-    value, pull = loss(_this, logits, targets, gradient=True, **options)
+    value, pull = value_and_pull(operation, logits, targets, options)
     return value, pull(logits, 1.0)
+
+
+@_silent
+def value_and_pull(operation, logits, targets, options):
+    """Return a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
+    value, pull = getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
+    return value, _silent(pull)
 
 
 @_silent

@@ -11,9 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack  # None outside torch.func transforms
+from torch._C import _len_torch_dispatch_stack as dispatch_modes
+from torch._C._functorch import (
+    is_legacy_batchedtensor,  # by which autograd takes many cotangents at once
+    peek_interpreter_stack,  # None outside torch.func transforms
+)
+from torch.autograd import forward_ad
 
 from softmaxkit import _rows, _softmax
+from softmaxkit.backends import numpy as host
 
 LIBRARY = "PyTorch"
 
@@ -21,6 +27,8 @@ _this = sys.modules[__name__]
 
 # Blocks keep the scratch of a large CPU tensor in cache; 2 MiB of float32.
 BLOCK_ELEMENTS = 1 << 19
+# Up to this many logits on the CPU a loss is left to NumPy.
+HOST_ELEMENTS = 1 << 12
 
 
 # --- operations -----------------------------------------------------------------------------------
@@ -40,28 +48,20 @@ def logsumexp(x, axis, where, keepdims, dtype):
     return _softmax.logsumexp(_this, x, axis, _beside(x, where), keepdims, _result(x, dtype))
 
 
-def cross_entropy(logits, targets, *, dtype, **options):
-    dtype = _result(logits, dtype)
-    targets, options = _beside(logits, targets), _beside_each(logits, options)
-    return _rows.cross_entropy(_this, logits, targets, dtype=dtype, **options)
+def cross_entropy(logits, targets, **options):
+    return _loss("cross_entropy", logits, targets, options)
 
 
-def focal_loss(logits, targets, *, dtype, **options):
-    dtype = _result(logits, dtype)
-    targets, options = _beside(logits, targets), _beside_each(logits, options)
-    return _rows.focal_loss(_this, logits, targets, dtype=dtype, **options)
+def focal_loss(logits, targets, **options):
+    return _loss("focal_loss", logits, targets, options)
 
 
-def binary_cross_entropy(logits, targets, *, dtype, **options):
-    dtype = _result(logits, dtype)
-    targets, options = _beside(logits, targets), _beside_each(logits, options)
-    return _rows.binary_cross_entropy(_this, logits, targets, dtype=dtype, **options)
+def binary_cross_entropy(logits, targets, **options):
+    return _loss("binary_cross_entropy", logits, targets, options)
 
 
-def sigmoid_focal_loss(logits, targets, *, dtype, **options):
-    dtype = _result(logits, dtype)
-    targets, options = _beside(logits, targets), _beside_each(logits, options)
-    return _rows.sigmoid_focal_loss(_this, logits, targets, dtype=dtype, **options)
+def sigmoid_focal_loss(logits, targets, **options):
+    return _loss("sigmoid_focal_loss", logits, targets, options)
 
 
 def smooth_labels(targets, smoothing, axis, where):
@@ -86,9 +86,14 @@ def value_and_grad(operation, logits, targets, options):
             lambda leaf: getattr(_this, operation)(leaf, targets, **options), logits
         )
         return value, pull(torch.ones_like(value))[0]
+    options["dtype"] = _result(logits, options["dtype"])
+    if type(logits) in _PLAIN and not _is_traced():
+        with torch.no_grad():
+            value, pull = _value_and_pull(operation, logits, targets, options)
+            return value, pull(logits, torch.ones_like(value))
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad():
-        value = getattr(_this, operation)(leaf, targets, **options)
+        value = _differentiable(operation, leaf, targets, options)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), gradient
 
@@ -102,6 +107,92 @@ def vjp(operation, x, cotangent, options):
         value = getattr(_this, operation)(leaf, *options)
         (product,) = torch.autograd.grad(value, leaf, cotangent.to(value.dtype))
     return value.detach(), product
+
+
+def _loss(operation, logits, targets, options):
+    options["dtype"] = _result(logits, options["dtype"])
+    if type(logits) not in _PLAIN or _is_traced():
+        return _differentiable(operation, logits, targets, options)
+    if not torch.is_grad_enabled():
+        return _value_and_pull(operation, logits, targets, options)[0]
+    for value in (targets, *options.values()):
+        if isinstance(value, Tensor) and value.requires_grad:
+            return _differentiable(operation, logits, targets, options)
+    if not logits.requires_grad:
+        return _value_and_pull(operation, logits, targets, options)[0]
+    return _Loss.apply(logits, targets, operation, options)
+
+
+def _is_traced():
+    """Tell whether more is to become of the operations than a value and its first derivative."""
+    return (
+        is_compiling()
+        or peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or dispatch_modes() > 0
+        or torch.jit.is_tracing()
+    )
+
+
+def _differentiable(operation, logits, targets, options):
+    """Compute a loss by operations of which every transform knows the derivative."""
+    if type(logits) not in _PLAIN:
+        targets = _beside(logits, targets)
+        options = {name: _beside(logits, value) for name, value in options.items()}
+    return getattr(_rows, operation)(_this, logits, targets, **options)
+
+
+def _value_and_pull(operation, logits, targets, options):
+    """Compute a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
+    if logits.device.type == "cpu" and logits.numel() <= HOST_ELEMENTS:
+        return _on_host(operation, logits, targets, options)
+    return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
+
+
+def _on_host(operation, logits, targets, options):
+    """By NumPy, whose calls cost a third of torch's, and in float64: few numbers cost no more."""
+    targets, weights = (
+        {name: _host(value) if isinstance(value, Tensor) else value for name, value in each.items()}
+        for each in ({"": targets}, options)
+    )
+    weights["dtype"] = None
+    value, pull = host.value_and_pull(operation, _host(logits), targets[""], weights)
+    value = torch.as_tensor(value, dtype=options["dtype"] or logits.dtype)
+    return value, lambda logits, of_value: torch.as_tensor(
+        pull(_host(logits), _host(of_value)), dtype=logits.dtype
+    )
+
+
+def _host(x):
+    """Return a tensor of the CPU as NumPy's array."""
+    x = x.detach()
+    return (x.double() if x.dtype.is_floating_point else x).numpy(force=True)
+
+
+class _Loss(torch.autograd.Function):
+    """A loss of which only the first derivative by the logits is written out.
+
+    It stands in the graph as one node, which keeps the logits and a few numbers per row. In the
+    older style: that with `setup_context` binds a signature on each call, 30 µs.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, targets, operation, options):
+        ctx.save_for_backward(logits, targets)
+        ctx.arguments = operation, options
+        value, ctx.pull = _value_and_pull(operation, logits, targets, options)
+        return value
+
+    @staticmethod
+    def backward(ctx, of_value):
+        logits, targets = ctx.saved_tensors
+        if not (torch.is_grad_enabled() or _is_traced() or is_legacy_batchedtensor(of_value)):
+            return ctx.pull(logits, of_value), None, None, None
+        operation, options = ctx.arguments
+        with torch.enable_grad():
+            value = _differentiable(operation, logits, targets, options)
+            (of_logits,) = torch.autograd.grad(value, logits, of_value, create_graph=True)
+        return of_logits, None, None, None
 
 
 def _result(x, dtype):
@@ -120,12 +211,6 @@ def _beside(x, value):
 
     mesh = x.device_mesh
     return DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
-
-
-def _beside_each(x, options):
-    if type(x) in _PLAIN:
-        return options
-    return {name: _beside(x, value) for name, value in options.items()}
 
 
 # --- what is it -----------------------------------------------------------------------------------
@@ -323,6 +408,8 @@ def row_statistics(x, axis, labels, weights, skip):
         if skip is not None:
             rows = [v if v is None else torch.where(skip, 0.0, v) for v in rows]
         return rows
+    if not torch.is_grad_enabled() and not _is_traced():
+        return _RowStatistics.forward(x, axis, labels, weights, skip)
     return _TransformableRowStatistics.apply(x, axis, labels, weights, skip)
 
 
@@ -405,10 +492,7 @@ class _RowStatistics(torch.autograd.Function):
                 write = _gradient_by_block if blocks else _gradient
                 at_label = None
                 if of_picked is not None:
-                    # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and
-                    # 1 - p = -expm1(log p) keeps its digits.
-                    at_label = (a + of_picked) * torch.exp(log_p_y)
-                    at_label = at_label - of_picked * torch.expm1(log_p_y)
+                    at_label = _at_label(log_p_y, a, of_picked)
                 by_x = write(x, axis, labels, weights, skip, log_sum, top, a, at_label, of_dot)
         return by_x, None, None, by_weights, None
 
@@ -457,6 +541,27 @@ class _TransformableRowStatistics(_RowStatistics):
             weights = weights.reshape(info.batch_size, *ones, *weights.shape[1:])
         rows = _TransformableRowStatistics.apply(x, axis + 1, labels, weights, skip)
         return rows, tuple(None if v is None else 0 for v in rows)
+
+
+def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
+    log_p, _, log_sum, top = rows
+    if weights is not None and not is_array(weights):
+        weights = x.new_full((1,) * x.ndim, weights, dtype=log_sum.dtype)
+    a, b, c = (
+        v
+        if v is None or (is_array(v) and v.shape == log_sum.shape)
+        else v * torch.ones_like(log_sum)
+        for v in (a, b, c)
+    )
+    at_label = None if labels is None else _at_label(log_p, a, b)
+    write = _gradient_by_block if _in_blocks(x) else _gradient
+    return write(x, axis, labels, weights, skip, log_sum, top, a, at_label, c)
+
+
+def _at_label(log_p, a, b):
+    # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p) keeps its
+    # digits.
+    return (a + b) * torch.exp(log_p) - b * torch.expm1(log_p)
 
 
 def _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c):

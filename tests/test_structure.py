@@ -78,7 +78,8 @@ MAY_IMPORT = {
     "_softmax": set(),
     "backends.__init__": {"numpy"},
     "backends.numpy": {"_rows", "_softmax", "_arguments", "numpy"},
-    "backends.torch": {"_rows", "_softmax", "_arguments", "numpy", "torch"},
+    # Small losses on the CPU are left to NumPy.
+    "backends.torch": {"_rows", "_softmax", "_arguments", "backends.numpy", "numpy", "torch"},
     "backends.jax": {"_rows", "_softmax", "_arguments", "numpy", "jax"},
     "backends.tensorflow": {"_rows", "_softmax", "_arguments", "numpy", "tensorflow"},
     "backends.array_api": {"_rows", "_softmax", "_arguments", "numpy", "array_api_compat"},
