@@ -98,14 +98,17 @@ class Backend(Protocol):
 
     # --- the kernels under the loss family (`softmaxkit._rows`) -------------------------------
     def row_statistics(
-        self, x: Array, axis: int, labels: Array | None, weights: Array | None, skip: Array | None
-    ) -> Rows:
+        self, x: Array, axis: int, labels: Array | None, weights: Array | None, skip: Array | None,
+        lse: bool = True,
+    ) -> Rows:  # fmt: skip
         """Reduce each row z along `axis` to (log p_y, Σ_c w_c log p_c, log(Σ_c e^(z_c-max)), max).
 
         In float32 or wider, and one pass over N x C where possible. `labels` are in range;
         `weights` are (C,) or of the logits' shape, and 0 x -inf is 0. The max is a constant to
         autodiff (a shift cancels), the derivative is of the form a·p + b·1_y + c·w. Rows where
-        `skip` is True, whatever they hold, give 0 in all four and a gradient of exactly 0.
+        `skip` is True, whatever they hold, give 0 in all four and a gradient of exactly 0. The
+        last two may be None if `lse` is False: then only the backend's own `row_gradient` sees
+        them.
         """
 
     def row_gradient(

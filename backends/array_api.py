@@ -271,7 +271,7 @@ def log_softmax_rows(x, axis, dtype):
     return astype(d - _softmax.expand(log_sum, axis), dtype)
 
 
-def row_statistics(x, axis, labels, weights, skip):
+def row_statistics(x, axis, labels, weights, skip, lse=True):
     xp = array_namespace(x)
     x = compute(x)
     if skip is not None:

@@ -270,7 +270,7 @@ def log_softmax_rows(x, axis, dtype):
     return (x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis)).astype(dtype)
 
 
-def row_statistics(x, axis, labels, weights, skip):
+def row_statistics(x, axis, labels, weights, skip, lse=True):
     if weights is not None:
         weights = jnp.asarray(weights, _wide(x.dtype))
     return _row_statistics(compute(x), axis, labels, weights, skip)

@@ -287,7 +287,7 @@ def log_softmax_rows(x, axis, dtype):
     return _map_rows(kernel, x, axis, dtype)
 
 
-def row_statistics(x, axis, labels, weights, skip):
+def row_statistics(x, axis, labels, weights, skip, lse=True):
     wide = _wide(x.dtype)
     layout = _Layout(x, axis)
     top, log_sum = np.empty(layout.row_shape, wide), np.empty(layout.row_shape, wide)

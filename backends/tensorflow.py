@@ -318,7 +318,7 @@ def log_softmax_rows(x, axis, dtype):
     return tf.cast(x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis), dtype)
 
 
-def row_statistics(x, axis, labels, weights, skip):
+def row_statistics(x, axis, labels, weights, skip, lse=True):
     x = compute(x)
     weighted = weights is not None
     weights = tf.convert_to_tensor(weights if weighted else 0.0, x.dtype)

@@ -125,15 +125,16 @@ def _class_loss(
 
     # Σ_c share_c log p_c comes with the row; focal's penalty is not linear and needs every log p_c.
     every = gamma is not None and share is not None
-    rows = ops.row_statistics(x, axis, labels, None if every else share, skip)
+    dotted = None if every else share
+    rows = ops.row_statistics(x, axis, labels, dotted, skip, lse=z_loss is not None)
     log_p, dot, log_sum, top = rows
     if empty is not None:
         log_p = log_p if log_p is None else ops.where(empty, float("-inf"), log_p)
         if dot is not None:
             dot = ops.where(empty & ops.any(share != 0, axis), float("-inf"), dot)
     if every:
-        kept = x if skip is None else ops.where(expand(skip, axis), 0.0, x)
-        log_p_c = ops.log_softmax_rows(kept, axis, log_sum.dtype)
+        kept = ops.compute(x if skip is None else ops.where(expand(skip, axis), 0.0, x))
+        log_p_c = ops.log_softmax_rows(kept, axis, kept.dtype)
         if empty is not None:
             log_p_c = ops.where(expand(empty, axis), float("-inf"), log_p_c)
         dot = -ops.sum(_product(ops, share, penalty(ops, log_p_c, gamma)), axis)
