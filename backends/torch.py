@@ -25,7 +25,7 @@ LIBRARY = "PyTorch"
 
 _this = sys.modules[__name__]
 
-# Blocks keep the scratch of a large CPU tensor in cache: 4 MiB of float32, best of 128 KiB to 4 MiB.
+# Blocks keep the scratch of a large CPU tensor in cache: 4 MiB of float32, best of 128 KiB to 8.
 BLOCK_ELEMENTS = 1 << 20
 # Rows shorter, and columns longer, than torch's own softmax is good at; see `_has_kernel`.
 SHORT_ROW, LONG_COLUMN = 16, 256
