@@ -1,24 +1,34 @@
-"""NumPy: rows in blocks that stay in the L2 cache, in-place ufuncs, derivatives written out."""
+"""NumPy: blocks that stay in the cache, in-place ufuncs, threads, derivatives written out."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from math import prod
+from types import SimpleNamespace
 
 import numpy as np
 
-from softmaxkit import _rows, _softmax
+from softmaxkit import _rows, _softmax, _threads
 
 LIBRARY = "NumPy"
 
 _this = sys.modules[__name__]
 
-# A block of logits and its scratch copy stay in a 1 MiB L2 cache.
-BLOCK_ELEMENTS = 1 << 16
-# Below this many classes a reduction along short rows costs more than transposing the block:
-# (200000, 10) softmax took 23 ms by rows and 5 ms by classes.
+# A block and a scratch copy, 1 MiB in all of float32, stay in the cache, and each step on them takes
+# long enough for two threads not to wait for each other at the interpreter's lock: with a quarter
+# of it, 4096 x 4096 softmax took 20 ms for 15 by two threads, and the same by one.
+BLOCK_ELEMENTS = 1 << 17
+# From this many elements on, threads are worth waking.
+SHARED_ELEMENTS = 1 << 18
+# With fewer classes, or columns behind the class axis, work along short rows costs more than
+# turning a block over: (200000, 10) softmax took 23 ms by rows and 5 ms by classes.
 FEW_CLASSES = 64
+FEW_COLUMNS = 64
+# So small an array is not turned over.
+SMALL_ELEMENTS = 1 << 12
+# NumPy spreads the one number of a row over its buffer (8192 elements) to subtract it from shorter
+# rows. With a buffer no longer than a row that took 0.10 ns per element instead of 0.17.
+BUFFER_ELEMENTS = 512
 
 _silent = np.errstate(all="ignore")  # inf - inf, log 0 and underflow are results here, not news
 
@@ -70,8 +80,9 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
     return (labels == classes).astype(default_float(labels) if dtype is None else dtype)
 
 
+@_silent
 def value_and_grad(operation, logits, targets, options):
-    value, pull = value_and_pull(operation, logits, targets, options)
+    value, pull = getattr(_rows, operation)(_once, logits, targets, gradient=True, **options)
     return value, pull(logits, 1.0)
 
 
@@ -218,156 +229,284 @@ def sigmoid(x):
 
 
 # --- kernels --------------------------------------------------------------------------------------
-# The logits are seen as (outer, C, inner). A block is a range of outer and one of inner; in scratch
-# it is (rows, C), or (C, rows) where that reduces faster.
-Block = tuple[slice, slice]
-
-
 class _Layout:
-    """How the rows of `x` along `axis` are cut into blocks."""
+    """How an array is cut along its rows. It is seen as (outer, C, inner), and so are its blocks.
 
-    def __init__(self, x: np.ndarray, axis: int):
-        self.classes = x.shape[axis]
-        self.outer, self.inner = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
-        self.full = (self.outer, self.classes, self.inner)
-        self.row_shape = x.shape[:axis] + x.shape[axis + 1 :]
-        self.class_axis = 1 if self.inner == 1 and self.classes > FEW_CLASSES else 0
+    A block is worked on where it stands, or turned over: copied as (1, C, rows) if it has few
+    classes, else as (rows, C, 1). In all these forms axis 1 is that of the classes.
+    """
 
-    def blocks(self) -> Iterator[Block]:
-        rows = max(BLOCK_ELEMENTS // max(self.classes, 1), 1 if self.inner == 1 else 16)
-        inner = max(min(rows, self.inner), 1)
-        outer = max(rows // inner, 1)
-        for o in range(0, self.outer, outer):
-            for i in range(0, self.inner, inner):
-                yield slice(o, o + outer), slice(i, i + inner)
+    def __init__(self, shape, axis, dtype):
+        outer, classes, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+        self.dtype = dtype
+        self.shape, self.row_shape = shape, shape[:axis] + shape[axis + 1 :]
+        self.full, self.per_row = (outer, classes, inner), (outer, 1, inner)
+        self.size = outer * classes * inner
+        self.by_class = classes <= FEW_CLASSES
+        short = inner < FEW_COLUMNS and (inner > 1 or self.by_class)
+        self.turned = short and self.size > SMALL_ELEMENTS
 
-    def load(self, x: np.ndarray, block: Block, dtype: np.dtype) -> np.ndarray:
-        """Copy a block of an array of the logits' shape into scratch."""
-        view = x.reshape(self.full)[block[0], :, block[1]]
-        if self.class_axis == 1:
-            return view[:, :, 0].astype(dtype, order="C")
-        by_class = np.empty((view.shape[1], view.shape[0], view.shape[2]), dtype)
-        by_class[...] = view.transpose(1, 0, 2)
-        return by_class.reshape(self.classes, -1)
+    def each(self, work):
+        """Have `work` done on every block, by several threads if there are many."""
+        if self.size <= BLOCK_ELEMENTS:
+            return work([...])
+        outer, classes, inner = self.full
+        rows = BLOCK_ELEMENTS // classes
+        columns = inner if self.turned else min(max(rows, FEW_COLUMNS), inner)
+        several = max(rows // columns, 1)
+        blocks = [
+            (slice(o, o + several), slice(None), slice(i, i + columns))
+            for o in range(0, outer, several)
+            for i in range(0, inner, columns)
+        ]
+        long_rows = classes >= BUFFER_ELEMENTS and (inner == 1 or self.turned)
 
-    def store(self, out: np.ndarray, block: Block, z: np.ndarray) -> None:
-        view = out.reshape(self.full)[block[0], :, block[1]]
-        if self.class_axis == 1:
-            view[:, :, 0] = z
-        else:
-            by_class = (view.shape[1], view.shape[0], view.shape[2])
-            view[...] = z.reshape(by_class).transpose(1, 0, 2)
+        @_silent  # of the thread that works
+        def quietly(blocks):
+            if long_rows:
+                np.setbufsize(BUFFER_ELEMENTS)  # until np.errstate ends
+            work(blocks)
 
-    def rows(self, values: np.ndarray, block: Block) -> np.ndarray:
-        """Return the block's part of one number per row, with a class axis of length 1."""
-        part = values.reshape(self.outer, self.inner)[block].reshape(-1)
-        return np.expand_dims(part, self.class_axis)
+        if self.size < SHARED_ELEMENTS:
+            return quietly(blocks)
+        return _threads.share(quietly, blocks)
 
-    def store_rows(self, out: np.ndarray, block: Block, values: np.ndarray) -> None:
-        view = out.reshape(self.outer, self.inner)[block]
-        view[...] = values.reshape(view.shape)
+    def load(self, view):
+        """Return a block to be read, a copy if it is turned over or cast."""
+        if not self.turned:
+            return view.astype(self.dtype, copy=False)
+        return self._order(view).astype(self.dtype, order="C").reshape(self._form(view))
+
+    def store(self, view, z):
+        view = self._order(view)
+        view[...] = z.reshape(view.shape)
+
+    def cut(self, values, block):
+        """Return the block's part of one number per row, to broadcast to it."""
+        return self.kept(values[block])
+
+    def kept(self, view):
+        """Return the memory of a block in the form that the block is worked on."""
+        return view.reshape(self._form(view)) if self.turned else view
+
+    def by_row(self, values):
+        return values.astype(self.dtype, copy=False).reshape(self.per_row)
+
+    def across(self, values):
+        """Return a number, or an array that broadcasts to the logits as one to be cut in blocks."""
+        values = np.asarray(values, self.dtype)
+        return (
+            values if values.ndim == 0 else np.broadcast_to(values, self.shape).reshape(self.full)
+        )
+
+    def _order(self, view):
+        return view.transpose((1, 0, 2) if self.by_class else (0, 2, 1)) if self.turned else view
+
+    def _form(self, view):
+        outer, classes, inner = view.shape
+        return (1, classes, outer * inner) if self.by_class else (outer * inner, classes, 1)
 
 
 def softmax_rows(x, axis, dtype):
-    def kernel(z, class_axis):
-        z -= z.max(class_axis, keepdims=True)
-        np.exp(z, out=z)
-        z /= _sum(z, class_axis)
-        return z
+    def kernel(z, out):
+        np.subtract(z, z.max(1, keepdims=True), out=out)
+        np.exp(out, out=out)
+        np.divide(out, _sum(out), out=out)
 
-    return _map_rows(kernel, x, axis, dtype)
+    return _by_blocks(kernel, x, axis, dtype)
 
 
 def log_softmax_rows(x, axis, dtype):
-    def kernel(z, class_axis):
-        z -= z.max(class_axis, keepdims=True)
-        z -= _log_sum(z, class_axis)
-        return z
+    def kernel(z, out):
+        top, at = _top(z)
+        np.subtract(z, top, out=out)
+        out -= np.log1p(_rest(np.exp(out), top, at))
 
-    return _map_rows(kernel, x, axis, dtype)
+    return _by_blocks(kernel, x, axis, dtype)
+
+
+def _by_blocks(kernel, x, axis, dtype):
+    """Apply to each block of rows a kernel that writes to its second argument."""
+    layout = _Layout(x.shape, axis, _wide(x.dtype))
+    out = np.empty(x.shape, dtype)
+    source, target = x.reshape(layout.full), out.reshape(layout.full)
+    in_place = not layout.turned and out.dtype == layout.dtype
+
+    def work(blocks):
+        for block in blocks:
+            z = layout.load(source[block])
+            result = target[block] if in_place else np.empty_like(z)
+            kernel(z, result)
+            if not in_place:
+                layout.store(target[block], result)
+
+    layout.each(work)
+    return out
+
+
+class _Rows(tuple):
+    """Row statistics; in `kept`, what one gradient can be made of in its place."""
+
+    kept = None
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
-    wide = _wide(x.dtype)
-    layout = _Layout(x, axis)
-    top, log_sum = np.empty(layout.row_shape, wide), np.empty(layout.row_shape, wide)
-    dot = picked = None
-    if weights is not None:
-        dot = np.empty(layout.row_shape, wide)
-        weights = np.broadcast_to(weights, x.shape)
-    for block in layout.blocks():
-        z = layout.load(x, block, wide)
-        top_n = z.max(layout.class_axis, keepdims=True)
-        z -= top_n
-        log_sum_n = _log_sum(z, layout.class_axis)
-        layout.store_rows(top, block, top_n)
-        layout.store_rows(log_sum, block, log_sum_n)
-        if dot is not None:
-            z -= log_sum_n
-            w = layout.load(weights, block, wide)
-            np.copyto(z, 0, where=(w == 0) & (z == -np.inf))  # 0 log 0 = 0
-            z *= w
-            layout.store_rows(dot, block, _sum(z, layout.class_axis))
+    return _statistics(x, axis, labels, weights, skip, None)
+
+
+def _statistics_kept(x, axis, labels, weights, skip, lse=True):
+    """Keep the exponentials for one gradient, in the memory that it will be in."""
+    return _statistics(x, axis, labels, weights, skip, np.empty(x.shape, _wide(x.dtype)))
+
+
+def _statistics(x, axis, labels, weights, skip, kept):
+    layout = _Layout(x.shape, axis, _wide(x.dtype))
+    source = x.reshape(layout.full)
+    top, rest = np.empty(layout.per_row, layout.dtype), np.empty(layout.per_row, layout.dtype)
+    picked = dot = None
     if labels is not None:
-        at_label = np.take_along_axis(x, np.expand_dims(labels, axis), axis).squeeze(axis)
-        picked = np.asarray(at_label.astype(wide) - top - log_sum)
+        labels, picked = labels.reshape(layout.per_row), np.empty_like(top)
+    if weights is not None:
+        weights, dot = layout.across(weights), np.empty_like(top)
+    if kept is not None:
+        exponentials = kept.reshape(layout.full)
+
+    def work(blocks):
+        for block in blocks:
+            z = layout.load(source[block])
+            top_n, at = _top(z)
+            d = z - top_n
+            e = np.empty_like(d) if kept is None else layout.kept(exponentials[block])
+            np.exp(d, out=e)
+            rest_n = _rest(e, top_n, at)
+            if kept is not None and at is not None:
+                e[:, :, 0][at] = 1
+            statistics = [(top, top_n), (rest, rest_n)]
+            if picked is not None:
+                part, index = _entries(d, layout.cut(labels, block))
+                statistics.append((picked, part[index]))
+            if dot is not None:
+                d -= np.log1p(rest_n)
+                w = layout.load(weights[block]) if weights.ndim else weights
+                statistics.append((dot, _dot(d, w)))
+            for rows, values in statistics:
+                part = rows[block]
+                part[...] = values.reshape(part.shape)
+
+    layout.each(work)
+    log_sum = np.log1p(rest)
+    if picked is not None:
+        picked -= log_sum
+    rows = [v if v is None else v.reshape(layout.row_shape) for v in (picked, dot, log_sum, top)]
     if skip is not None:
-        for statistic in (picked, dot, log_sum, top):
+        for statistic in rows:
             if statistic is not None:
                 np.copyto(statistic, 0, where=skip)
-    return picked, dot, log_sum, top
+    rows = _Rows(rows)
+    if kept is not None:
+        rows.kept = kept, rest.reshape(layout.row_shape)
+    return rows
 
 
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
-    layout = _Layout(x, axis)
-    out = np.empty(x.shape, log_sum.dtype)
-    a, b, c = (
-        None if v is None else np.broadcast_to(np.asarray(v, out.dtype), layout.row_shape)
-        for v in (a, b, c)
-    )
+    layout = _Layout(x.shape, axis, log_sum.dtype)
+    ones = np.ones_like(log_sum)
+    if rows.kept is None:
+        source, out = x.reshape(layout.full), np.empty(x.shape, layout.dtype)
+        factor = layout.by_row(a * ones)
+        top, log_sum = layout.by_row(top), layout.by_row(log_sum)
+    else:
+        out, rest = rows.kept
+        factor = layout.by_row(a / (rest + ones))
+    target = out.reshape(layout.full)
     if labels is not None:
         # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p).
-        at_label = (a + b) * np.exp(log_p) - b * np.expm1(log_p)
-        index, at_label = np.expand_dims(labels, axis), np.expand_dims(at_label, axis)
-    for block in layout.blocks():
-        z = layout.load(x, block, out.dtype)
-        z -= layout.rows(top, block)
-        z -= layout.rows(log_sum, block)
-        np.exp(z, out=z)
-        z *= layout.rows(a, block)
-        layout.store(out, block, z)
-    if labels is not None:
-        np.put_along_axis(out, index, at_label, axis)
+        at_label = layout.by_row((a + b) * np.exp(log_p) - b * np.expm1(log_p))
+        labels = labels.reshape(layout.per_row)
     if weights is not None:
-        out += np.expand_dims(c, axis) * weights
+        weights, c = layout.across(weights), layout.by_row(c * ones)
     if skip is not None:
-        np.copyto(out, 0, where=np.expand_dims(skip, axis))
+        skip = np.broadcast_to(skip, layout.row_shape).reshape(layout.per_row)
+
+    def work(blocks):
+        for block in blocks:
+            if rows.kept is None:
+                z = layout.load(source[block]) - layout.cut(top, block)
+                z -= layout.cut(log_sum, block)
+                np.exp(z, out=z)
+            else:
+                z = layout.kept(target[block])
+            # Over what was kept, unless that is still turned over.
+            z = np.multiply(z, layout.cut(factor, block), out=None if layout.turned else z)
+            if labels is not None:
+                part, index = _entries(z, layout.cut(labels, block))
+                part[index] = layout.cut(at_label, block).reshape(index[1].shape)
+            if weights is not None:
+                z += layout.cut(c, block) * (
+                    layout.load(weights[block]) if weights.ndim else weights
+                )
+            if skip is not None:
+                skip_n = layout.cut(skip, block)
+                if skip_n.any():
+                    np.copyto(z, 0, where=skip_n)
+            if rows.kept is None or layout.turned:
+                layout.store(target[block], z)
+
+    layout.each(work)
     return out
 
 
-def _map_rows(kernel, x, axis, dtype):
-    """Apply `kernel` to each block of rows."""
-    layout = _Layout(x, axis)
-    out = np.empty(x.shape, dtype)
-    for block in layout.blocks():
-        z = layout.load(x, block, _wide(x.dtype))
-        layout.store(out, block, kernel(z, layout.class_axis))
-    return out
+# What value_and_grad, which wants one gradient at once, hands to the loss family.
+_once = SimpleNamespace(**globals())
+_once.row_statistics = _statistics_kept
 
 
-def _sum(z, class_axis):
+def _top(z):
+    """Return the maximum of each row, and of a block by rows where one is, as an index of (rows, C).
+
+    argmax costs what max does along 1000 classes, and a third along 128.
+    """
+    if z.shape[2] != 1:
+        return z.max(1, keepdims=True), None
+    z = z[:, :, 0]
+    at = np.arange(len(z)), z.argmax(1)
+    return z[at][:, None, None], at
+
+
+def _rest(e, top, at):
+    """Return Σ e^d without one maximum, where e^d is 1, so that log1p of it keeps its digits.
+
+    That entry of `e` may be lost.
+    """
+    if at is not None:
+        e[:, :, 0][at] = 0
+        return _sum(e) + (top - top)  # NaN for a maximum of inf
+    total = _sum(e)
+    rest = total - 1
+    if not (total >= 2).all():  # from 2 on nothing is lost; below there is one maximum
+        np.copyto(rest, _sum(e - np.floor(e)), where=total < 2)
+    return rest
+
+
+def _dot(d, w):
+    product = _sum(d * w)
+    if np.isnan(product).any():  # 0 log 0 = 0
+        product = _sum(np.where((w == 0) & (d == -np.inf), 0, d) * w)
+    return product
+
+
+def _entries(z, labels):
+    """Return a view of a block, and the index of each row's label in it."""
+    if z.shape[2] == 1:
+        return z[:, :, 0], (np.arange(len(z)), labels.reshape(-1))
+    return z, (np.arange(len(z))[:, None, None], labels, np.arange(z.shape[2]))
+
+
+def _sum(z):
     # NumPy sums pairwise along rows, but one after the other across them.
-    if class_axis == 0 and len(z) > 256:
-        whole = len(z) // 128 * 128
-        parts = z[:whole].reshape(-1, 128, z.shape[1]).sum(1).sum(0)
-        return parts + z[whole:].sum(0, keepdims=True)
-    return z.sum(class_axis, keepdims=True)
-
-
-def _log_sum(d, class_axis):
-    """Return log Σ e^d, where max d is 0, as log1p of the sum without one maximum."""
-    e = np.exp(d)
-    ones = np.floor(e)  # 1 at the maxima
-    e -= ones
-    return np.log1p(_sum(e, class_axis) + (_sum(ones, class_axis) - 1))
+    if z.shape[2] != 1 and z.shape[1] > 256:
+        whole = z.shape[1] // 128 * 128
+        parts = z[:, :whole].reshape(len(z), -1, 128, z.shape[2]).sum(2).sum(1, keepdims=True)
+        return parts + z[:, whole:].sum(1, keepdims=True)
+    return z.sum(1, keepdims=True)

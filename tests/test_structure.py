@@ -77,7 +77,7 @@ MAY_IMPORT = {
     "_rows": {"_softmax"},
     "_softmax": set(),
     "backends.__init__": {"numpy"},
-    "backends.numpy": {"_rows", "_softmax", "_arguments", "numpy"},
+    "backends.numpy": {"_rows", "_softmax", "_threads", "_arguments", "numpy"},
     # Small losses on the CPU are left to NumPy.
     "backends.torch": {"_rows", "_softmax", "_arguments", "backends.numpy", "numpy", "torch"},
     "backends.jax": {"_rows", "_softmax", "_arguments", "numpy", "jax"},

@@ -1,0 +1,148 @@
+"""How many threads a call on NumPy arrays is shared by, and the pool of those that help.
+
+The caller works too, so a count of 1 makes no pool, and a call from one of the pool's own threads,
+or from several threads at once, waits for nothing but work that has begun.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+VARIABLE = "SOFTMAXKIT_NUM_THREADS"
+
+_count: int | None = None  # not asked for yet
+_pool: ThreadPoolExecutor | None = None
+_lock = threading.Lock()
+
+
+def count() -> int:
+    """Return the number of threads: what was set, the environment's, or that of the processors."""
+    global _count
+    if _count is None:
+        _count = _from_environment(os.environ.get(VARIABLE)) or processors()
+    return _count
+
+
+def set_count(number: int) -> None:
+    """Use this many from now on; calls under way end with those they have."""
+    global _count, _pool
+    with _lock:
+        _count, former, _pool = number, _pool, None
+    if former is not None:
+        former.shutdown(wait=False)
+
+
+def share(work: Callable[[Iterator[Any]], object], blocks: Iterable[Any]) -> None:
+    """Have up to `count()` threads each call `work` with an iterator; together these give all blocks.
+
+    Which thread gets a block is chance: `work` must do the same to it in any.
+    """
+    queue = deque(blocks)
+    helpers = _helpers(work, queue, min(count(), len(queue)) - 1)
+    try:
+        work(_drain(queue))
+    finally:
+        queue.clear()  # where the above failed, no more is to be begun
+        # Those that have not begun have nothing left to do: to wait for them could be a deadlock.
+        running = [helper for helper in helpers if not helper.cancel()]
+        problems = [helper.exception() for helper in running]
+    for problem in filter(None, problems):
+        raise problem
+
+
+def _drain(queue: deque[Any]) -> Iterator[Any]:
+    while queue:
+        try:
+            yield queue.popleft()
+        except IndexError:  # another thread was faster
+            return
+
+
+def _helpers(work: Callable[..., object], queue: deque[Any], number: int) -> list[Future[object]]:
+    global _pool
+    helpers: list[Future[object]] = []
+    if number < 1:
+        return helpers
+    try:
+        with _lock:
+            if _pool is None:
+                from concurrent.futures import ThreadPoolExecutor  # 5 ms, for few programs
+
+                _pool = ThreadPoolExecutor(max(count() - 1, number), "softmaxkit")
+            pool = _pool
+        for _ in range(number):
+            helpers.append(pool.submit(work, _drain(queue)))
+    except RuntimeError:  # the interpreter is exiting, no thread can be had, or the count changed
+        pass
+    return helpers
+
+
+def _after_fork() -> None:
+    # The child has none of the parent's threads, and perhaps a lock that one of them held. Forked
+    # workers come in numbers: each keeps to one thread until it asks for more.
+    global _count, _pool, _lock
+    _count, _pool, _lock = 1, None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# --- how many there are ---------------------------------------------------------------------------
+_V1 = ("quota", "period")
+
+
+def _from_environment(text: str | None) -> int | None:
+    if text is None or not text.strip():
+        return None
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(
+            f"softmaxkit: {VARIABLE} is {text!r}; expected an integer of at least 1; correct the "
+            f"environment variable, or unset it."
+        )
+    return int(text)
+
+
+def processors(root: Path = Path("/"), affinity: int | None = None) -> int:
+    """Return how many processors this process may use, by its affinity and its cgroup's quota."""
+    if affinity is None:
+        known = hasattr(os, "sched_getaffinity")
+        affinity = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(min([affinity, *(ceil(quota) for quota in _quotas(root))]), 1)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the limits in processors of this process's cgroups and of those around them."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 2 names no controllers. In a container the path may be the host's, and the mount
+        # be the group itself: files that are not there say nothing.
+        top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if controllers:
+                limit = [_text(folder / f"cpu.cfs_{name}_us").strip() for name in _V1]
+            else:
+                limit = _text(folder / "cpu.max").split()
+            if len(limit) == 2 and limit[0].isdecimal():  # else "max", -1, or no file
+                yield int(limit[0]) / int(limit[1])
+            if folder == top:
+                break
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,80 @@
+"""The number of threads that calls on NumPy arrays use."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+from softmaxkit import _arguments as check
+from softmaxkit import _threads
+
+__all__ = ["get_num_threads", "set_num_threads"]
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a call on large NumPy arrays is shared by.
+
+    The other libraries have threads of their own, and calls of their own to set them.
+
+    Returns
+    -------
+    int
+        What `set_num_threads` was given last; else the environment variable
+        SOFTMAXKIT_NUM_THREADS; else the processors that this process may use, by its affinity and
+        its cgroup's quota. 1 in a forked process until `set_num_threads` is called there.
+
+    Raises
+    ------
+    ValueError
+        SOFTMAXKIT_NUM_THREADS is no integer of at least 1.
+
+    Examples
+    --------
+    >>> import softmaxkit
+    >>> softmaxkit.get_num_threads() >= 1
+    True
+    """
+    return _threads.count()
+
+
+def set_num_threads(number: int) -> None:
+    """Set the number of threads that a call on large NumPy arrays is shared by.
+
+    The caller is one of them: with 1 no other is ever started. Results are the same to the last
+    bit whatever the number.
+
+    Parameters
+    ----------
+    number : int, at least 1
+        Of this process, for all its threads.
+
+    Returns
+    -------
+    None
+
+    Raises
+    ------
+    TypeError, ValueError
+        `number` is no integer, or below 1.
+
+    Examples
+    --------
+    >>> import softmaxkit
+    >>> before = softmaxkit.get_num_threads()
+    >>> softmaxkit.set_num_threads(1)
+    >>> softmaxkit.get_num_threads()
+    1
+    >>> softmaxkit.set_num_threads(before)
+    """
+    call = "set_num_threads"
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise TypeError(
+            f"{call}: number is {check.shown(number)}; expected an int of at least 1; "
+            f"pass 1 for no threads but the caller's."
+        )
+    if number < 1:
+        raise ValueError(
+            f"{call}: number is {number}; expected an int of at least 1; "
+            f"pass 1 for no threads but the caller's."
+        )
+    _threads.set_count(int(number))
