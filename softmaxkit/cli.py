@@ -1,4 +1,4 @@
-"""The command line: ``softmaxkit info``, ``check`` and ``demo``."""
+"""The command line: ``softmaxkit info``, ``check``, ``demo`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -262,4 +262,75 @@ def demo(
         )
     except DemoError as error:
         typer.echo(f"demo: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+
+
+# --- bench ----------------------------------------------------------------------------------------
+@app.command()
+def bench(
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="numpy, torch, jax or tensorflow; may be repeated. "
+            "Default: numpy and every installed framework.",
+            show_default=False,
+        ),
+    ] = None,
+    operation: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="softmax, log_softmax, cross_entropy, cross_entropy_grad (forward and backward), "
+            "cross_entropy_smoothing_grad, cross_entropy_probabilities_grad or focal_loss_grad; "
+            "may be repeated. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ROWSxCLASSES, such as 4096x4096; may be repeated. Axes after the second, as in "
+            "8x21x256x256, are more rows. Default: eight shapes, tiny to large.",
+            show_default=False,
+        ),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="float32, float64, float16 or bfloat16; may be repeated. Default: float32.",
+            show_default=False,
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="eager, jit, tf.function or XLA; may be repeated. Default: all of a library.",
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="The median of how many, at least 7.")] = 9,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two operations, three shapes: less than a minute.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option(help="Where every round goes, as a file of pyperf.")
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Where a picture goes (PNG).")] = None,
+) -> None:
+    """Measure speed and memory beside each library's own functions, on this machine."""
+    from softmaxkit.bench.running import BenchError, run
+
+    try:
+        run(
+            backend,
+            operations=operation,
+            shapes=shape,
+            dtypes=dtype,
+            settings=setting,
+            rounds=rounds,
+            quick=quick,
+            json_file=json,
+            chart_file=chart,
+        )
+    except BenchError as error:
+        typer.echo(f"bench: {error}", err=True)
         raise typer.Exit(error.exit_code) from None

@@ -1,0 +1,364 @@
+"""On what is measured, and against what: each library's settings, autodiff, copy and rivals.
+
+A rival is what a user of that library would write: a call of it, or the usual expression where it
+has none. The classes are axis 1 everywhere; a rival that wants them last transposes, and that is
+part of its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+import softmaxkit
+from softmaxkit._libraries import import_quietly, is_installed
+from softmaxkit.bench.environment import usable_cores
+from softmaxkit.bench.operations import GAMMA, OPERATIONS, SMOOTHING
+
+Function = Callable[..., Any]
+
+NAMES = ("numpy", "torch", "jax", "tensorflow")
+# With the bytes of an element.
+DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Functions of (logits[, targets]) by operation.
+
+    A library's autodiff differentiates ``functions["cross_entropy"]`` for "cross_entropy_grad";
+    where it has none, ``functions["cross_entropy_grad"]`` returns (value, gradient) itself.
+    """
+
+    functions: Mapping[str, Function]
+    requires: str | None = None  # a package that may be missing
+
+
+@dataclass(frozen=True)
+class Library:
+    """How to run a library.
+
+    Parameters
+    ----------
+    array : callable
+        ``array(numpy_array, dtype)``; None keeps integers as they are.
+    copy : callable
+        Copies an array into fresh memory.
+    gradient : callable
+        Takes a loss to a function that returns (value, gradient).
+    rivals : mapping
+        By name, as the tables show it.
+    autodiff : bool
+        Whether `gradient` also takes the losses of rivals.
+    settings : mapping
+        Name -> what is done to a function before it is called, such as ``jit``.
+    wait : callable, optional
+        Waits until a result is there, where calls return before.
+    variable : callable, optional
+        Marks an array as one to differentiate by.
+    threads : str
+        How many it uses.
+    """
+
+    array: Function
+    copy: Function
+    gradient: Function
+    rivals: Mapping[str, Rival]
+    autodiff: bool = True
+    settings: Mapping[str, Function] = field(default_factory=lambda: {"eager": _as_it_is})
+    wait: Function | None = None
+    variable: Function = lambda array: array
+    threads: str = ""
+
+
+# Known before the library is imported.
+SETTINGS = {
+    "numpy": ("eager",),
+    "torch": ("eager",),
+    "jax": ("eager", "jit"),
+    "tensorflow": ("eager", "tf.function", "XLA"),
+}
+
+
+def load(name: str, dtype: str) -> Library:
+    """Import the library `name`, and return how to run it in `dtype`."""
+    return {"numpy": _numpy, "torch": _torch, "jax": _jax, "tensorflow": _tensorflow}[name](dtype)
+
+
+def contestants(library: Library, name: str, setting: str) -> dict[str, Function | str]:
+    """Return softmaxkit and its rivals as functions of (logits[, targets]), or why there is none.
+
+    A rival that has not the operation is left out.
+    """
+    operation = OPERATIONS[name]
+    gradient = library.gradient if operation.gradient else _as_it_is
+    transform = library.settings[setting]
+    ours = partial(operation.function, axis=1, **operation.options)
+    found = {"softmaxkit": transform(gradient(ours))}
+    for rival, its in library.rivals.items():
+        differentiated = name.removesuffix("_grad")
+        if name in its.functions:
+            function = its.functions[name]
+        elif library.autodiff and differentiated in its.functions:
+            function = gradient(its.functions[differentiated])
+        else:
+            continue
+        missing = its.requires and not is_installed(its.requires)
+        found[rival] = f"{its.requires} is not installed" if missing else transform(function)
+    return found
+
+
+def _as_it_is(function: Function) -> Function:
+    return function
+
+
+def _module(name):
+    """Return a module that may be missing, and then is not called."""
+    return import_module(name) if is_installed(name.partition(".")[0]) else None
+
+
+# --- NumPy ----------------------------------------------------------------------------------------
+def _numpy(dtype):
+    if dtype == "bfloat16":
+        import_module("ml_dtypes")  # gives NumPy the dtype of that name
+    special = _module("scipy.special")
+
+    def scipy_cross_entropy(x, labels):
+        log_p = special.log_softmax(x, axis=1)
+        return -np.take_along_axis(log_p, labels[:, None], 1).mean()
+
+    textbook = {
+        "softmax": _textbook_softmax,
+        "log_softmax": _textbook_log_softmax,
+        "cross_entropy": lambda x, labels: -_at_label(_textbook_log_softmax(x), labels).mean(),
+        "cross_entropy_grad": _textbook_cross_entropy,
+        "cross_entropy_smoothing_grad": partial(_textbook_cross_entropy, smoothing=SMOOTHING),
+        "cross_entropy_probabilities_grad": _textbook_probabilities,
+        "focal_loss_grad": _textbook_focal,
+    }
+    return Library(
+        array=lambda array, dtype: np.array(array, dtype or array.dtype),
+        copy=np.copy,
+        gradient=softmaxkit.value_and_grad,
+        autodiff=False,
+        rivals={
+            "scipy.special": Rival(
+                {
+                    "softmax": lambda x: special.softmax(x, axis=1),
+                    "log_softmax": lambda x: special.log_softmax(x, axis=1),
+                    "cross_entropy": scipy_cross_entropy,
+                },
+                requires="scipy",
+            ),
+            "textbook": Rival(textbook),
+        },
+        threads="1",
+    )
+
+
+def _at_label(array, labels):
+    return np.take_along_axis(array, labels[:, None], 1)
+
+
+def _textbook_softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _textbook_log_softmax(x):
+    shifted = x - x.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _textbook_cross_entropy(x, labels, smoothing=0.0):
+    log_p = _textbook_log_softmax(x)
+    rows = labels.size
+    loss = -(1 - smoothing) * _at_label(log_p, labels).sum() / rows
+    gradient = np.exp(log_p)
+    if smoothing:
+        loss -= smoothing * log_p.mean(axis=1).sum() / rows
+        gradient -= smoothing / x.shape[1]
+    at_label = _at_label(gradient, labels) - (1 - smoothing)
+    np.put_along_axis(gradient, labels[:, None], at_label, 1)
+    gradient /= rows
+    return loss, gradient
+
+
+def _textbook_probabilities(x, targets):
+    log_p = _textbook_log_softmax(x)
+    rows = x.size // x.shape[1]
+    loss = -(targets * log_p).sum() / rows
+    gradient = (np.exp(log_p) * targets.sum(axis=1, keepdims=True) - targets) / rows
+    return loss, gradient
+
+
+def _textbook_focal(x, labels):
+    log_p = _textbook_log_softmax(x)
+    rows = labels.size
+    log_py = _at_label(log_p, labels)
+    py = np.exp(log_py)
+    loss = -((1 - py) ** GAMMA * log_py).sum() / rows
+    # d loss / d log p_y, and d log p_y / d x = 1_y - p
+    slope = (1 - py) ** (GAMMA - 1) * (GAMMA * py * log_py - (1 - py)) / rows
+    gradient = -slope * np.exp(log_p)
+    np.put_along_axis(gradient, labels[:, None], _at_label(gradient, labels) + slope, 1)
+    return loss, gradient
+
+
+# --- PyTorch --------------------------------------------------------------------------------------
+def _torch(dtype):
+    import torch
+    from torch.nn import functional
+
+    def gradient(loss):
+        def forward_and_backward(x, targets):
+            value = loss(x, targets)
+            value.backward()
+            gradient, x.grad = x.grad, None
+            return value.detach(), gradient
+
+        return forward_and_backward
+
+    def focal(x, labels):
+        entropy = functional.cross_entropy(x, labels, reduction="none")
+        return ((1 - torch.exp(-entropy)) ** GAMMA * entropy).mean()
+
+    cross_entropy = functional.cross_entropy
+    return Library(
+        array=lambda array, dtype: torch.tensor(array, dtype=dtype and getattr(torch, dtype)),
+        copy=torch.clone,
+        gradient=gradient,
+        rivals={
+            "torch.nn.functional": Rival(
+                {
+                    "softmax": lambda x: functional.softmax(x, 1),
+                    "log_softmax": lambda x: functional.log_softmax(x, 1),
+                    "cross_entropy": cross_entropy,
+                    "cross_entropy_smoothing": partial(cross_entropy, label_smoothing=SMOOTHING),
+                    "cross_entropy_probabilities": cross_entropy,
+                    "focal_loss": focal,
+                }
+            )
+        },
+        variable=lambda x: x.detach().requires_grad_(),
+        threads=str(torch.get_num_threads()),
+    )
+
+
+# --- JAX ------------------------------------------------------------------------------------------
+def _jax(dtype):
+    import jax
+    import jax.numpy as jnp
+
+    if dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    optax = _module("optax")
+
+    def per_row(x, labels):
+        return optax.softmax_cross_entropy_with_integer_labels(x, labels, axis=1)
+
+    def smoothing(x, labels):
+        # optax.smooth_labels wants the classes last
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, x.shape[1], dtype=x.dtype), SMOOTHING)
+        return optax.softmax_cross_entropy(jnp.moveaxis(x, 1, -1), targets).mean()
+
+    def focal(x, labels):
+        entropy = per_row(x, labels)
+        return ((1 - jnp.exp(-entropy)) ** GAMMA * entropy).mean()
+
+    def wait(result):
+        for each in result if isinstance(result, tuple) else (result,):
+            each.block_until_ready()
+
+    return Library(
+        array=jnp.asarray,
+        copy=jnp.copy,
+        gradient=jax.value_and_grad,
+        rivals={
+            "jax.nn": Rival(
+                {
+                    "softmax": lambda x: jax.nn.softmax(x, 1),
+                    "log_softmax": lambda x: jax.nn.log_softmax(x, 1),
+                }
+            ),
+            "optax": Rival(
+                {
+                    "cross_entropy": lambda x, labels: per_row(x, labels).mean(),
+                    "cross_entropy_smoothing": smoothing,
+                    "cross_entropy_probabilities": lambda x, targets: optax.softmax_cross_entropy(
+                        x, targets, axis=1
+                    ).mean(),
+                    "focal_loss": focal,
+                },
+                requires="optax",
+            ),
+        },
+        settings={"eager": _as_it_is, "jit": jax.jit},
+        wait=wait,
+        threads="XLA's pool, which does not say",
+    )
+
+
+# --- TensorFlow -----------------------------------------------------------------------------------
+def _tensorflow(dtype):
+    tf = import_quietly("tensorflow")
+
+    def gradient(loss):
+        def forward_and_backward(x, targets):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = loss(x, targets)
+            return value, tape.gradient(value, x)
+
+        return forward_and_backward
+
+    def classes_last(x):
+        rank = len(x.shape)
+        return x if rank == 2 else tf.transpose(x, (0, *range(2, rank), 1))
+
+    def per_row(x, labels):
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, classes_last(x))
+
+    def probabilities(x, targets):
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, x, axis=1))
+
+    def smoothing(x, labels):
+        classes = x.shape[1]
+        targets = tf.one_hot(labels, classes, axis=1, dtype=x.dtype)
+        return probabilities(x, targets * (1 - SMOOTHING) + SMOOTHING / classes)
+
+    def focal(x, labels):
+        entropy = per_row(x, labels)
+        return tf.reduce_mean((1 - tf.exp(-entropy)) ** GAMMA * entropy)
+
+    return Library(
+        array=lambda array, dtype: tf.cast(tf.constant(array), dtype or array.dtype),
+        copy=lambda x: tf.raw_ops.DeepCopy(x=x),
+        gradient=gradient,
+        rivals={
+            "tf.nn": Rival(
+                {
+                    "softmax": lambda x: tf.nn.softmax(x, axis=1),
+                    "log_softmax": lambda x: tf.nn.log_softmax(x, axis=1),
+                    "cross_entropy": lambda x, labels: tf.reduce_mean(per_row(x, labels)),
+                    "cross_entropy_smoothing": smoothing,
+                    "cross_entropy_probabilities": probabilities,
+                    "focal_loss": focal,
+                }
+            )
+        },
+        settings={
+            "eager": _as_it_is,
+            "tf.function": partial(tf.function, autograph=False),
+            "XLA": partial(tf.function, autograph=False, jit_compile=True),
+        },
+        threads=str(
+            tf.config.threading.get_intra_op_parallelism_threads()
+            or f"{usable_cores()}, one for each core"
+        ),
+    )

@@ -1,0 +1,183 @@
+"""The command: its arguments, a worker for each library and dtype, progress, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from softmaxkit._libraries import is_installed
+from softmaxkit.bench import report, workers
+from softmaxkit.bench.environment import environment
+from softmaxkit.bench.libraries import DTYPES, NAMES, SETTINGS
+from softmaxkit.bench.operations import (
+    OPERATIONS,
+    QUICK_OPERATIONS,
+    QUICK_SHAPES,
+    SHAPES,
+    Shape,
+)
+from softmaxkit.bench.results import Cell, Result
+
+LEAST_ROUNDS = 7
+
+
+class BenchError(Exception):
+    """What went wrong, in one line, and the exit code of the command: 2 for a wrong option."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run(
+    backends: Sequence[str] | None = None,
+    *,
+    operations: Sequence[str] | None = None,
+    shapes: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    settings: Sequence[str] | None = None,
+    rounds: int = 9,
+    quick: bool = False,
+    json_file: Path | None = None,
+    chart_file: Path | None = None,
+    console: Console | None = None,
+) -> None:
+    """Measure every cell, print the tables, write the files.
+
+    Parameters
+    ----------
+    backends : sequence of "numpy", "torch", "jax", "tensorflow", optional
+        NumPy and every installed framework by default.
+    operations : sequence of str, optional
+        Of `operations.OPERATIONS`; all by default.
+    shapes : sequence of str, optional
+        Such as "4096x4096"; `operations.SHAPES` by default.
+    dtypes : sequence of str, optional
+        Of the logits; float32 by default.
+    settings : sequence of str, optional
+        "eager", "jit", "tf.function", "XLA"; all that a library has by default.
+    rounds : int, at least 7
+        Of which the median is taken.
+    quick : bool
+        Take fewer operations and smaller shapes where they are not named.
+    json_file, chart_file : path, optional
+        Where everything that was measured, and a picture, go.
+    console : rich.console.Console, optional
+        Where the tables go; standard output by default.
+
+    Raises
+    ------
+    BenchError
+        An option is wrong, something is not installed, or nothing could be measured.
+    """
+    console = console or Console()
+    chosen = _names("backend", backends, NAMES) or [name for name in NAMES if is_installed(name)]
+    for name in chosen:
+        if not is_installed(name):
+            raise BenchError(
+                f"--backend is {name!r}, which is not installed; pip install {name}", exit_code=1
+            )
+    operations = _names("operation", operations, OPERATIONS) or list(
+        QUICK_OPERATIONS if quick else OPERATIONS
+    )
+    sizes = list(dict.fromkeys(map(_shape, shapes or ()))) or (QUICK_SHAPES if quick else SHAPES)
+    dtypes = _names("dtype", dtypes, DTYPES) or ["float32"]
+    known = dict.fromkeys(setting for name in chosen for setting in SETTINGS[name])
+    settings = _names("setting", settings, known) or list(known)
+    if rounds < LEAST_ROUNDS:
+        raise BenchError(f"--rounds is {rounds}; expected at least {LEAST_ROUNDS}.")
+    _check_file("--json", json_file, ".json")
+    _check_file("--chart", chart_file, ".png")
+    _check_installed("pyperf", *(["matplotlib"] if chart_file else []))
+
+    about = environment()
+    about["rounds"] = rounds
+    about["not_measured"] = {
+        name: "not installed" for name in NAMES if not backends and not is_installed(name)
+    }
+    jobs = [
+        [
+            Cell(library, dtype, setting, operation, shape)
+            for shape in sizes
+            for operation in operations
+            for setting in SETTINGS[library]
+            if setting in settings
+        ]
+        for library in chosen
+        for dtype in dtypes
+    ]
+    found: list[Result] = []
+    interrupted = False
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as progress:
+        bar = progress.add_task("", total=sum(map(workers.steps, jobs)))
+        try:
+            for cells in jobs:
+                for result in workers.measured(cells, rounds, about, progress, bar):
+                    found.append(result)
+        except KeyboardInterrupt:
+            interrupted = True  # what was measured until now is shown
+    if json_file:
+        from softmaxkit.bench import files
+
+        files.save(json_file, found, about)
+    report.show(console, found, about)
+    if chart_file and any(result.rivals for result in found):
+        from softmaxkit.bench import chart
+
+        chart.save(chart_file, found, about)
+    if interrupted:
+        raise BenchError("interrupted; the tables show what was measured before.", exit_code=130)
+    if not any(result.seconds for result in found):
+        raise BenchError("nothing could be measured.", exit_code=1)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+def _names(option: str, given: Sequence[str] | None, known: Any) -> list[str]:
+    for name in given or ():
+        if name not in known:
+            raise BenchError(f"--{option} is {name!r}; expected one of {', '.join(known)}.")
+    return [name for name in known if name in (given or ())]
+
+
+def _shape(text: str) -> Shape:
+    parts = text.split("x")
+    if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise BenchError(
+            f"--shape is {text!r}; expected ROWSxCLASSES, such as 4096x4096, or with more axes "
+            f"after the classes, such as 8x21x256x256."
+        )
+    return tuple(map(int, parts))
+
+
+def _check_file(option: str, path: Path | None, ending: str) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() != ending:
+        raise BenchError(f"{option} is {str(path)!r}; expected a name that ends in {ending}.")
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise BenchError(
+            f"{option} is {str(path)!r}, which cannot be written: {error.strerror}."
+        ) from None
+    if not existed:
+        path.unlink()
+
+
+def _check_installed(*modules: str) -> None:
+    for module in modules:
+        if not is_installed(module):
+            raise BenchError(
+                f"{module} is not installed; pip install 'softmaxkit[bench]'", exit_code=1
+            )
