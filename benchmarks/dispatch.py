@@ -1,56 +1,93 @@
-"""What the frontend costs: softmaxkit.softmax(x) over the kernel it calls, and the import.
+"""Where a small call spends its time (dispatch, checks, kernel), and what the import costs.
 
-python benchmarks/dispatch.py [--repeats 400] [--imports 30]
+python benchmarks/dispatch.py [--backend numpy torch] [--rounds 41] [--imports 30] [--profile]
 
-Frontend and kernel alternate, so that both see the same machine; medians of batches of calls.
+The whole call, the function of the backend that it ends in, with the arguments that it gets, and
+`_dispatch.resolve` alternate; medians. What is left of the whole is the frontend's checks. With
+--profile also the functions in which cProfile, which slows short ones down most, sees the time.
+What a rival takes for small arrays: softmaxkit bench --shape 32x10.
 """
 
 import argparse
+import cProfile
 import os
+import pstats
 import subprocess
 import sys
-import time
-from importlib.util import find_spec
+from functools import partial
 from statistics import median
 
 import numpy as np
 
 import softmaxkit
+from softmaxkit import _dispatch
+from softmaxkit._libraries import is_installed
+from softmaxkit.bench import measuring
+from softmaxkit.bench.operations import OPERATIONS
 from softmaxkit.conformance import adapters
 
-CALLS = 200  # in a batch: the clock's own cost, about 0.05 µs, is shared by so many
 SHAPE = (4, 8)
+LABELS = np.arange(SHAPE[0])
+PROFILED_CALLS = 2000
 
 
-def microseconds(call):
-    start = time.perf_counter_ns()
-    for _ in range(CALLS):
+class KernelReached(Exception):  # noqa: N818  # it is not an error
+    """The kernel is called."""
+
+
+def kernel_call(backend, call):
+    """Return the function of `backend` that `call` ends in, bound to what it is called with."""
+    # Of the tests that a frontend makes, none has the name of an operation.
+    names = [*softmaxkit.__all__, "value_and_grad"]
+    own = {name: getattr(backend, name) for name in names if hasattr(backend, name)}
+    reached = []
+
+    def stop(function, *arguments, **options):
+        reached.append(partial(function, *arguments, **options))
+        raise KernelReached
+
+    try:
+        for name, function in own.items():
+            setattr(backend, name, partial(stop, function))
         call()
-    return (time.perf_counter_ns() - start) / CALLS / 1000
+    except KernelReached:
+        pass
+    finally:
+        for name, function in own.items():
+            setattr(backend, name, function)
+    return reached[0]
 
 
-def overhead(name, repeats):
-    """Return the medians of kernel, frontend and their difference, in µs per call."""
-    x = adapters.load(name).to_backend(np.zeros(SHAPE), "float32")
-    kernels = getattr(
-        softmaxkit.backends, name if name in softmaxkit.backends.MODULES else "array_api"
-    )
-    kernel, frontend = kernels.softmax, softmaxkit.softmax
-    pairs = []
-    for i in range(repeats + 10):
-        if i % 2:
-            direct = microseconds(lambda: kernel(x, 1, None, None, None))
-            routed = microseconds(lambda: frontend(x))
-        else:
-            routed = microseconds(lambda: frontend(x))
-            direct = microseconds(lambda: kernel(x, 1, None, None, None))
-        pairs.append((direct, routed))
-    pairs = pairs[10:]  # warm by now
-    return (
-        median(direct for direct, _ in pairs),
-        median(routed for _, routed in pairs),
-        median(routed - direct for direct, routed in pairs),
-    )
+def calls_of(name):
+    """Yield the operations of a library that need no autodiff of its own, as calls."""
+    adapter = adapters.load(name)
+    x, labels = adapter.to_backend(np.zeros(SHAPE), "float32"), adapter.to_backend(LABELS, None)
+    own_gradient = "autodiff" in adapter.lacks
+    for operation, about in OPERATIONS.items():
+        if about.targets == "probabilities" or (about.gradient and not own_gradient):
+            continue
+        function = softmaxkit.value_and_grad(about.function) if about.gradient else about.function
+        arrays = [x, labels] if about.targets else [x]
+        yield operation, x, partial(function, *arrays, **about.options)
+
+
+def sections(backend, x, call, rounds):
+    """Return the median µs of the whole, of dispatch and of the kernel."""
+    parts = {
+        "whole": call,
+        "dispatch": partial(_dispatch.resolve, "softmax", "x", x),
+        "kernel": kernel_call(backend, call),
+    }
+    loops = {name: measuring.calls_in_a_round(part) for name, part in parts.items()}
+    times = measuring.alternate(parts, loops, rounds)
+    return {name: median(seconds) * 1e6 for name, seconds in times.items()}
+
+
+def profile(call):
+    with cProfile.Profile() as found:
+        for _ in range(PROFILED_CALLS):
+            call()
+    pstats.Stats(found).strip_dirs().sort_stats("tottime").print_stats(12)
 
 
 def import_milliseconds(repeats):
@@ -69,17 +106,31 @@ def import_milliseconds(repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=400, help="batches of each, per library")
+    parser.add_argument("--backend", nargs="+", choices=adapters.REQUIRES)
+    parser.add_argument("--rounds", type=int, default=41, help="batches of each call")
     parser.add_argument("--imports", type=int, default=30, help="fresh interpreters")
+    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    print(f"softmax of {SHAPE}, µs per call\n")
-    print(f"{'library':<18}{'kernel':>10}{'frontend':>10}{'overhead':>10}")
-    for name in (name for name, module in adapters.REQUIRES.items() if find_spec(module)):
-        repeats = max(options.repeats // (1 if name in ("numpy", "torch", "jax") else 20), 5)
-        kernel, frontend, difference = overhead(name, repeats)
-        print(f"{name:<18}{kernel:>10.2f}{frontend:>10.2f}{difference:>10.2f}", flush=True)
+    installed = [name for name, module in adapters.REQUIRES.items() if is_installed(module)]
+    print(f"{SHAPE}, µs per call\n")
+    print(f"{'library':<18}{'operation':<30}", end="")
+    print(*(f"{column:>11}" for column in ("whole", "dispatch", "checks", "kernel", "frontend")))
+    for name in options.backend or installed:
+        backend = getattr(
+            softmaxkit.backends, name if name in softmaxkit.backends.MODULES else "array_api"
+        )
+        for operation, x, call in calls_of(name):
+            call()  # compiles
+            part = sections(backend, x, call, options.rounds)
+            frontend = part["whole"] - part["kernel"]
+            checks = frontend - part["dispatch"]
+            print(f"{name:<18}{operation:<30}", end="")
+            print(*(f"{each:>11.2f}" for each in (part["whole"], part["dispatch"], checks)), end="")
+            print(f" {part['kernel']:>11.2f} {frontend / part['whole']:>10.0%}", flush=True)
+            if options.profile:
+                profile(call)
     print(f"\nimport softmaxkit, after NumPy: {import_milliseconds(options.imports):.1f} ms")
 
 

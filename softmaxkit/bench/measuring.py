@@ -15,8 +15,9 @@ Call = Callable[[], Any]
 # A round of a contestant takes at least this long, in as many calls as that needs.
 BATCH_SECONDS = 0.005
 
-# Below this size what else a call needs, such as its stack, shows beside the arrays.
-SMALLEST_FOR_MEMORY = 4 << 20
+# In bytes. Linux adds up the pages of a process in batches of each core: some 128 KiB a core are
+# uncertain (seen: 2.3 % of 8 MiB on two cores, 0.1 % of 128 MiB).
+SMALLEST_FOR_MEMORY = 8_000_000
 
 # With these a process has no memory in reserve, whose use would not show in the peak: the C library
 # gives every larger block back, and TensorFlow takes its own from there.

@@ -1,0 +1,110 @@
+"""The project's goals for speed and memory beside what `softmaxkit bench --json` measured.
+
+python benchmarks/goals.py results.json [more.json ...]
+
+Every goal, every cell that misses, and what was not measured.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from softmaxkit.bench import files, report
+from softmaxkit.bench.operations import OPERATIONS, is_small
+from softmaxkit.bench.results import COPY, OURS, geometric_mean
+
+
+@dataclass(frozen=True)
+class Goal:
+    name: str
+    library: str
+    settings: tuple[str, ...] | None
+    families: tuple[str, ...]
+    mean: float | None  # at least
+    worst: float | None
+    worst_small: float | None  # None: as the others
+    small: bool = False  # nothing but small arrays
+
+
+EVERY = ("activation", "loss", "gradient")
+GOALS = (
+    Goal("NumPy activations, gradients", "numpy", None, ("activation", "gradient"), 3.0, 1.2, None),
+    Goal("torch losses forward and backward", "torch", None, ("gradient",), 2.0, 1.0, 0.7),
+    Goal("torch softmax and log_softmax", "torch", None, ("activation",), 1.3, 0.95, None),
+    Goal("JAX jitted", "jax", ("jit",), EVERY, 1.1, 0.95, None),
+    Goal("JAX eager, tiny", "jax", ("eager",), EVERY, 5.0, None, None, small=True),
+    Goal("TensorFlow eager losses", "tensorflow", ("eager",), ("gradient",), 2.0, 0.9, None),
+)
+COPY_MEAN, COPY_WORST = 2.5, 4.0  # softmax of large float32 arrays over a copy: at most
+MEMORY = 1.1  # peak extra memory of cross_entropy_grad over the logits: at most
+
+
+def cells_of(goal, results):
+    """Yield (cell, rival, ratio) of every cell that the goal is about."""
+    for result in results:
+        cell = result.cell
+        if (
+            goal.library == cell.library
+            and (goal.settings is None or cell.setting in goal.settings)
+            and OPERATIONS[cell.operation].family in goal.families
+            and (is_small(cell.shape) or not goal.small)
+        ):
+            for rival in result.rivals:
+                ratio = result.ratio(rival, OURS)
+                if ratio is not None:
+                    yield cell, rival, ratio
+
+
+def judge(name, values, mean, bound, at_least):
+    """Print one goal; `values` is (what, value, its own bound) of every cell."""
+    if not values:
+        print(f"        {name}: not measured")
+        return
+    sign = ">=" if at_least else "<="
+    middle = geometric_mean([max(value, 1e-3) for _, value, _ in values])
+    bad = [
+        (what, value, own)
+        for what, value, own in values
+        if own is not None and (value < own if at_least else value > own)
+    ]
+    met = not bad and (mean is None or (middle >= mean if at_least else middle <= mean))
+    goal = "" if mean is None else f" (goal {sign} {mean:g})"
+    worst = (min if at_least else max)(values, key=lambda one: one[1])
+    print(
+        f"{'met' if met else 'MISSED':<8}{name}: {len(values)} cells, geometric mean {middle:.2f}"
+        f"{goal}, worst {worst[1]:.2f}{'' if bound is None else f' (goal {sign} {bound:g})'}"
+    )
+    for what, value, own in sorted(bad, key=lambda one: one[1], reverse=not at_least):
+        print(f"        {value:.2f}, goal {sign} {own:g}: {what}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=Path)
+    results = []
+    for path in parser.parse_args().files:
+        found, about = files.load(path)
+        results += found
+        print(*report.shown_environment(about), sep="\n", end="\n\n")
+
+    for goal in GOALS:
+        values = []
+        for cell, rival, ratio in cells_of(goal, results):
+            small = is_small(cell.shape) and goal.worst_small is not None
+            values.append((f"{cell}, {rival}", ratio, goal.worst_small if small else goal.worst))
+        judge(goal.name, values, goal.mean, goal.worst, at_least=True)
+    copies, memory = [], []
+    for result in results:
+        cell = result.cell
+        over_copy, peak = result.ratio(OURS, COPY), result.memory_ratio(OURS)
+        if cell.operation == "softmax" and cell.dtype == "float32" and not is_small(cell.shape):
+            copies += [(str(cell), over_copy, COPY_WORST)] if over_copy else []
+        if cell.operation.startswith("cross_entropy") and OPERATIONS[cell.operation].gradient:
+            memory += [(str(cell), peak, MEMORY)] if peak is not None else []
+    judge("softmax over a copy", copies, COPY_MEAN, COPY_WORST, at_least=False)
+    judge("memory of cross_entropy forward and backward", memory, None, MEMORY, at_least=False)
+    print(*report.failures(results), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Measure the constants of the backends again: the best value beside the present one.
+
+python benchmarks/thresholds.py [--backend numpy] [--name BLOCK_ELEMENTS] [--rounds 7]
+
+Every constant of a backend module that is a whole number in capitals is tried at its present value
+times 1/8 to 8, on the shapes it decides about (CALLS below; else on DEFAULT_CALLS), the candidates
+alternating. A constant is worth changing where another value is faster by more than the noise,
+which is what the present value measured twice differs by.
+"""
+
+import argparse
+from functools import partial
+from importlib import import_module
+from statistics import median
+
+from softmaxkit._libraries import is_installed
+from softmaxkit.bench import libraries, measuring
+from softmaxkit.bench.results import OURS, geometric_mean, shown_shape
+from softmaxkit.bench.worker import Inputs, calls_of
+
+FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+AGAIN = "present again"
+
+DEFAULT_CALLS = (
+    ("softmax", (8192, 1000)),
+    ("cross_entropy_grad", (8192, 1000)),
+    ("cross_entropy_grad", (50000, 10)),
+    ("cross_entropy_grad", (64, 32768)),
+)
+# Backend and name -> the calls that it decides about.
+CALLS = {
+    ("numpy", "FEW_CLASSES"): [
+        (operation, (2_000_000 // classes, classes))
+        for operation in ("softmax", "cross_entropy_grad")
+        for classes in (10, 24, 48, 96, 192, 384)
+    ],
+}
+
+
+def constants(module):
+    """Return the whole numbers in capitals that a module has."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name.isupper() and not name.startswith("_") and type(value) is int
+    }
+
+
+def forget(backend):
+    """Drop what was compiled with another value."""
+    if backend == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
+def our_call(library, inputs, setting, operation):
+    return calls_of(library, inputs, setting, operation)[0][OURS]
+
+
+def compare(backend, module, name, make_call, rounds):
+    """Return the median seconds of a call with each candidate."""
+    present = getattr(module, name)
+    candidates = {
+        str(value): value for value in (max(round(present * factor), 1) for factor in FACTORS)
+    }
+    candidates[AGAIN] = present
+    seconds = {label: [] for label in candidates}
+    try:
+        for i in range(rounds):
+            order = list(candidates)
+            for label in order[i % len(order) :] + order[: i % len(order)]:
+                setattr(module, name, candidates[label])
+                forget(backend)
+                call = make_call()
+                call()  # compiles
+                loops = measuring.calls_in_a_round(call)
+                seconds[label].append(measuring.seconds(call, loops))
+    finally:
+        setattr(module, name, present)
+        forget(backend)
+    return {label: median(times) for label, times in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backend", nargs="+", choices=libraries.NAMES)
+    parser.add_argument("--name", nargs="+", help="of constants; all by default")
+    parser.add_argument("--setting", nargs="+", help="all by default")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+
+    for backend in options.backend or filter(is_installed, libraries.NAMES):
+        module = import_module(f"softmaxkit.backends.{backend}")
+        library = libraries.load(backend, "float32")
+        for name, present in constants(module).items():
+            if options.name and name not in options.name:
+                continue
+            ratios = {}
+            print(f"\n{backend}.{name} = {present}: time over that of the present value")
+            for operation, shape in CALLS.get((backend, name), DEFAULT_CALLS):
+                inputs = Inputs(library, "float32", shape)
+                for setting in library.settings:
+                    if options.setting and setting not in options.setting:
+                        continue
+                    make_call = partial(our_call, library, inputs, setting, operation)
+                    times = compare(backend, module, name, make_call, options.rounds)
+                    row = {label: each / times[str(present)] for label, each in times.items()}
+                    for label, ratio in row.items():
+                        ratios.setdefault(label, []).append(ratio)
+                    cells = "  ".join(f"{label}: {ratio:.2f}" for label, ratio in row.items())
+                    print(f"  {operation} {shown_shape(shape)} {setting}: {cells}", flush=True)
+            means = {label: geometric_mean(each) for label, each in ratios.items()}
+            noise = abs(means.pop(AGAIN) - 1)
+            best = min(means, key=means.get)
+            print(
+                f"  best {best} at {means[best]:.3f} of the present {present}; noise {noise:.3f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

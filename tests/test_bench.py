@@ -1,0 +1,502 @@
+"""`softmaxkit bench`: its arithmetic, its rivals, its workers, what it refuses and what it writes.
+
+No timing is asserted.
+"""
+
+import importlib.util
+import os
+import stat
+import sys
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import softmaxkit
+from softmaxkit._libraries import is_installed
+from softmaxkit.bench import libraries, measuring
+from softmaxkit.bench.operations import OPERATIONS
+from softmaxkit.bench.results import Cell, Result, geometric_mean, groups
+from softmaxkit.bench.worker import Inputs, calls_of
+from softmaxkit.conformance import reference
+
+NEEDS_BENCH = "the benchmark needs typer, rich and pyperf: pip install '.[bench]'"
+ROOT = Path(__file__).parents[1]
+
+
+def installed():
+    """Return the libraries that SOFTMAXKIT_BACKENDS names, or all that there are."""
+    named = os.environ.get("SOFTMAXKIT_BACKENDS")
+    names = [*map(str.strip, named.split(","))] if named else libraries.NAMES
+    return [name for name in libraries.NAMES if name in names and is_installed(name)]
+
+
+# Those that have rivals: not the `library` of conftest.py.
+for_each_library = pytest.mark.parametrize("name_of_library", installed())
+
+
+@pytest.fixture
+def invoke():
+    pytest.importorskip("typer", reason=NEEDS_BENCH)
+    pytest.importorskip("pyperf", reason=NEEDS_BENCH)
+    from typer.testing import CliRunner
+
+    from softmaxkit.cli import app
+
+    return lambda *arguments: CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+def script(name):
+    """Import a script of benchmarks/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- arithmetic, on made-up timings ---------------------------------------------------------------
+def cell(operation="softmax", shape=(1000, 100), setting="eager"):
+    return Cell("torch", "float32", setting, operation, shape)
+
+
+def result(ours, rival, where=None, **more):
+    seconds = {"softmaxkit": ours, "rival": rival, "copy": [0.5, 0.5, 0.5]}
+    return Result(where or cell(), seconds=seconds, **more)
+
+
+def test_geometric_mean():
+    assert geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+    assert geometric_mean([0.5, 2.0, 27.0]) == pytest.approx(3.0)
+
+
+def test_a_ratio_is_that_of_the_medians():
+    one = result(ours=[1.0, 9.0, 2.0], rival=[30.0, 5.0, 6.0])
+    assert one.ratio("rival", "softmaxkit") == 3.0  # 6 / 2
+    assert one.ratio("softmaxkit", "copy") == 4.0
+    assert one.ratio("missing", "softmaxkit") is None
+    assert one.rivals == ["rival"]
+
+
+def test_memory_is_relative_to_the_logits():
+    one = result([1.0], [1.0], memory={"softmaxkit": 500_000})
+    assert one.cell.nbytes == 400_000
+    assert one.memory_ratio("softmaxkit") == 1.25
+    assert one.memory_ratio("rival") is None
+
+
+def test_groups_have_a_mean_and_the_worst_of_large_and_small_arrays():
+    found = groups(
+        [
+            result([1.0], [8.0]),
+            result([1.0], [0.5], cell("log_softmax")),
+            result([1.0], [2.0], cell(shape=(32, 10))),
+            result([1.0], [7.0], cell("cross_entropy")),
+            result([1.0], [5.0], cell(setting="jit")),
+            Result(cell("log_softmax", (2, 2)), failed={"softmaxkit": "out of memory"}),
+        ]
+    )
+    assert [(g.setting, g.family, g.rival, len(g.ratios)) for g in found] == [
+        ("eager", "activation", "rival", 3),
+        ("eager", "loss", "rival", 1),
+        ("jit", "activation", "rival", 1),
+    ]
+    assert found[0].mean == pytest.approx(2.0)  # of 8, 1/2 and 2
+    assert found[0].worst(small=False) == (cell("log_softmax"), 0.5)
+    assert found[0].worst(small=True) == (cell(shape=(32, 10)), 2.0)
+    assert found[1].worst(small=True) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(2.5, "2.5 s"), (0.0123, "12.3 ms"), (4.56e-6, "4.56 µs"), (None, "")]
+)
+def test_seconds_are_shown_in_the_unit_that_fits(seconds, shown):
+    report = pytest.importorskip("softmaxkit.bench.report", reason=NEEDS_BENCH)
+    assert report.shown_seconds(seconds) == shown
+
+
+def test_a_reason_is_given_once():
+    report = pytest.importorskip("softmaxkit.bench.report", reason=NEEDS_BENCH)
+    missing = {"optax": "optax is not installed"}
+    lines = report.failures(
+        [
+            Result(cell(), failed=missing),
+            Result(cell("log_softmax"), failed=missing),
+            Result(cell(), memory_failed={"softmaxkit": "killed"}),
+        ]
+    )
+    assert lines == [
+        "not measured: optax in torch float32 eager softmax 1000x100 and 1 more: "
+        "optax is not installed",
+        "not measured: memory of softmaxkit in torch float32 eager softmax 1000x100: killed",
+    ]
+
+
+# --- measuring ------------------------------------------------------------------------------------
+def test_contestants_alternate_and_every_one_is_first_in_its_turn():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = measuring.alternate(calls, {"a": 1, "b": 2, "c": 1}, rounds=3)
+    assert order == [*"abbc", *"bbca", *"cabb"]
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+@pytest.mark.skipif(not measuring.can_read_peaks(), reason=measuring.NO_PEAK)
+@pytest.mark.parametrize(
+    ("call", "arrays"),
+    [
+        ("np.ones(N)", 1),
+        ("np.ones(N) + np.ones(N)", 2),  # NumPy adds in place, into the first
+        ("(np.ones(N).sum(), np.ones(N).sum())", 1),
+    ],
+)
+def test_peak_memory_is_what_a_call_holds_at_once(run_python, monkeypatch, call, arrays):
+    for name, value in measuring.WITHOUT_RESERVES.items():
+        monkeypatch.setenv(name, value)
+    printed = run_python(
+        "import numpy as np\n"
+        "from softmaxkit.bench.measuring import extra_peak\n"
+        "N = 1 << 24\n"
+        f"call = lambda: {call}\n"
+        "call()\n"
+        "print(extra_peak(call) / (8 * N))"
+    )
+    # Two cores are 0.2 % off at most; many more, see SMALLEST_FOR_MEMORY.
+    assert float(printed) == pytest.approx(arrays, rel=0.1)
+
+
+# --- rivals compute what softmaxkit does ----------------------------------------------------------
+def expected(name, logits, targets):
+    operation = OPERATIONS[name]
+    function = operation.function.__name__
+    if operation.family == "activation":
+        return [getattr(reference, function)(logits, 1)]
+    options = {"axis": 1, **operation.options}
+    value = getattr(reference, function)(logits, targets, **options)
+    if not operation.gradient:
+        return [value]
+    return [value, reference.gradient(function, logits, targets, **options)]
+
+
+@for_each_library
+@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 2, 4)])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_contestant_computes_the_operation(name_of_library, name, shape):
+    how = libraries.load(name_of_library, "float32")
+    inputs = Inputs(how, "float32", shape)
+    setting = "jit" if name_of_library == "jax" else "eager"  # which compiles each step alone
+    calls, missing = calls_of(how, inputs, setting, name)
+    rivals = set(calls) - {"softmaxkit", "copy"}
+    assert rivals or missing
+    targets = OPERATIONS[name].targets and np.asarray(getattr(inputs, OPERATIONS[name].targets))
+    logits = np.asarray(inputs.logits)
+    for contestant in ("softmaxkit", *rivals):
+        results = calls[contestant]()
+        results = results if isinstance(results, tuple) else (results,)
+        for got, want in zip(results, expected(name, logits, targets), strict=True):
+            np.testing.assert_allclose(np.asarray(got), want, 2e-5, 2e-6, err_msg=contestant)
+    np.testing.assert_array_equal(np.asarray(calls["copy"]()), logits)
+
+
+@for_each_library
+def test_the_settings_are_those_of_the_table(name_of_library):
+    settings = libraries.load(name_of_library, "float32").settings
+    assert tuple(settings) == libraries.SETTINGS[name_of_library]
+
+
+def test_a_rival_that_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr(libraries, "is_installed", lambda name: name != "scipy")
+    how = libraries.load("numpy", "float32")
+    calls, missing = calls_of(how, Inputs(how, "float32", (3, 2)), "eager", "softmax")
+    assert missing == {"scipy.special": "scipy is not installed"}
+    assert set(calls) == {"softmaxkit", "textbook", "copy"}
+
+
+# --- the command ----------------------------------------------------------------------------------
+def test_the_command_measures_every_library_and_writes_what_it_found(invoke, tmp_path):
+    pytest.importorskip("matplotlib", reason="the chart needs matplotlib: pip install '.[bench]'")
+    from softmaxkit.bench import files
+
+    path, picture = tmp_path / "found.json", tmp_path / "found.png"
+    shapes, operations = ("4x3",), ("cross_entropy_grad",)
+    done = invoke(
+        *(argument for name in installed() for argument in ("--backend", name)),
+        *(argument for shape in shapes for argument in ("--shape", shape)),
+        *(argument for name in operations for argument in ("--operation", name)),
+        *("--rounds", 7, "--json", path, "--chart", picture),
+    )
+    assert done.exit_code == 0, done.output
+    assert "cores usable" in done.stdout
+    results, environment = files.load(path)
+    settings = sum(len(libraries.SETTINGS[name]) for name in installed())
+    assert len(results) == settings * len(shapes) * len(operations)
+    for one in results:
+        assert not {"softmaxkit", "copy"} - set(one.seconds), one
+        assert one.rivals or one.failed
+        assert all(len(seconds) == 7 for seconds in one.seconds.values())
+        assert all(0 < each < inf for seconds in one.seconds.values() for each in seconds)
+        assert " ".join(one.cell.place) in done.stdout
+    assert set(environment["libraries"]) == set(installed())
+    assert {"machine", "cores_usable", "softmaxkit", "commit", "rounds"} < set(environment)
+    assert not {"hostname", "python_executable"} & set(environment["machine"])
+    # What reads pyperf's files reads this one.
+    import pyperf
+
+    names = pyperf.BenchmarkSuite.load(str(path)).get_benchmark_names()
+    assert "numpy float32 eager cross_entropy_grad 4x3 softmaxkit" in names
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n")
+    assert len(content) > 10_000
+
+
+def test_nothing_is_lost_in_the_file(tmp_path):
+    files = pytest.importorskip("softmaxkit.bench.files", reason=NEEDS_BENCH)
+    environment = {"machine": {"platform": "a machine"}, "cores_usable": 2}
+    results = [
+        result([1.0, 2.0], [3.0, 4.0], memory={"softmaxkit": 7}, loops=dict.fromkeys(
+            ("softmaxkit", "rival", "copy"), 5)),
+        Result(cell("log_softmax"), failed={"softmaxkit": "out of memory"}),
+        result([1.0], [3.0], cell(shape=(2, 2)), memory_failed={"rival": "killed"},
+               loops=dict.fromkeys(("softmaxkit", "rival", "copy"), 1)),
+    ]  # fmt: skip
+    path = tmp_path / "found.json"
+    files.save(path, results, environment)
+    loaded, about = files.load(path)
+    assert {one.cell: one for one in loaded} == {one.cell: one for one in results}
+    assert about == environment
+
+
+def test_a_file_without_any_measurement_is_read_back(tmp_path):
+    files = pytest.importorskip("softmaxkit.bench.files", reason=NEEDS_BENCH)
+    path = tmp_path / "found.json"
+    results = [Result(cell(), failed={"softmaxkit": "out of memory"})]
+    files.save(path, results, {"machine": {}})
+    assert files.load(path) == (results, {"machine": {}})
+
+
+# A worker that dies of its second cell, and finishes when started again.
+DYING = """\
+import json, os, signal, sys
+job = json.load(sys.stdin)
+say = lambda **event: print(json.dumps(event), flush=True)
+say(versions={"numpy": "0"}, threads="1")
+for i, (setting, operation, shape) in enumerate(job["cells"]):
+    say(start=i)
+    if operation == "log_softmax":
+        DEATH
+    say(result={"seconds": {"softmaxkit": [1.0]}, "loops": {"softmaxkit": 1}, "failed": {}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("death", "reason"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "the process was killed, most likely as memory ran out",
+        ),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "the process was ended by SIGSEGV"),
+        (
+            "sys.exit('first line\\nno such thing')",
+            "the process ended with exit code 1: no such thing",
+        ),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_worker_that_dies_leaves_the_other_cells(invoke, monkeypatch, tmp_path, death, reason):
+    from softmaxkit.bench import files, workers
+
+    worker = tmp_path / "python"
+    worker.write_text(f"#!{sys.executable}\n{DYING.replace('DEATH', death)}")
+    worker.chmod(worker.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(workers.sys, "executable", str(worker))
+    path = tmp_path / "found.json"
+    names = ("softmax", "log_softmax", "cross_entropy")
+    done = invoke(
+        *("--backend", "numpy", "--shape", "4x3", "--json", path),
+        *(argument for name in names for argument in ("--operation", name)),
+    )
+    monkeypatch.undo()
+    assert done.exit_code == 0, done.output
+    found = {one.cell.operation: one for one in files.load(path)[0]}
+    assert found["log_softmax"].failed == {"softmaxkit": reason}
+    assert [name for name, one in found.items() if one.seconds] == ["softmax", "cross_entropy"]
+    assert f"numpy float32 eager log_softmax 4x3: {reason}" in done.stdout
+
+
+def test_a_library_that_cannot_be_imported_is_said(invoke, monkeypatch, tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise OSError('no libjax.so')\n")
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", str(ROOT))])
+    )
+    from softmaxkit.bench import running
+
+    monkeypatch.setattr(running, "is_installed", lambda name: True)
+    done = invoke("--backend", "jax", "--setting", "jit", "--shape", "4x3", "--shape", "5x3")
+    assert done.exit_code == 1
+    assert "jit softmax 4x3 and 13 more: OSError: no libjax.so" in done.stdout
+    assert done.stderr.endswith("bench: nothing could be measured.\n")
+
+
+# --- what it refuses ------------------------------------------------------------------------------
+REFUSED = {
+    "backend": (
+        ["--backend", "cupy"],
+        "--backend is 'cupy'; expected one of numpy, torch, jax, tensorflow.",
+    ),
+    "operation": (
+        ["--operation", "relu"],
+        f"--operation is 'relu'; expected one of {', '.join(OPERATIONS)}.",
+    ),
+    "dtype": (
+        ["--dtype", "int8"],
+        "--dtype is 'int8'; expected one of float32, float64, float16, bfloat16.",
+    ),
+    "setting": (
+        ["--backend", "numpy", "--setting", "jit"],
+        "--setting is 'jit'; expected one of eager.",
+    ),
+    "rounds": (["--rounds", "6"], "--rounds is 6; expected at least 7."),
+    "JSON": (["--json", "a.txt"], "--json is 'a.txt'; expected a name that ends in .json."),
+    "chart": (["--chart", "a.pdf"], "--chart is 'a.pdf'; expected a name that ends in .png."),
+    "folder": (
+        ["--json", "no-such-folder/a.json"],
+        "--json is 'no-such-folder/a.json', which cannot be written: No such file or directory.",
+    ),
+} | {
+    f"shape {shape!r}": (
+        ["--shape", shape],
+        f"--shape is {shape!r}; expected ROWSxCLASSES, such as 4096x4096, or with more axes after "
+        f"the classes, such as 8x21x256x256.",
+    )
+    for shape in ("10", "4x", "0x4", "-1x4", "4*4", "²x4")
+}
+
+
+@pytest.fixture
+def unmeasured(invoke, monkeypatch):
+    from softmaxkit.bench import workers
+
+    def measured(*arguments):
+        pytest.fail("measured before the option was refused")
+
+    monkeypatch.setattr(workers, "measured", measured)
+
+
+def assert_refused(done, line, exit_code):
+    assert done.exit_code == exit_code
+    assert done.stdout == ""
+    assert done.stderr == f"bench: {line}\n"
+
+
+@pytest.mark.parametrize(("arguments", "line"), REFUSED.values(), ids=REFUSED)
+def test_bench_refuses_in_one_line(invoke, unmeasured, arguments, line):
+    assert_refused(invoke(*arguments), line, 2)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_bench_names_the_remedy_for_a_backend_that_is_not_installed(
+    invoke, unmeasured, monkeypatch, backend
+):
+    monkeypatch.setitem(sys.modules, backend, None)
+    line = f"--backend is {backend!r}, which is not installed; pip install {backend}"
+    assert_refused(invoke("--backend", backend), line, 1)
+
+
+@pytest.mark.parametrize("module", ["pyperf", "matplotlib"])
+def test_bench_names_the_remedy_for_a_missing_package(
+    invoke, unmeasured, monkeypatch, tmp_path, module
+):
+    from softmaxkit.bench import running
+
+    # The other one may be missing too where these tests run.
+    monkeypatch.setattr(running, "is_installed", lambda name: name != module)
+    done = invoke("--backend", "numpy", "--chart", tmp_path / "picture.png")
+    assert_refused(done, f"{module} is not installed; pip install 'softmaxkit[bench]'", 1)
+
+
+def test_the_library_does_not_import_the_benchmark_nor_that_a_framework(run_python):
+    loaded = "import sys; {}; print(*sys.modules)"
+    assert not any(
+        name.startswith("softmaxkit.bench")
+        for name in run_python(loaded.format("import softmaxkit")).split()
+    )
+    pytest.importorskip("rich", reason=NEEDS_BENCH)
+    modules = run_python(loaded.format("import softmaxkit.bench.running")).split()
+    assert not {"torch", "jax", "tensorflow", "scipy", "matplotlib", "pyperf"} & set(modules)
+
+
+# --- benchmarks/ ----------------------------------------------------------------------------------
+def test_growth_finds_exponent_and_cliff():
+    growth = script("growth")
+    sizes = growth.sweep(100)
+    assert (sizes[0], sizes[-1], len(sizes)) == (100, 1_000_000, 17)
+    exponent, fitted = growth.trend(sizes, [1e-5 + 2e-9 * n**1.5 for n in sizes])
+    assert exponent == pytest.approx(1.5, abs=0.01)
+    np.testing.assert_allclose(fitted, [1e-5 + 2e-9 * n**1.5 for n in sizes], rtol=0.3)
+    seconds = [1e-5 + 2e-9 * n for n in sizes]
+    seconds[8] *= 4
+    _, fitted = growth.trend(sizes, seconds)
+    off = [i for i, ratio in enumerate(seconds / fitted) if not 1 / 2 <= ratio <= 2]
+    assert off == [8]
+
+
+@for_each_library
+def test_dispatch_finds_the_kernel_with_what_it_is_called_with(name_of_library):
+    dispatch = script("dispatch")
+    module = getattr(softmaxkit.backends, name_of_library)
+    before = dict(vars(module))
+    found = list(dispatch.calls_of(name_of_library))
+    assert {"softmax", "cross_entropy"} <= {operation for operation, _, _ in found}
+    for _, _, call in found:
+        got, want = (
+            result if isinstance(result, tuple) else (result,)
+            for result in (dispatch.kernel_call(module, call)(), call())
+        )
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    assert dict(vars(module)) == before
+
+
+def test_thresholds_leave_the_constant_as_it_was():
+    thresholds = script("thresholds")
+    seen = []
+
+    class Module:
+        SIZE = 16
+
+    times = thresholds.compare(
+        "numpy", Module, "SIZE", lambda: lambda: seen.append(Module.SIZE), rounds=1
+    )
+    assert Module.SIZE == 16
+    assert set(seen) == {2, 4, 8, 16, 32, 64, 128}
+    assert set(times) == {*map(str, set(seen)), thresholds.AGAIN}
+
+
+def test_goals_are_judged_cell_by_cell(monkeypatch, capsys, tmp_path):
+    files = pytest.importorskip("softmaxkit.bench.files", reason=NEEDS_BENCH)
+    loops = dict.fromkeys(("softmaxkit", "rival", "copy"), 1)
+    environment = {
+        "machine": {"platform": "a machine", "python_version": "3"}, "cores_usable": 2, "rounds": 1,
+        "softmaxkit": "0", "commit": "unknown", "libraries": {}, "not_measured": {},
+    }  # fmt: skip
+    found = [
+        result([1.0], [2.0], cell(), loops=loops),
+        result([1.0], [0.9], cell("log_softmax"), loops=loops),
+    ]
+    path = tmp_path / "found.json"
+    files.save(path, found, environment)
+    monkeypatch.setattr(sys, "argv", ["goals.py", str(path)])
+    script("goals").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "MISSED  torch softmax and log_softmax: 2 cells, geometric mean 1.34 (goal >= 1.3), "
+        "worst 0.90 (goal >= 0.95)"
+    ) in lines
+    assert "        0.90, goal >= 0.95: torch float32 eager log_softmax 1000x100, rival" in lines
+    assert "        JAX jitted: not measured" in lines
+    assert (
+        "met     softmax over a copy: 1 cells, geometric mean 2.00 (goal <= 2.5), "
+        "worst 2.00 (goal <= 4)"
+    ) in lines
