@@ -104,7 +104,7 @@ def all_(session: nox.Session) -> None:
     run_tests(
         session,
         *REQUIREMENTS,
-        extras="test,demo",
+        extras="test,demo,bench",
         arguments=(*SKIP_GOLDEN, *SKIP_ALONE),
         SOFTMAXKIT_CONFORMANCE="quick",
     )

@@ -309,7 +309,7 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(help="The median of how many, at least 7.")] = 9,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two operations, three shapes: less than a minute.")
+        bool, typer.Option("--quick", help="Two operations, three small shapes: half a minute.")
     ] = False,
     json: Annotated[
         Path | None, typer.Option(help="Where every round goes, as a file of pyperf.")
