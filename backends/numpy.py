@@ -14,7 +14,7 @@ LIBRARY = "NumPy"
 
 _this = sys.modules[__name__]
 
-# A block and a scratch copy, 1 MiB in all of float32, stay in the cache, and each step on them takes
+# A block and a scratch copy, 1 MiB in all of float32, stay in the cache, and each step on them is
 # long enough for two threads not to wait for each other at the interpreter's lock: with a quarter
 # of it, 4096 x 4096 softmax took 20 ms for 15 by two threads, and the same by one.
 BLOCK_ELEMENTS = 1 << 17
@@ -463,7 +463,7 @@ _once.row_statistics = _statistics_kept
 
 
 def _top(z):
-    """Return the maximum of each row, and of a block by rows where one is, as an index of (rows, C).
+    """Return the maximum of each row, and in a block by rows where one is, an index of (rows, C).
 
     argmax costs what max does along 1000 classes, and a third along 128.
     """

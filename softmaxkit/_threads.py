@@ -42,7 +42,7 @@ def set_count(number: int) -> None:
 
 
 def share(work: Callable[[Iterator[Any]], object], blocks: Iterable[Any]) -> None:
-    """Have up to `count()` threads each call `work` with an iterator; together these give all blocks.
+    """Have up to `count()` threads call `work`, each with an iterator over its part of the blocks.
 
     Which thread gets a block is chance: `work` must do the same to it in any.
     """

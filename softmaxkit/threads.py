@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
 
 from softmaxkit import _arguments as check
 from softmaxkit import _threads
