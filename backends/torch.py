@@ -47,8 +47,8 @@ def softmax(x, axis, where, temperature, dtype):
 
 def log_softmax(x, axis, where, temperature, dtype):
     plain = where is None and temperature is None and dtype is None and type(axis) is int
-    if plain and x.dtype in _WIDE and x.numel():
-        return log_softmax_rows(x, axis, x.dtype)
+    if plain and x.dtype in _WIDE and _is_eager(x) and x.numel():
+        return _LogSoftmax.apply(x, axis)
     where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
@@ -134,7 +134,7 @@ def _loss(operation, logits, targets, options):
 
 def _is_eager(x):
     """Tell whether `x` can be computed in blocks on the CPU."""
-    return type(x) in _PLAIN and x.device.type == "cpu" and not _is_traced()
+    return type(x) in _PLAIN and x.is_cpu and not _is_traced()
 
 
 def _is_traced():
@@ -158,7 +158,7 @@ def _differentiable(operation, logits, targets, options):
 
 def _value_and_pull(operation, logits, targets, options):
     """Compute a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
-    if logits.device.type == "cpu" and logits.numel() <= HOST_ELEMENTS:
+    if logits.is_cpu and logits.numel() <= HOST_ELEMENTS:
         return _on_host(operation, logits, targets, options)
     with torch.no_grad():
         return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
@@ -166,12 +166,11 @@ def _value_and_pull(operation, logits, targets, options):
 
 def _on_host(operation, logits, targets, options):
     """By NumPy, whose calls cost a third of torch's, and in float64: few numbers cost no more."""
-    targets, weights = (
-        {name: _host(value) if isinstance(value, Tensor) else value for name, value in each.items()}
-        for each in ({"": targets}, options)
-    )
-    weights["dtype"] = None
-    value, pull = host.value_and_pull(operation, _host(logits), targets[""], weights)
+    given = options | {"dtype": None}
+    for name, value in options.items():
+        if isinstance(value, Tensor):
+            given[name] = _host(value)
+    value, pull = host.value_and_pull(operation, _host(logits), _host(targets), given)
     value = torch.as_tensor(value, dtype=options["dtype"] or logits.dtype)
     return value, lambda logits, of_value: torch.as_tensor(
         pull(_host(logits), _host(of_value)), dtype=logits.dtype
@@ -180,8 +179,10 @@ def _on_host(operation, logits, targets, options):
 
 def _host(x):
     """Return a tensor of the CPU as NumPy's array."""
-    x = x.detach()
-    return (x.double() if x.dtype.is_floating_point else x).numpy(force=True)
+    if x.dtype.is_floating_point and x.dtype not in _WIDE:
+        x = x.double()
+    x = x.numpy(force=True)  # also of what requires a gradient
+    return x.astype(np.float64, copy=False) if x.dtype.kind == "f" else x
 
 
 class _Loss(torch.autograd.Function):
@@ -273,7 +274,7 @@ def device_of(x):
 
 def visible(x):
     if (
-        x.device.type != "cpu"
+        not x.is_cpu
         or type(x) not in _PLAIN
         or is_compiling()
         or peek_interpreter_stack() is not None
@@ -395,10 +396,9 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 def softmax_rows(x, axis, dtype):
     dtype = x.dtype if dtype is None else dtype
     # Except along the last axis, torch's CPU kernel rounds e^d to half before it divides: 1.4 ULP.
-    rounded = x.dtype in _HALF and axis != x.ndim - 1 and x.device.type == "cpu"
+    rounded = x.dtype in _HALF and axis != x.ndim - 1 and x.is_cpu
     if dtype is x.dtype and not rounded:
-        short = x.shape[axis] < SHORT_ROW and x.numel() > SHORT_ELEMENTS and x.stride(axis) == 1
-        if short and x.dtype in _WIDE and _is_eager(x):
+        if x.dtype in _WIDE and _is_eager(x) and _has_short_rows(x, axis):
             return _Softmax.apply(x, axis)
         try:
             return torch.softmax(x, axis)
@@ -406,6 +406,10 @@ def softmax_rows(x, axis, dtype):
             pass
     wide = torch.float64 if dtype is torch.float64 else _wide(x.dtype)
     return torch.softmax(x, axis, dtype=wide).to(dtype)
+
+
+def _has_short_rows(x, axis):
+    return x.shape[axis] < SHORT_ROW and x.stride(axis) == 1 and x.numel() > SHORT_ELEMENTS
 
 
 def log_softmax_rows(x, axis, dtype):
@@ -475,10 +479,10 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
 
 def _in_blocks(x):
     return (
-        type(x) in _PLAIN
-        and x.device.type == "cpu"
+        not is_compiling()
+        and type(x) in _PLAIN
+        and x.is_cpu
         and x.numel() > BLOCK_ELEMENTS
-        and not is_compiling()
         and peek_interpreter_stack() is None
     )
 

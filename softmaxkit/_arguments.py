@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
 # --- axes and dtypes ------------------------------------------------------------------------------
 def one_axis(call: str, axis: Any, ndim: int, name: str = "axis") -> int:
     """Return `axis` counted from the front."""
-    if isinstance(axis, bool) or not isinstance(axis, Integral):
+    if type(axis) is not int and (isinstance(axis, bool) or not isinstance(axis, Integral)):
         raise TypeError(f"{call}: {name} is {shown(axis)}; expected an int; pass one, such as -1.")
     axis = int(axis)
     if not -ndim <= axis < ndim:
@@ -131,6 +131,8 @@ def number(
     neutral: float | None,
 ) -> Any:
     """Return `value` within [low, high], or None where it is `neutral`; a 0-d array as an array."""
+    if type(value) is float and value == neutral:  # most often: the default
+        return None
     value = as_number(value)
     if isinstance(value, Real) and not isinstance(value, bool):
         if not low <= float(value) <= high:
@@ -163,6 +165,8 @@ def temperature(
     call: str, backend: Backend, value: Any, logits: Array, target: str = "logits"
 ) -> Array:
     """Return a positive number, an array that broadcasts to the logits, or None for 1."""
+    if type(value) is float and value == 1.0:  # most often: the default
+        return None
     value = as_number(value)
     if isinstance(value, Real) and not isinstance(value, bool):
         if not 0 < float(value) < np.inf:
@@ -338,11 +342,13 @@ def class_targets(
         raise TypeError(
             f"{call}: targets is None; expected class indices or probabilities; pass them."
         )
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral | None):
-        raise TypeError(
-            f"{call}: ignore_index is {shown(ignore_index)}; expected an int or None; pass a label."
-        )
-    ignore_index = None if ignore_index is None else int(ignore_index)
+    if type(ignore_index) is not int:
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral | None):
+            raise TypeError(
+                f"{call}: ignore_index is {shown(ignore_index)}; expected an int or None; "
+                f"pass a label."
+            )
+        ignore_index = None if ignore_index is None else int(ignore_index)
     kind = backend.kind(targets)
     shape = backend.shape(logits)
     given = backend.shape(targets)
@@ -392,7 +398,7 @@ def labels_in_range(
     """
     if values is None or num_classes is None:
         return False, ignore_index
-    if values.size == 0 or (values.min() >= 0 and values.max() < num_classes):
+    if values.size == 0 or _all_in_range(values, num_classes):
         among = ignore_index is not None and 0 <= ignore_index < num_classes
         return True, ignore_index if among else None
     bad = (values < 0) | (values >= num_classes)
@@ -408,6 +414,13 @@ def labels_in_range(
         f"{call}: {where} is {values[first]}; expected a class index in [0, {num_classes})"
         f"{ignored}; correct the label{remedy}."
     )
+
+
+def _all_in_range(values: np.ndarray, num_classes: int) -> bool:
+    if values.dtype.kind == "i" and values.dtype.isnative:
+        # One pass for both ends: as unsigned numbers, negative ones are the largest.
+        return bool(values.view(f"u{values.itemsize}").max() < num_classes)
+    return bool(values.min() >= 0 and values.max() < num_classes)
 
 
 def binary_targets(call: str, backend: Backend, targets: Any, logits: Array) -> Array:
@@ -427,6 +440,7 @@ def binary_targets(call: str, backend: Backend, targets: Any, logits: Array) -> 
 
 
 def _same_shape(a: Shape, b: Shape) -> bool:
-    return len(a) == len(b) and all(
-        x is None or y is None or x == y for x, y in zip(a, b, strict=True)
+    return a == b or (
+        len(a) == len(b)
+        and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
     )

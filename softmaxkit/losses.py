@@ -327,10 +327,10 @@ def _class_options(
         targets,
         {
             "axis": axis,
-            "sample_weight": check.row_weight(
-                call, backend, sample_weight, logits, rows, "the unreduced loss"
-            ),
-            "where": check.mask(call, backend, where, logits, "logits"),
+            "sample_weight": None
+            if sample_weight is None
+            else check.row_weight(call, backend, sample_weight, logits, rows, "the unreduced loss"),
+            "where": None if where is None else check.mask(call, backend, where, logits, "logits"),
             "ignore_index": ignore_index,
             "label_smoothing": check.number(
                 call, "label_smoothing", backend, label_smoothing, logits, 0.0, 1.0, 0.0
