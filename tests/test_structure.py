@@ -81,7 +81,10 @@ MAY_IMPORT = {
     # Small losses on the CPU are left to NumPy.
     "backends.torch": {"_rows", "_softmax", "_arguments", "backends.numpy", "numpy", "torch"},
     "backends.jax": {"_rows", "_softmax", "_arguments", "numpy", "jax"},
-    "backends.tensorflow": {"_rows", "_softmax", "_arguments", "numpy", "tensorflow"},
+    # Eager losses on the CPU are.
+    "backends.tensorflow": {
+        "_rows", "_softmax", "_arguments", "backends.numpy", "numpy", "tensorflow",
+    },  # fmt: skip
     "backends.array_api": {"_rows", "_softmax", "_arguments", "numpy", "array_api_compat"},
     "conformance.reference": {"numpy"},
     # The benchmark: what is measured, and how, needs no terminal.
