@@ -6,7 +6,6 @@ Not measured on a GPU; nothing here waits for a device or copies to the host.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -20,21 +19,11 @@ from torch.autograd import forward_ad
 
 from softmaxkit import _rows, _softmax
 from softmaxkit.backends import numpy as host
+from softmaxkit.backends import torch_blocks as blocks
 
 LIBRARY = "PyTorch"
 
 _this = sys.modules[__name__]
-
-# Blocks keep the scratch of a large CPU tensor in cache: 4 MiB of float32, best of 128 KiB to 8.
-BLOCK_ELEMENTS = 1 << 20
-# Rows shorter, and columns longer, than torch's own softmax is good at; see `_has_kernel`.
-SHORT_ROW, LONG_COLUMN = 16, 256
-# Below this many logits calls cost more than that.
-SHORT_ELEMENTS = 2000
-# Above this log p, log Σ e^d has lost digits.
-DOMINANT = -0.5
-# Up to this many logits on the CPU a loss is left to NumPy.
-HOST_ELEMENTS = 1 << 12
 
 
 # --- operations -----------------------------------------------------------------------------------
@@ -158,7 +147,7 @@ def _differentiable(operation, logits, targets, options):
 
 def _value_and_pull(operation, logits, targets, options):
     """Compute a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
-    if logits.is_cpu and logits.numel() <= HOST_ELEMENTS:
+    if logits.is_cpu and logits.numel() <= blocks.HOST_ELEMENTS:
         return _on_host(operation, logits, targets, options)
     with torch.no_grad():
         return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
@@ -328,16 +317,12 @@ def astype(x, dtype):
     return x.to(dtype)
 
 
-def _wide(dtype):
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
 def compute(x):
-    return x.to(_wide(x.dtype))
+    return x.to(blocks.wide_dtype(x.dtype))
 
 
 def compute_like(x, logits):
-    return x.to(_wide(logits.dtype))
+    return x.to(blocks.wide_dtype(logits.dtype))
 
 
 def as_index(labels):
@@ -404,12 +389,16 @@ def softmax_rows(x, axis, dtype):
             return torch.softmax(x, axis)
         except NotImplementedError:  # torch has none of 8 bits
             pass
-    wide = torch.float64 if dtype is torch.float64 else _wide(x.dtype)
+    wide = torch.float64 if dtype is torch.float64 else blocks.wide_dtype(x.dtype)
     return torch.softmax(x, axis, dtype=wide).to(dtype)
 
 
 def _has_short_rows(x, axis):
-    return x.shape[axis] < SHORT_ROW and x.stride(axis) == 1 and x.numel() > SHORT_ELEMENTS
+    return (
+        x.shape[axis] < blocks.SHORT_ROW
+        and x.stride(axis) == 1
+        and x.numel() > blocks.SHORT_ELEMENTS
+    )
 
 
 def log_softmax_rows(x, axis, dtype):
@@ -425,9 +414,9 @@ class _Softmax(torch.autograd.Function):
     def forward(ctx, x, axis):
         ctx.axis = axis
         out = torch.empty(x.shape, dtype=x.dtype)
-        x3, out3 = _as_blocks(x, axis), _as_blocks(out, axis)
-        for block in _blocks(x3):
-            _softmax_into(x3[block], out3[block])
+        x3, out3 = blocks.as_blocks(x, axis), blocks.as_blocks(out, axis)
+        for block in blocks.slices(x3):
+            blocks.softmax_into(x3[block], out3[block])
         ctx.save_for_backward(out)
         return out
 
@@ -442,9 +431,9 @@ class _LogSoftmax(torch.autograd.Function):
     def forward(ctx, x, axis):
         ctx.axis = axis
         out = torch.empty(x.shape, dtype=x.dtype)
-        x3, out3 = _as_blocks(x, axis), _as_blocks(out, axis)
-        for block in _blocks(x3):
-            _log_softmax_into(x3[block], out3[block])
+        x3, out3 = blocks.as_blocks(x, axis), blocks.as_blocks(out, axis)
+        for block in blocks.slices(x3):
+            blocks.log_softmax_into(x3[block], out3[block])
         ctx.save_for_backward(out)
         return out
 
@@ -455,13 +444,13 @@ class _LogSoftmax(torch.autograd.Function):
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
-    if not (lse or torch.is_grad_enabled()) and _in_blocks(x) and _has_kernel(_as_blocks(x, axis)):
-        rows = _picked_and_dot(x, axis, labels, weights)
+    if not (lse or torch.is_grad_enabled()) and _in_blocks(x) and blocks.has_kernel(x.shape, axis):
+        rows = blocks.picked_and_dot(x, axis, labels, weights)
         if skip is not None:
             rows = tuple(v if v is None else v.masked_fill(skip, 0.0) for v in rows)
         return rows
     if not (weights is None or is_array(weights)):
-        weights = x.new_full((1,) * x.ndim, weights, dtype=_wide(x.dtype))
+        weights = x.new_full((1,) * x.ndim, weights, dtype=blocks.wide_dtype(x.dtype))
     if is_compiling():
         return _RowStatistics.apply(x, axis, labels, weights, skip)
     if type(x) not in _PLAIN:
@@ -482,14 +471,14 @@ def _in_blocks(x):
         not is_compiling()
         and type(x) in _PLAIN
         and x.is_cpu
-        and x.numel() > BLOCK_ELEMENTS
+        and x.numel() > blocks.BLOCK_ELEMENTS
         and peek_interpreter_stack() is None
     )
 
 
 def _statistics(x, axis, labels, weights):
     """Compute the row statistics by ops whose own derivative is right, ties of the max included."""
-    x = x.to(_wide(x.dtype))
+    x = x.to(blocks.wide_dtype(x.dtype))
     top = x.amax(axis, keepdim=True)
     d = x - top
     others = torch.where(d == 0, 0.0, torch.exp(d)).sum(axis, keepdim=True)
@@ -499,12 +488,8 @@ def _statistics(x, axis, labels, weights):
         index = labels.unsqueeze(axis)
         picked = (d.gather(axis, index) - log_sum).squeeze(axis)
     if weights is not None:
-        dot = _weighted(weights, d - log_sum).sum(axis)
+        dot = blocks.weighted(weights, d - log_sum).sum(axis)
     return picked, dot, log_sum.squeeze(axis), top.squeeze(axis)
-
-
-def _weighted(weights, log_p):
-    return weights * torch.where((weights == 0) & (log_p == -torch.inf), 0.0, log_p)  # 0 log 0 = 0
 
 
 class _RowStatistics(torch.autograd.Function):
@@ -517,7 +502,7 @@ class _RowStatistics(torch.autograd.Function):
     @staticmethod
     def forward(x, axis, labels, weights, skip):
         if _in_blocks(x):
-            rows = _statistics_by_block(x, axis, labels, weights)
+            rows = blocks.statistics(x, axis, labels, weights)
         else:
             rows = _statistics(x, axis, labels, weights)
         if skip is not None:
@@ -557,7 +542,7 @@ class _RowStatistics(torch.autograd.Function):
                 if of_picked is not None:
                     at_label = _at_label(log_p_y, a, of_picked)
                 if _in_blocks(x) and not torch.is_grad_enabled():
-                    by_x = _gradient_by_block(x, axis, labels, weights, skip, a, at_label, of_dot)
+                    by_x = blocks.gradient(x, axis, labels, weights, skip, a, at_label, of_dot)
                 else:
                     by_x = _gradient(
                         x, axis, labels, weights, skip, log_sum, top, a, at_label, of_dot
@@ -587,7 +572,7 @@ class _TransformableRowStatistics(_RowStatistics):
         if weights is not None:
             d_dot = (weights * (dx - d_log_sum.unsqueeze(axis))).sum(axis)
             if dweights is not None:
-                d_dot = d_dot + _weighted(dweights, log_p).sum(axis)
+                d_dot = d_dot + blocks.weighted(dweights, log_p).sum(axis)
         return d_picked, d_dot, d_log_sum, None
 
     @staticmethod
@@ -615,7 +600,7 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
     at_label = None if labels is None else _at_label(log_p, a, b)
     if _in_blocks(x):
-        return _gradient_by_block(x, axis, labels, weights, skip, a, at_label, c)
+        return blocks.gradient(x, axis, labels, weights, skip, a, at_label, c)
     a, c = (v if v is None else torch.broadcast_to(torch.as_tensor(v), top.shape) for v in (a, c))
     return _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c)
 
@@ -637,171 +622,3 @@ def _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c):
     if skip is not None:
         out = torch.where(skip.unsqueeze(axis), 0.0, out)
     return out.to(x.dtype)
-
-
-def _as_blocks(x, axis):
-    """See the logits as (outer, C) or (outer, C, inner)."""
-    outer, inner = x.shape[:axis].numel(), x.shape[axis + 1 :].numel()
-    return x.reshape((outer, x.shape[axis]) if inner == 1 else (outer, x.shape[axis], inner))
-
-
-def _blocks(x: Tensor) -> Iterator[slice]:
-    step = max(BLOCK_ELEMENTS // x.shape[1:].numel(), 1)
-    for start in range(0, len(x), step):
-        yield slice(start, start + step)
-
-
-def _row_shape(x):
-    return x.shape[:1] + x.shape[2:]
-
-
-def _has_kernel(x):
-    """Tell whether torch's own softmax of such a block is fast and exact enough.
-
-    Rows shorter than a vector register it takes one number at a time: (200000, 10) in 16 ms, by
-    whole operations in 4.4 ms. Along another axis than the last it adds one class after the other:
-    17 ULP off at 5000 classes.
-    """
-    return x.shape[1] >= SHORT_ROW if x.ndim == 2 else x.shape[1] <= LONG_COLUMN
-
-
-def _softmax_into(x, out):
-    if _has_kernel(x):
-        torch.softmax(x, 1, out=out)
-    else:
-        torch.sub(x, x.amax(1, keepdim=True), out=out)
-        out.exp_()
-        out.div_(out.sum(1, keepdim=True))
-
-
-def _log_softmax_into(x, out):
-    if _has_kernel(x):
-        torch.log_softmax(x, 1, out=out)
-        _sharpen(out)
-    else:
-        torch.sub(x, x.amax(1, keepdim=True), out=out)
-        out.sub_(_log_sum(torch.exp(out)).unsqueeze(1))
-
-
-def _log_sum(e):
-    """Return log Σ e from e = e^(z - max), which is 1 at the maxima; spoils `e`."""
-    whole = e.sum(1)
-    others = e.frac_().sum(1)  # the maxima are gone
-    return torch.log1p(others + ((whole - others).round_() - 1))
-
-
-def _sharpen(log_p):
-    """Give back to log p of a class that dominates its row the digits that log Σ e^d has lost."""
-    sure = log_p.amax(1) > DOMINANT
-    if sure.any():
-        rows = log_p.movedim(1, -1)[sure]
-        index = rows.argmax(1)
-        outer, *inner = sure.nonzero(as_tuple=True)
-        log_p[(outer, index, *inner)] = _by_the_others(rows, index)
-
-
-def _sharpen_picked(picked, index, log_p):
-    """Do the same to the `picked` log p of the classes at `index`."""
-    sure = picked > DOMINANT
-    if sure.any():
-        picked[sure] = _by_the_others(log_p.movedim(1, -1)[sure], index[sure])
-
-
-def _by_the_others(rows, index):
-    """Return log1p(-Σ p) over the classes that are not at `index`; spoils `rows` of log p."""
-    rows.scatter_(1, index.unsqueeze(1), -torch.inf)
-    return torch.log1p(0.0 - rows.exp_().sum(1))
-
-
-def _statistics_by_block(x, axis, labels, weights):
-    wide = _wide(x.dtype)
-    row_shape = x.shape[:axis] + x.shape[axis + 1 :]
-    blocks = _as_blocks(x, axis)
-    flat_rows = _row_shape(blocks)
-    top, log_sum = x.new_empty(flat_rows, dtype=wide), x.new_empty(flat_rows, dtype=wide)
-    dot = None
-    if weights is not None:
-        dot = x.new_empty(flat_rows, dtype=wide)
-        w3 = _as_blocks(weights.expand(x.shape), axis)
-    for block in _blocks(blocks):
-        z = blocks[block].to(wide)
-        d = z - torch.amax(z, 1, out=top[block]).unsqueeze(1)
-        log_sum_n = _log_sum(torch.exp(d) if dot is not None else d.exp_())
-        log_sum[block] = log_sum_n
-        if dot is not None:
-            d -= log_sum_n.unsqueeze(1)
-            dot[block] = _weighted(w3[block], d).sum(1)
-    picked = None
-    top, log_sum = top.reshape(row_shape), log_sum.reshape(row_shape)
-    if labels is not None:
-        picked = x.gather(axis, labels.unsqueeze(axis)).squeeze(axis).to(wide) - top - log_sum
-    return picked, None if dot is None else dot.reshape(row_shape), log_sum, top
-
-
-def _picked_and_dot(x, axis, labels, weights):
-    """Compute row statistics without log Σ e^d and max, by torch's log-softmax of each block."""
-    wide = _wide(x.dtype)
-    x3 = _as_blocks(x, axis)
-    flat_rows = _row_shape(x3)
-    picked = dot = None
-    if labels is not None:
-        picked, labels = x.new_empty(flat_rows, dtype=wide), labels.reshape(flat_rows)
-    if weights is not None:
-        dot = x.new_empty(flat_rows, dtype=wide)
-        if is_array(weights):
-            weights = _as_blocks(weights.expand(x.shape), axis)
-    scratch = None
-    for block in _blocks(x3):
-        z = x3[block].to(wide)
-        log_p = scratch = torch.empty_like(z) if scratch is None else scratch[: len(z)]
-        torch.log_softmax(z, 1, out=log_p)
-        if weights is not None:
-            _sharpen(log_p)
-        if labels is not None:
-            index = labels[block]
-            torch.gather(log_p, 1, index.unsqueeze(1), out=picked[block].unsqueeze(1))
-            if weights is None:
-                _sharpen_picked(picked[block], index, log_p)
-        if weights is not None and not is_array(weights):
-            torch.sum(log_p, 1, out=dot[block]).mul_(weights)
-        elif weights is not None:
-            dot_n = torch.sum(log_p * weights[block], 1, out=dot[block])
-            if dot_n.isnan().any():  # 0 log 0, or NaN among the logits
-                dot_n.copy_(_weighted(weights[block], log_p).sum(1))
-    row_shape = x.shape[:axis] + x.shape[axis + 1 :]
-    rows = (v if v is None else v.reshape(row_shape) for v in (picked, dot))
-    return (*rows, None, None)
-
-
-def _gradient_by_block(x, axis, labels, weights, skip, a, at_label, c):
-    x3 = _as_blocks(x, axis)
-    rows, flat_rows = x.shape[:axis] + x.shape[axis + 1 :], (len(x3), 1, *x3.shape[2:])
-    out = torch.empty(x.shape, dtype=x.dtype)
-    out3 = _as_blocks(out, axis)
-    wide = _wide(x.dtype)
-    labels, at_label, skip = (
-        v if v is None else v.expand(rows).reshape(flat_rows) for v in (labels, at_label, skip)
-    )
-    a, c = (v.reshape(flat_rows) if is_array(v) and v.ndim else v for v in (a, c))
-    if c is not None and is_array(weights):
-        weights = _as_blocks(weights.expand(x.shape), axis)
-
-    def part(v, block):
-        return v[block] if is_array(v) and v.ndim else v
-
-    for block in _blocks(x3):
-        z = out3[block]
-        if x.dtype is wide:
-            _softmax_into(x3[block], z)
-        else:
-            z = torch.softmax(x3[block], 1, dtype=wide)
-        z.mul_(part(a, block))
-        if at_label is not None:
-            z.scatter_(1, labels[block], at_label[block])
-        if c is not None:
-            z.add_(part(c, block) * part(weights, block))
-        if skip is not None:
-            z.masked_fill_(skip[block], 0.0)
-        if x.dtype is not wide:
-            out3[block] = z
-    return out

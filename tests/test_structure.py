@@ -79,12 +79,13 @@ MAY_IMPORT = {
     "backends.__init__": {"numpy"},
     "backends.numpy": {"_rows", "_softmax", "_threads", "_arguments", "numpy"},
     # Small losses on the CPU are left to NumPy.
-    "backends.torch": {"_rows", "_softmax", "_arguments", "backends.numpy", "numpy", "torch"},
+    "backends.torch": {
+        *("_rows", "_softmax", "backends.numpy", "backends.torch_blocks", "numpy", "torch"),
+    },
+    "backends.torch_blocks": {"torch"},
     "backends.jax": {"_rows", "_softmax", "_arguments", "numpy", "jax"},
     # Eager losses on the CPU are.
-    "backends.tensorflow": {
-        "_rows", "_softmax", "_arguments", "backends.numpy", "numpy", "tensorflow",
-    },  # fmt: skip
+    "backends.tensorflow": {"_rows", "_softmax", "backends.numpy", "numpy", "tensorflow"},
     "backends.array_api": {"_rows", "_softmax", "_arguments", "numpy", "array_api_compat"},
     "conformance.reference": {"numpy"},
     # The benchmark: what is measured, and how, needs no terminal.
@@ -111,7 +112,7 @@ def test_only_its_backend_imports_a_framework_at_top_level(name):
     package, _, module = name.rpartition(".")
     # A backend, or the façade of that name.
     facade = {package or module} & set(FACADES)
-    own = {"array_api": {"array_api_compat"}}.get(module, {module})
+    own = {"array_api": {"array_api_compat"}, "torch_blocks": {"torch"}}.get(module, {module})
     allowed = own if package == "backends" else facade
     at_top_level = packages(imports(parsed(MODULES[name]), everywhere=False))
     assert at_top_level & FRAMEWORKS <= allowed
@@ -254,7 +255,7 @@ def test_every_backend_is_in_the_tables():
 
 
 def test_there_is_a_module_for_each_backend():
-    assert {f"backends.{name}" for name in (*backends.MODULES, "__init__")} == {
+    assert {f"backends.{name}" for name in (*backends.MODULES, "__init__", "torch_blocks")} == {
         name for name in MODULES if name.startswith("backends.")
     }
 
