@@ -17,7 +17,7 @@ _this = sys.modules[__name__]
 # A block and a scratch copy, 1 MiB in all of float32, stay in the cache, and each step on them is
 # long enough for two threads not to wait for each other at the interpreter's lock: with a quarter
 # of it, 4096 x 4096 softmax took 20 ms for 15 by two threads, and the same by one.
-BLOCK_ELEMENTS = 1 << 17
+BLOCK_ELEMENTS = 1 << 18
 # From this many elements on, threads are worth waking.
 SHARED_ELEMENTS = 1 << 18
 # With fewer classes, or columns behind the class axis, work along short rows costs more than
@@ -163,12 +163,26 @@ def where(condition, a, b):
 
 exp = np.exp
 expm1 = np.expm1
-sum = np.sum
 any = np.any
 amax = np.max
 ones_like = np.ones_like
 permute = np.transpose
 size = np.size
+
+
+def sum(x, axis):
+    if axis is None or x.size < SHARED_ELEMENTS or x.dtype != _wide(x.dtype):
+        return np.sum(x, axis)
+    layout = _Layout(x.shape, axis, x.dtype)
+    out, source = np.empty(layout.per_row, x.dtype), x.reshape(layout.full)
+
+    def work(blocks, room):
+        for block in blocks:
+            part = out[block]
+            part[...] = _sum(layout.load(source[block], room)).reshape(part.shape)
+
+    layout.each(work)
+    return out.reshape(layout.row_shape)
 
 
 def default_float(x):
@@ -251,7 +265,7 @@ class _Layout:
     def each(self, work):
         """Have `work` done on every block, by several threads if there are many."""
         if self.size <= BLOCK_ELEMENTS:
-            return work([...])
+            return work([...], _Room(self.dtype))
         outer, classes, inner = self.full
         rows = BLOCK_ELEMENTS // classes
         columns = inner if self.turned else min(max(rows, FEW_COLUMNS), inner)
@@ -267,39 +281,40 @@ class _Layout:
         def quietly(blocks):
             if long_rows:
                 np.setbufsize(BUFFER_ELEMENTS)  # until np.errstate ends
-            work(blocks)
+            work(blocks, _Room(self.dtype))
 
         if self.size < SHARED_ELEMENTS:
             return quietly(blocks)
         return _threads.share(quietly, blocks)
 
-    def load(self, view):
-        """Return a block to be read, a copy if it is turned over or cast."""
-        if not self.turned:
-            return view.astype(self.dtype, copy=False)
-        return self._order(view).astype(self.dtype, order="C").reshape(self._form(view))
+    def load(self, view, room):
+        """Return a block to be read: in `room`, the scratch of that name, if turned over or cast."""
+        if not self.turned and view.dtype == self.dtype:
+            return view
+        ordered = self._order(view)
+        z = room("loaded", ordered.shape)
+        z[...] = ordered
+        return z.reshape(self._form(view)) if self.turned else z
 
     def store(self, view, z):
         view = self._order(view)
         view[...] = z.reshape(view.shape)
 
-    def cut(self, values, block):
-        """Return the block's part of one number per row, to broadcast to it."""
-        return self.kept(values[block])
-
-    def kept(self, view):
-        """Return the memory of a block in the form that the block is worked on."""
+    def turn(self, view):
+        """Return the memory of a block, which is contiguous if blocks are turned, in their form."""
         return view.reshape(self._form(view)) if self.turned else view
 
+    def part(self, block):
+        """Return a function that gives the block's part of values per row, or a number as it is."""
+        return lambda values: values if _is_number(values) else self.turn(values[block])
+
     def by_row(self, values):
-        return values.astype(self.dtype, copy=False).reshape(self.per_row)
+        """Return a number, or an array that broadcasts to the rows as one to be cut in blocks."""
+        return _broadcast(values, self.row_shape, self.per_row)
 
     def across(self, values):
         """Return a number, or an array that broadcasts to the logits as one to be cut in blocks."""
-        values = np.asarray(values, self.dtype)
-        return (
-            values if values.ndim == 0 else np.broadcast_to(values, self.shape).reshape(self.full)
-        )
+        return _broadcast(values, self.shape, self.full)
 
     def _order(self, view):
         return view.transpose((1, 0, 2) if self.by_class else (0, 2, 1)) if self.turned else view
@@ -309,8 +324,34 @@ class _Layout:
         return (1, classes, outer * inner) if self.by_class else (outer * inner, classes, 1)
 
 
+def _is_number(values):
+    return getattr(values, "ndim", 0) == 0
+
+
+def _broadcast(values, shape, seen_as):
+    if _is_number(values):
+        return values
+    if values.shape != shape:
+        values = np.broadcast_to(values, shape)
+    return values.reshape(seen_as)
+
+
+class _Room:
+    """Scratch arrays of one thread, by name; fresh ones for each block would cost page faults."""
+
+    def __init__(self, dtype):
+        self.dtype, self.arrays = dtype, {}
+
+    def __call__(self, name, shape):
+        size = prod(shape)
+        flat = self.arrays.get(name)
+        if flat is None or flat.size < size:
+            flat = self.arrays[name] = np.empty(size, self.dtype)
+        return flat[:size].reshape(shape)
+
+
 def softmax_rows(x, axis, dtype):
-    def kernel(z, out):
+    def kernel(z, out, room):
         np.subtract(z, z.max(1, keepdims=True), out=out)
         np.exp(out, out=out)
         np.divide(out, _sum(out), out=out)
@@ -319,10 +360,11 @@ def softmax_rows(x, axis, dtype):
 
 
 def log_softmax_rows(x, axis, dtype):
-    def kernel(z, out):
+    def kernel(z, out, room):
         top, at = _top(z)
         np.subtract(z, top, out=out)
-        out -= np.log1p(_rest(np.exp(out), top, at))
+        e = np.exp(out, out=room("e", out.shape))
+        out -= np.log1p(_rest(e, top, at, room))
 
     return _by_blocks(kernel, x, axis, dtype)
 
@@ -334,11 +376,11 @@ def _by_blocks(kernel, x, axis, dtype):
     source, target = x.reshape(layout.full), out.reshape(layout.full)
     in_place = not layout.turned and out.dtype == layout.dtype
 
-    def work(blocks):
+    def work(blocks, room):
         for block in blocks:
-            z = layout.load(source[block])
-            result = target[block] if in_place else np.empty_like(z)
-            kernel(z, result)
+            z = layout.load(source[block], room)
+            result = target[block] if in_place else room("result", z.shape)
+            kernel(z, result, room)
             if not in_place:
                 layout.store(target[block], result)
 
@@ -373,24 +415,24 @@ def _statistics(x, axis, labels, weights, skip, kept):
     if kept is not None:
         exponentials = kept.reshape(layout.full)
 
-    def work(blocks):
+    def work(blocks, room):
         for block in blocks:
-            z = layout.load(source[block])
+            z = layout.load(source[block], room)
             top_n, at = _top(z)
-            d = z - top_n
-            e = np.empty_like(d) if kept is None else layout.kept(exponentials[block])
+            d = np.subtract(z, top_n, out=room("d", z.shape))
+            e = room("e", z.shape) if kept is None else layout.turn(exponentials[block])
             np.exp(d, out=e)
-            rest_n = _rest(e, top_n, at)
+            rest_n = _rest(e, top_n, at, room)
             if kept is not None and at is not None:
                 e[:, :, 0][at] = 1
             statistics = [(top, top_n), (rest, rest_n)]
             if picked is not None:
-                part, index = _entries(d, layout.cut(labels, block))
+                part, index = _entries(d, layout.turn(labels[block]))
                 statistics.append((picked, part[index]))
             if dot is not None:
                 d -= np.log1p(rest_n)
-                w = layout.load(weights[block]) if weights.ndim else weights
-                statistics.append((dot, _dot(d, w)))
+                w = weights if _is_number(weights) else layout.load(weights[block], room)
+                statistics.append((dot, _dot(d, w, room)))
             for rows, values in statistics:
                 part = rows[block]
                 part[...] = values.reshape(part.shape)
@@ -413,46 +455,47 @@ def _statistics(x, axis, labels, weights, skip, kept):
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
     layout = _Layout(x.shape, axis, log_sum.dtype)
-    ones = np.ones_like(log_sum)
     if rows.kept is None:
-        source, out = x.reshape(layout.full), _aligned(x.shape, layout.dtype)
-        factor = layout.by_row(a * ones)
-        top, log_sum = layout.by_row(top), layout.by_row(log_sum)
+        source, rest = x.reshape(layout.full), None
+        out = _aligned(x.shape, layout.dtype)
     else:
         out, rest = rows.kept
-        factor = layout.by_row(a / (rest + ones))
     target = out.reshape(layout.full)
-    if labels is not None:
-        # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p).
-        at_label = layout.by_row((a + b) * np.exp(log_p) - b * np.expm1(log_p))
-        labels = labels.reshape(layout.per_row)
+    log_p, log_sum, top, rest, labels, skip, a, b, c = (
+        None if v is None else layout.by_row(v)
+        for v in (log_p, log_sum, top, rest, labels, skip, a, b, c)
+    )
     if weights is not None:
-        weights, c = layout.across(weights), layout.by_row(c * ones)
-    if skip is not None:
-        skip = np.broadcast_to(skip, layout.row_shape).reshape(layout.per_row)
+        weights = layout.across(weights)
 
-    def work(blocks):
+    def work(blocks, room):
         for block in blocks:
-            if rows.kept is None:
-                z = layout.load(source[block]) - layout.cut(top, block)
-                z -= layout.cut(log_sum, block)
+            part = layout.part(block)
+            if rest is None:
+                z = layout.load(source[block], room)
+                z = np.subtract(z, part(top), out=room("z", z.shape))
+                z -= part(log_sum)
                 np.exp(z, out=z)
+                z *= part(a)
             else:
-                z = layout.kept(target[block])
-            # Over what was kept, unless that is still turned over.
-            z = np.multiply(z, layout.cut(factor, block), out=None if layout.turned else z)
+                e = layout.turn(target[block])
+                z = room("z", e.shape) if layout.turned else e
+                np.multiply(e, part(a) / (part(rest) + 1), out=z)
             if labels is not None:
-                part, index = _entries(z, layout.cut(labels, block))
-                part[index] = layout.cut(at_label, block).reshape(index[1].shape)
+                # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p).
+                log_p_n, b_n = part(log_p), part(b)
+                at_label = (part(a) + b_n) * np.exp(log_p_n) - b_n * np.expm1(log_p_n)
+                entries, index = _entries(z, part(labels))
+                entries[index] = at_label.reshape(index[1].shape)
             if weights is not None:
-                z += layout.cut(c, block) * (
-                    layout.load(weights[block]) if weights.ndim else weights
-                )
+                if _is_number(weights):
+                    z += weights * part(c)
+                else:
+                    w = layout.load(weights[block], room)
+                    z += np.multiply(w, part(c), out=room("w", w.shape))
             if skip is not None:
-                skip_n = layout.cut(skip, block)
-                if skip_n.any():
-                    np.copyto(z, 0, where=skip_n)
-            if rows.kept is None or layout.turned:
+                np.copyto(z, 0, where=part(skip))
+            if rest is None or layout.turned:
                 layout.store(target[block], z)
 
     layout.each(work)
@@ -483,7 +526,7 @@ def _top(z):
     return z[at][:, None, None], at
 
 
-def _rest(e, top, at):
+def _rest(e, top, at, room):
     """Return Σ e^d without one maximum, where e^d is 1, so that log1p of it keeps its digits.
 
     That entry of `e` may be lost.
@@ -494,12 +537,13 @@ def _rest(e, top, at):
     total = _sum(e)
     rest = total - 1
     if not (total >= 2).all():  # from 2 on nothing is lost; below there is one maximum
-        np.copyto(rest, _sum(e - np.floor(e)), where=total < 2)
+        ones = np.floor(e, out=room("ones", e.shape))
+        np.copyto(rest, _sum(np.subtract(e, ones, out=ones)), where=total < 2)
     return rest
 
 
-def _dot(d, w):
-    product = _sum(d * w)
+def _dot(d, w, room):
+    product = _sum(np.multiply(d, w, out=room("product", d.shape)))
     if np.isnan(product).any():  # 0 log 0 = 0
         product = _sum(np.where((w == 0) & (d == -np.inf), 0, d) * w)
     return product
