@@ -13,14 +13,17 @@ from softmaxkit.losses import (
     focal_loss,
     sigmoid_focal_loss,
 )
+from softmaxkit.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "binary_cross_entropy",
     "cross_entropy",
     "focal_loss",
+    "get_num_threads",
     "log_softmax",
     "logsumexp",
     "one_hot",
+    "set_num_threads",
     "sigmoid_focal_loss",
     "smooth_labels",
     "softmax",

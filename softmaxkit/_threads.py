@@ -42,9 +42,9 @@ def set_count(number: int) -> None:
 
 
 def share(work: Callable[[Iterator[Any]], object], blocks: Iterable[Any]) -> None:
-    """Have up to `count()` threads call `work`, each with an iterator over its part of the blocks.
+    """Have up to `count()` threads each call `work` with an iterator over some of the blocks.
 
-    Which thread gets a block is chance: `work` must do the same to it in any.
+    Each block is in one of these; in which is chance, so `work` must do the same to it in any.
     """
     queue = deque(blocks)
     helpers = _helpers(work, queue, min(count(), len(queue)) - 1)

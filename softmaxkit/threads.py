@@ -69,11 +69,10 @@ def set_num_threads(number: int) -> None:
     if isinstance(number, bool) or not isinstance(number, Integral):
         raise TypeError(
             f"{call}: number is {check.shown(number)}; expected an int of at least 1; "
-            f"pass 1 for no threads but the caller's."
+            f"1 is the caller alone."
         )
     if number < 1:
         raise ValueError(
-            f"{call}: number is {number}; expected an int of at least 1; "
-            f"pass 1 for no threads but the caller's."
+            f"{call}: number is {number}; expected an int of at least 1; 1 is the caller alone."
         )
     _threads.set_count(int(number))

@@ -542,9 +542,22 @@ LABELS_CALLS = [
      "smooth_labels: where has shape (2,); expected one that broadcasts to the shape of targets, "
      "(2, 3); reshape it."),
 ]
+
+THREADS = [
+    ("set_num_threads", ("2",), {}, TypeError,
+     "set_num_threads: number is '2'; expected an int of at least 1; 1 is the caller alone."),
+    ("set_num_threads", (True,), {}, TypeError,
+     "set_num_threads: number is True; expected an int of at least 1; 1 is the caller alone."),
+    ("set_num_threads", (2.0,), {}, TypeError,
+     "set_num_threads: number is 2.0; expected an int of at least 1; 1 is the caller alone."),
+    ("set_num_threads", (None,), {}, TypeError,
+     "set_num_threads: number is None; expected an int of at least 1; 1 is the caller alone."),
+    ("set_num_threads", (0,), {}, ValueError,
+     "set_num_threads: number is 0; expected an int of at least 1; 1 is the caller alone."),
+]
 # fmt: on
 
-ROWS = TYPES + ACTIVATIONS + VJP + CLASS_LOSSES + BINARY_LOSSES + LABELS_CALLS
+ROWS = TYPES + ACTIVATIONS + VJP + CLASS_LOSSES + BINARY_LOSSES + LABELS_CALLS + THREADS
 
 
 def called(name):
