@@ -37,7 +37,7 @@ def softmax(x, axis, where, temperature, dtype):
 def log_softmax(x, axis, where, temperature, dtype):
     plain = where is None and temperature is None and dtype is None and type(axis) is int
     if plain and x.dtype in _WIDE and _is_eager(x) and x.numel():
-        return _LogSoftmax.apply(x, axis)
+        return _in_graph(_LogSoftmax, x, axis)
     where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
@@ -384,7 +384,7 @@ def softmax_rows(x, axis, dtype):
     rounded = x.dtype in _HALF and axis != x.ndim - 1 and x.is_cpu
     if dtype is x.dtype and not rounded:
         if x.dtype in _WIDE and _is_eager(x) and _has_short_rows(x, axis):
-            return _Softmax.apply(x, axis)
+            return _in_graph(_Softmax, x, axis)
         try:
             return torch.softmax(x, axis)
         except NotImplementedError:  # torch has none of 8 bits
@@ -404,19 +404,25 @@ def _has_short_rows(x, axis):
 def log_softmax_rows(x, axis, dtype):
     x = compute(x)  # once: of half-precision x the two parts of the gradient would be rounded each
     if _is_eager(x) and x.numel():
-        return _LogSoftmax.apply(x, axis).to(dtype)
+        return _in_graph(_LogSoftmax, x, axis).to(dtype)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
     return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
 
 
+def _in_graph(function, x, axis):
+    if torch.is_grad_enabled() and x.requires_grad:
+        return function.apply(x, axis)
+    return function.of(x, axis)
+
+
 class _Softmax(torch.autograd.Function):
     @staticmethod
+    def of(x, axis):
+        return blocks.each(blocks.softmax_into, x, axis)
+
+    @staticmethod
     def forward(ctx, x, axis):
-        ctx.axis = axis
-        out = torch.empty(x.shape, dtype=x.dtype)
-        x3, out3 = blocks.as_blocks(x, axis), blocks.as_blocks(out, axis)
-        for block in blocks.slices(x3):
-            blocks.softmax_into(x3[block], out3[block])
+        ctx.axis, out = axis, _Softmax.of(x, axis)
         ctx.save_for_backward(out)
         return out
 
@@ -428,12 +434,15 @@ class _Softmax(torch.autograd.Function):
 
 class _LogSoftmax(torch.autograd.Function):
     @staticmethod
+    def of(x, axis):
+        if x.numel() <= blocks.HOST_ELEMENTS:
+            out = host.log_softmax(_host(x), axis, None, None, None)
+            return torch.as_tensor(out, dtype=x.dtype)
+        return blocks.each(blocks.log_softmax_into, x, axis)
+
+    @staticmethod
     def forward(ctx, x, axis):
-        ctx.axis = axis
-        out = torch.empty(x.shape, dtype=x.dtype)
-        x3, out3 = blocks.as_blocks(x, axis), blocks.as_blocks(out, axis)
-        for block in blocks.slices(x3):
-            blocks.log_softmax_into(x3[block], out3[block])
+        ctx.axis, out = axis, _LogSoftmax.of(x, axis)
         ctx.save_for_backward(out)
         return out
 

@@ -58,6 +58,15 @@ def has_kernel(shape, axis=1):
     return shape[axis] >= SHORT_ROW if last else shape[axis] <= LONG_COLUMN
 
 
+def each(kernel, x, axis):
+    """Have `kernel(block, result)` write every block of the result."""
+    out = torch.empty(x.shape, dtype=x.dtype)
+    x3, out3 = as_blocks(x, axis), as_blocks(out, axis)
+    for block in slices(x3):
+        kernel(x3[block], out3[block])
+    return out
+
+
 def softmax_into(x, out):
     if has_kernel(x.shape):
         torch.softmax(x, 1, out=out)
