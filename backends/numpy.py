@@ -32,17 +32,28 @@ BUFFER_ELEMENTS = 512
 # A gradient begins where a cache line does, so that TensorFlow can take it over without a copy.
 ALIGNMENT = 64
 
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _silent = np.errstate(all="ignore")  # inf - inf, log 0 and underflow are results here, not news
 
 
 # --- operations -----------------------------------------------------------------------------------
 @_silent
 def softmax(x, axis, where, temperature, dtype):
+    if _is_small(x, axis, where, temperature, dtype):
+        out = x - np.maximum.reduce(x, axis, keepdims=True)
+        np.exp(out, out=out)
+        out /= np.add.reduce(out, axis, keepdims=True)
+        return out
     return _softmax.softmax(_this, x, axis, where, temperature, dtype)
 
 
 @_silent
 def log_softmax(x, axis, where, temperature, dtype):
+    if _is_small(x, axis, where, temperature, dtype):
+        out = np.empty(x.shape, x.dtype)
+        by_rows = (-1, x.shape[axis], 1)
+        _write_log_softmax(x.reshape(by_rows), out.reshape(by_rows), _Room(x.dtype))
+        return out
     return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
 
 
@@ -98,6 +109,16 @@ def value_and_pull(operation, logits, targets, options):
 @_silent
 def vjp(operation, x, cotangent, options):
     return _softmax.vjp(_this, operation, x, cotangent, options)
+
+
+def _is_small(x, axis, where, temperature, dtype):
+    """Tell a call that needs no blocks and has no options, which are 3 µs of the 10 of (32, 10)."""
+    return (
+        0 < x.size <= SMALL_ELEMENTS
+        and (x.dtype is _FLOAT32 or x.dtype is _FLOAT64)
+        and axis == x.ndim - 1
+        and where is temperature is dtype is None
+    )
 
 
 # --- what is it -----------------------------------------------------------------------------------
@@ -351,26 +372,28 @@ class _Room:
 
 
 def softmax_rows(x, axis, dtype):
-    def kernel(z, out, room):
-        np.subtract(z, z.max(1, keepdims=True), out=out)
-        np.exp(out, out=out)
-        np.divide(out, _sum(out), out=out)
+    return _by_blocks(_write_softmax, x, axis, dtype)
 
-    return _by_blocks(kernel, x, axis, dtype)
+
+def _write_softmax(z, out, room):
+    np.subtract(z, z.max(1, keepdims=True), out=out)
+    np.exp(out, out=out)
+    np.divide(out, _sum(out), out=out)
 
 
 def log_softmax_rows(x, axis, dtype):
-    def kernel(z, out, room):
-        top, at = _top(z)
-        np.subtract(z, top, out=out)
-        e = np.exp(out, out=room("e", out.shape))
-        out -= np.log1p(_rest(e, top, at, room))
+    return _by_blocks(_write_log_softmax, x, axis, dtype)
 
-    return _by_blocks(kernel, x, axis, dtype)
+
+def _write_log_softmax(z, out, room):
+    top, at = _top(z)
+    np.subtract(z, top, out=out)
+    e = np.exp(out, out=room("e", out.shape))
+    out -= np.log1p(_rest(e, top, at, room))
 
 
 def _by_blocks(kernel, x, axis, dtype):
-    """Apply to each block of rows a kernel that writes to its second argument."""
+    """Apply a kernel, which writes to its second argument, to each block."""
     layout = _Layout(x.shape, axis, _wide(x.dtype))
     out = np.empty(x.shape, dtype)
     source, target = x.reshape(layout.full), out.reshape(layout.full)
