@@ -147,7 +147,12 @@ def _value_and_pull(operation, given):
     options = {name: _host(each) for name, each in given.items()} | {"dtype": dtype}
     logits, targets = options.pop("logits"), options.pop("targets")
     value, pull = host.value_and_pull(operation, logits, targets, options)
-    return _tensor(value), lambda of_value: _tensor(pull(logits, _host(of_value)))
+
+    def pull_tensor(of_value):
+        # Which may be narrower than the logits.
+        return _tensor(pull(logits, host.compute_like(_host(of_value), logits)))
+
+    return _tensor(value), pull_tensor
 
 
 def _is_taped(tensors):
@@ -172,7 +177,10 @@ def _on_host(x):
 
 def _host(x):
     """Return a tensor as an array over its memory."""
-    return np.asarray(x) if is_array(x) else x
+    if not is_array(x):
+        return x
+    # NumPy finds no array in a single bfloat16.
+    return np.asarray(x if x.ndim else x.numpy())
 
 
 def _tensor(x):
@@ -257,7 +265,7 @@ def device_of(x):
 def visible(x):
     if isinstance(x, tf.Variable) and tf.executing_eagerly():
         x = x.value()
-    return np.asarray(x) if _on_host(x) else None
+    return _host(x) if _on_host(x) else None
 
 
 def shape(x):
