@@ -1,6 +1,7 @@
-"""PyTorch: row statistics as one autograd Function, in blocks on the CPU, plain ops under compile.
+"""PyTorch: an eager loss as one autograd node; for every transform, row statistics as a Function.
 
-Not measured on a GPU; nothing here waits for a device or copies to the host.
+Small losses on the CPU are left to NumPy, large ones done in blocks (`torch_blocks`). Not measured
+on a GPU; nothing there waits for the device or copies to the host.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _numpy(dtype):
             ),
             "textbook": Rival(textbook),
         },
-        threads="1",
+        threads=str(softmaxkit.get_num_threads()),
     )
 
 
