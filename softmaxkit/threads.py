@@ -13,7 +13,8 @@ __all__ = ["get_num_threads", "set_num_threads"]
 def get_num_threads() -> int:
     """Return the number of threads that a call on large NumPy arrays is shared by.
 
-    The other libraries have threads of their own, and calls of their own to set them.
+    Losses of large eager TensorFlow tensors on the CPU are NumPy's too. Everything else has its
+    library's threads, and that library's call to set them.
 
     Returns
     -------
