@@ -133,9 +133,13 @@ def _is_traced():
         is_compiling()
         or peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
-        or dispatch_modes() > 0
-        or torch.jit.is_tracing()
+        or _is_recorded()
     )
+
+
+def _is_recorded():
+    """Tell whether operations are written down, to be run again on other shapes."""
+    return dispatch_modes() > 0 or torch.jit.is_tracing()
 
 
 def _differentiable(operation, logits, targets, options):
@@ -478,7 +482,7 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
 
 def _in_blocks(x):
     return (
-        not is_compiling()
+        not (is_compiling() or _is_recorded())
         and type(x) in _PLAIN
         and x.is_cpu
         and x.numel() > blocks.BLOCK_ELEMENTS

@@ -1,5 +1,7 @@
 """What PyTorch offers on a model holds on a loss in it: derivatives of every kind, compilers."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -154,6 +156,25 @@ def test_export(torch):
     exported = torch.export.export(Model(), (x, y), dynamic_shapes=({0: rows}, {0: rows}))
     x, y = torch.randn(9, 5), torch.randint(5, (9,))
     torch.testing.assert_close(exported.module()(x, y), Model()(x, y))
+
+
+@pytest.mark.parametrize("rows", [4, 400])
+def test_recorded_operations_serve_other_shapes(torch, monkeypatch, rows):
+    """Neither values nor the number of blocks are written down as constants."""
+    monkeypatch.setattr("softmaxkit.backends.torch_blocks.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("softmaxkit.backends.torch_blocks.HOST_ELEMENTS", 100)
+
+    def both(x):
+        return softmaxkit.log_softmax(x), softmaxkit.cross_entropy(x, x.softmax(-1))
+
+    x, other = torch.randn(rows, 5), torch.randn(1000, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own: shapes are checked while tracing
+        traced = torch.jit.trace(both, x, check_trace=False)
+    recorded = torch.fx.experimental.proxy_tensor.make_fx(both)(x)
+    for again in (traced, recorded):
+        for values in (x, other) if again is traced else (x + 1,):
+            torch.testing.assert_close(again(values), both(values))
 
 
 def test_backward_keeps_the_logits_and_numbers_of_rows(torch):
