@@ -453,9 +453,8 @@ def _statistics(x, axis, labels, weights, skip, kept):
                 part, index = _entries(d, layout.turn(labels[block]))
                 statistics.append((picked, part[index]))
             if dot is not None:
-                d -= np.log1p(rest_n)
                 w = weights if _is_number(weights) else layout.load(weights[block], room)
-                statistics.append((dot, _dot(d, w, room)))
+                statistics.append((dot, _dot(d, np.log1p(rest_n), w)))
             for rows, values in statistics:
                 part = rows[block]
                 part[...] = values.reshape(part.shape)
@@ -566,11 +565,15 @@ def _rest(e, top, at, room):
     return rest
 
 
-def _dot(d, w, room):
-    product = _sum(np.multiply(d, w, out=room("product", d.shape)))
-    if np.isnan(product).any():  # 0 log 0 = 0
-        product = _sum(np.where((w == 0) & (d == -np.inf), 0, d) * w)
-    return product
+def _dot(d, log_sum, w):
+    """Return Σ w log p, over d, where 0 log 0 is 0."""
+    d -= log_sum
+    d *= w
+    dot = _sum(d)
+    if np.isnan(dot).any():
+        np.copyto(d, 0, where=(w == 0) & np.isnan(d))
+        dot = _sum(d) + 0 * log_sum  # a row of NaN stays one
+    return dot
 
 
 def _entries(z, labels):

@@ -112,7 +112,7 @@ def test_quotas_of_cgroups_limit_it(name, tmp_path):
     for path, text in {"proc/self/cgroup": membership, **files}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    assert _threads.processors(tmp_path, affinity=8) == expected
+    assert _threads.processors(str(tmp_path), affinity=8) == expected
 
 
 # --- the same results -----------------------------------------------------------------------------
