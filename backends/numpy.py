@@ -1,4 +1,4 @@
-"""NumPy: blocks that stay in the cache, in-place ufuncs, threads, derivatives written out."""
+"""NumPy: kernels in blocks (`numpy_blocks`), derivatives written out."""
 
 from __future__ import annotations
 
@@ -8,36 +8,19 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from softmaxkit import _rows, _softmax, _threads
+from softmaxkit import _rows, _softmax
+from softmaxkit.backends import numpy_blocks as blocks
+from softmaxkit.backends.numpy_blocks import silent, wide_dtype
 
 LIBRARY = "NumPy"
 
 _this = sys.modules[__name__]
 
-# A block is small enough for the caches, and large enough for two threads not to wait for each
-# other at the interpreter's lock after each step: (2048, 1000) softmax took two of them 2.12 ns per
-# element with blocks of 1 << 14, 1.01 of 1 << 16, 0.79 of 1 << 18, and one of them 1.3 to 1.6.
-BLOCK_ELEMENTS = 1 << 18
-# From this many elements on, other threads are worth waking: at half as many they gained nothing.
-SHARED_ELEMENTS = 1 << 20
-# With fewer classes, or columns behind the class axis, work along short rows costs more than
-# turning a block over: (200000, 10) softmax took 23 ms by rows and 5 ms by classes.
-FEW_CLASSES = 64
-FEW_COLUMNS = 64
-# So small an array is not turned over.
-SMALL_ELEMENTS = 1 << 12
-# NumPy spreads the one number of a row over its buffer (8192 elements) to subtract it from shorter
-# rows. With a buffer no longer than a row, 1000 classes took 0.10 ns per element instead of 0.17.
-BUFFER_ELEMENTS = 512
-# A gradient begins where a cache line does, so that TensorFlow can take it over without a copy.
-ALIGNMENT = 64
-
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_silent = np.errstate(all="ignore")  # inf - inf, log 0 and underflow are results here, not news
 
 
 # --- operations -----------------------------------------------------------------------------------
-@_silent
+@silent
 def softmax(x, axis, where, temperature, dtype):
     if _is_small(x, axis, where, temperature, dtype):
         out = x - np.maximum.reduce(x, axis, keepdims=True)
@@ -47,42 +30,42 @@ def softmax(x, axis, where, temperature, dtype):
     return _softmax.softmax(_this, x, axis, where, temperature, dtype)
 
 
-@_silent
+@silent
 def log_softmax(x, axis, where, temperature, dtype):
     if _is_small(x, axis, where, temperature, dtype):
         out = np.empty(x.shape, x.dtype)
         by_rows = (-1, x.shape[axis], 1)
-        _write_log_softmax(x.reshape(by_rows), out.reshape(by_rows), _Room(x.dtype))
+        blocks.write_log_softmax(x.reshape(by_rows), out.reshape(by_rows), blocks.Room(x.dtype))
         return out
     return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
 
 
-@_silent
+@silent
 def logsumexp(x, axis, where, keepdims, dtype):
     return _softmax.logsumexp(_this, x, axis, where, keepdims, dtype)
 
 
-@_silent
+@silent
 def cross_entropy(logits, targets, **options):
     return _rows.cross_entropy(_this, logits, targets, **options)
 
 
-@_silent
+@silent
 def focal_loss(logits, targets, **options):
     return _rows.focal_loss(_this, logits, targets, **options)
 
 
-@_silent
+@silent
 def binary_cross_entropy(logits, targets, **options):
     return _rows.binary_cross_entropy(_this, logits, targets, **options)
 
 
-@_silent
+@silent
 def sigmoid_focal_loss(logits, targets, **options):
     return _rows.sigmoid_focal_loss(_this, logits, targets, **options)
 
 
-@_silent
+@silent
 def smooth_labels(targets, smoothing, axis, where):
     return _rows.smooth_labels(_this, targets, smoothing, axis, where)
 
@@ -93,20 +76,20 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
     return (labels == classes).astype(default_float(labels) if dtype is None else dtype)
 
 
-@_silent
+@silent
 def value_and_grad(operation, logits, targets, options):
     value, pull = getattr(_rows, operation)(_once, logits, targets, gradient=True, **options)
     return value, pull(logits, 1.0)
 
 
-@_silent
+@silent
 def value_and_pull(operation, logits, targets, options):
     """Return a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
     value, pull = getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
-    return value, _silent(pull)
+    return value, silent(pull)
 
 
-@_silent
+@silent
 def vjp(operation, x, cotangent, options):
     return _softmax.vjp(_this, operation, x, cotangent, options)
 
@@ -114,7 +97,7 @@ def vjp(operation, x, cotangent, options):
 def _is_small(x, axis, where, temperature, dtype):
     """Tell a call that needs no blocks and has no options, which are 3 µs of the 10 of (32, 10)."""
     return (
-        0 < x.size <= SMALL_ELEMENTS
+        0 < x.size <= blocks.SMALL_ELEMENTS
         and (x.dtype is _FLOAT32 or x.dtype is _FLOAT64)
         and axis == x.ndim - 1
         and where is temperature is dtype is None
@@ -192,18 +175,9 @@ size = np.size
 
 
 def sum(x, axis):
-    if type(axis) is not int or x.size < SHARED_ELEMENTS or x.dtype != _wide(x.dtype):
+    if type(axis) is not int or x.size < blocks.SHARED_ELEMENTS or x.dtype != wide_dtype(x.dtype):
         return np.sum(x, axis)
-    layout = _Layout(x.shape, axis, x.dtype)
-    out, source = np.empty(layout.per_row, x.dtype), x.reshape(layout.full)
-
-    def work(blocks, room):
-        for block in blocks:
-            part = out[block]
-            part[...] = _sum(layout.load(source[block], room)).reshape(part.shape)
-
-    layout.each(work)
-    return out.reshape(layout.row_shape)
+    return blocks.sum_classes(x, axis)
 
 
 def default_float(x):
@@ -215,16 +189,12 @@ def astype(x, dtype):
     return x.astype(dtype, copy=False)
 
 
-def _wide(dtype):
-    return dtype if dtype.kind == "f" and dtype.itemsize >= 4 else np.dtype(np.float32)
-
-
 def compute(x):
-    return x.astype(_wide(x.dtype), copy=False)
+    return x.astype(wide_dtype(x.dtype), copy=False)
 
 
 def compute_like(x, logits):
-    return x.astype(_wide(logits.dtype), copy=False)
+    return x.astype(wide_dtype(logits.dtype), copy=False)
 
 
 def as_index(labels):
@@ -266,327 +236,11 @@ def sigmoid(x):
 
 
 # --- kernels --------------------------------------------------------------------------------------
-class _Layout:
-    """How an array is cut along its rows. It is seen as (outer, C, inner), and so are its blocks.
-
-    A block is worked on where it stands, or turned over: copied as (1, C, rows) if it has few
-    classes, else as (rows, C, 1). In all these forms axis 1 is that of the classes.
-    """
-
-    def __init__(self, shape, axis, dtype):
-        outer, classes, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
-        self.dtype = dtype
-        self.shape, self.row_shape = shape, shape[:axis] + shape[axis + 1 :]
-        self.full, self.per_row = (outer, classes, inner), (outer, 1, inner)
-        self.size = outer * classes * inner
-        self.by_class = classes <= FEW_CLASSES
-        short = inner < FEW_COLUMNS and (inner > 1 or self.by_class)
-        self.turned = short and self.size > SMALL_ELEMENTS
-
-    def each(self, work):
-        """Have `work` done on every block, by several threads if there are many."""
-        if self.size <= BLOCK_ELEMENTS:
-            return work([...], _Room(self.dtype))
-        outer, classes, inner = self.full
-        rows = BLOCK_ELEMENTS // classes
-        columns = inner if self.turned else min(max(rows, FEW_COLUMNS), inner)
-        several = max(rows // columns, 1)
-        blocks = [
-            (slice(o, o + several), slice(None), slice(i, i + columns))
-            for o in range(0, outer, several)
-            for i in range(0, inner, columns)
-        ]
-        long_rows = classes >= BUFFER_ELEMENTS and (inner == 1 or self.turned)
-
-        @_silent  # of the thread that works
-        def quietly(blocks):
-            if long_rows:
-                np.setbufsize(BUFFER_ELEMENTS)  # until np.errstate ends
-            work(blocks, _Room(self.dtype))
-
-        if self.size < SHARED_ELEMENTS:
-            return quietly(blocks)
-        return _threads.share(quietly, blocks)
-
-    def load(self, view, room):
-        """Return a block to be read, copied to `room` if it is turned over or cast."""
-        if not self.turned and view.dtype == self.dtype:
-            return view
-        ordered = self._order(view)
-        z = room("loaded", ordered.shape)
-        z[...] = ordered
-        return z.reshape(self._form(view)) if self.turned else z
-
-    def store(self, view, z):
-        view = self._order(view)
-        view[...] = z.reshape(view.shape)
-
-    def turn(self, view):
-        """Return the memory of a block, which is contiguous if blocks are turned, in their form."""
-        return view.reshape(self._form(view)) if self.turned else view
-
-    def part(self, block):
-        """Return a function that gives the block's part of values per row, or a number as it is."""
-        return lambda values: values if _is_number(values) else self.turn(values[block])
-
-    def by_row(self, values):
-        """Return a number, or what broadcasts to the rows as an array to be cut in blocks."""
-        return _broadcast(values, self.row_shape, self.per_row)
-
-    def across(self, values):
-        """Return a number, or what broadcasts to the logits as an array to be cut in blocks."""
-        return _broadcast(values, self.shape, self.full)
-
-    def _order(self, view):
-        return view.transpose((1, 0, 2) if self.by_class else (0, 2, 1)) if self.turned else view
-
-    def _form(self, view):
-        outer, classes, inner = view.shape
-        return (1, classes, outer * inner) if self.by_class else (outer * inner, classes, 1)
-
-
-def _is_number(values):
-    return getattr(values, "ndim", 0) == 0
-
-
-def _broadcast(values, shape, seen_as):
-    if _is_number(values):
-        return values
-    if values.shape != shape:
-        values = np.broadcast_to(values, shape)
-    return values.reshape(seen_as)
-
-
-class _Room:
-    """Scratch arrays of one thread, by name; fresh ones for each block would cost page faults."""
-
-    def __init__(self, dtype):
-        self.dtype, self.arrays = dtype, {}
-
-    def __call__(self, name, shape):
-        size = prod(shape)
-        flat = self.arrays.get(name)
-        if flat is None or flat.size < size:
-            flat = self.arrays[name] = np.empty(size, self.dtype)
-        return flat[:size].reshape(shape)
-
-
-def softmax_rows(x, axis, dtype):
-    return _by_blocks(_write_softmax, x, axis, dtype)
-
-
-def _write_softmax(z, out, room):
-    np.subtract(z, z.max(1, keepdims=True), out=out)
-    np.exp(out, out=out)
-    np.divide(out, _sum(out), out=out)
-
-
-def log_softmax_rows(x, axis, dtype):
-    return _by_blocks(_write_log_softmax, x, axis, dtype)
-
-
-def _write_log_softmax(z, out, room):
-    top, at = _top(z)
-    np.subtract(z, top, out=out)
-    e = np.exp(out, out=room("e", out.shape))
-    out -= np.log1p(_rest(e, top, at, room))
-
-
-def _by_blocks(kernel, x, axis, dtype):
-    """Apply a kernel, which writes to its second argument, to each block."""
-    layout = _Layout(x.shape, axis, _wide(x.dtype))
-    out = np.empty(x.shape, dtype)
-    source, target = x.reshape(layout.full), out.reshape(layout.full)
-    in_place = not layout.turned and out.dtype == layout.dtype
-
-    def work(blocks, room):
-        for block in blocks:
-            z = layout.load(source[block], room)
-            result = target[block] if in_place else room("result", z.shape)
-            kernel(z, result, room)
-            if not in_place:
-                layout.store(target[block], result)
-
-    layout.each(work)
-    return out
-
-
-class _Rows(tuple):
-    """Row statistics; in `kept`, what one gradient can be made of in its place."""
-
-    kept = None
-
-
-def row_statistics(x, axis, labels, weights, skip, lse=True):
-    return _statistics(x, axis, labels, weights, skip, None)
-
-
-def _statistics_kept(x, axis, labels, weights, skip, lse=True):
-    """Keep the exponentials for one gradient, in the memory that it will be in."""
-    return _statistics(x, axis, labels, weights, skip, np.empty(x.shape, _wide(x.dtype)))
-
-
-def _statistics(x, axis, labels, weights, skip, kept):
-    layout = _Layout(x.shape, axis, _wide(x.dtype))
-    source = x.reshape(layout.full)
-    top, rest = np.empty(layout.per_row, layout.dtype), np.empty(layout.per_row, layout.dtype)
-    picked = dot = None
-    if labels is not None:
-        labels, picked = labels.reshape(layout.per_row), np.empty_like(top)
-    if weights is not None:
-        weights, dot = layout.across(weights), np.empty_like(top)
-    if kept is not None:
-        exponentials = kept.reshape(layout.full)
-
-    def work(blocks, room):
-        for block in blocks:
-            z = layout.load(source[block], room)
-            top_n, at = _top(z)
-            d = np.subtract(z, top_n, out=room("d", z.shape))
-            e = room("e", z.shape) if kept is None else layout.turn(exponentials[block])
-            np.exp(d, out=e)
-            rest_n = _rest(e, top_n, at, room)
-            if kept is not None and at is not None:
-                e[:, :, 0][at] = 1
-            statistics = [(top, top_n), (rest, rest_n)]
-            if picked is not None:
-                part, index = _entries(d, layout.turn(labels[block]))
-                statistics.append((picked, part[index]))
-            if dot is not None:
-                w = weights if _is_number(weights) else layout.load(weights[block], room)
-                statistics.append((dot, _dot(d, np.log1p(rest_n), w)))
-            for rows, values in statistics:
-                part = rows[block]
-                part[...] = values.reshape(part.shape)
-
-    layout.each(work)
-    log_sum = np.log1p(rest)
-    if picked is not None:
-        picked -= log_sum
-    rows = [v if v is None else v.reshape(layout.row_shape) for v in (picked, dot, log_sum, top)]
-    if skip is not None:
-        for statistic in rows:
-            if statistic is not None:
-                np.copyto(statistic, 0, where=skip)
-    rows = _Rows(rows)
-    if kept is not None:
-        rows.kept = kept, rest.reshape(layout.row_shape)
-    return rows
-
-
-def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
-    log_p, _, log_sum, top = rows
-    layout = _Layout(x.shape, axis, log_sum.dtype)
-    if rows.kept is None:
-        source, rest = x.reshape(layout.full), None
-        out = _aligned(x.shape, layout.dtype)
-    else:
-        out, rest = rows.kept
-    target = out.reshape(layout.full)
-    log_p, log_sum, top, rest, labels, skip, a, b, c = (
-        None if v is None else layout.by_row(v)
-        for v in (log_p, log_sum, top, rest, labels, skip, a, b, c)
-    )
-    if weights is not None:
-        weights = layout.across(weights)
-
-    def work(blocks, room):
-        for block in blocks:
-            part = layout.part(block)
-            if rest is None:
-                z = layout.load(source[block], room)
-                z = np.subtract(z, part(top), out=room("z", z.shape))
-                z -= part(log_sum)
-                np.exp(z, out=z)
-                z *= part(a)
-            else:
-                e = layout.turn(target[block])
-                z = room("z", e.shape) if layout.turned else e
-                np.multiply(e, part(a) / (part(rest) + 1), out=z)
-            if labels is not None:
-                # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and
-                # 1 - p = -expm1(log p).
-                log_p_n, b_n = part(log_p), part(b)
-                at_label = (part(a) + b_n) * np.exp(log_p_n) - b_n * np.expm1(log_p_n)
-                entries, index = _entries(z, part(labels))
-                entries[index] = at_label.reshape(index[1].shape)
-            if weights is not None:
-                if _is_number(weights):
-                    z += weights * part(c)
-                else:
-                    w = layout.load(weights[block], room)
-                    z += np.multiply(w, part(c), out=room("w", w.shape))
-            if skip is not None:
-                np.copyto(z, 0, where=part(skip))
-            if rest is None or layout.turned:
-                layout.store(target[block], z)
-
-    layout.each(work)
-    return out
-
-
-def _aligned(shape, dtype):
-    size = prod(shape) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
-
+softmax_rows = blocks.softmax_rows
+log_softmax_rows = blocks.log_softmax_rows
+row_statistics = blocks.row_statistics
+row_gradient = blocks.row_gradient
 
 # What value_and_grad, which wants one gradient at once, hands to the loss family.
 _once = SimpleNamespace(**globals())
-_once.row_statistics = _statistics_kept
-
-
-def _top(z):
-    """Return the maximum of each row, and for (rows, C, 1) where one is, an index of (rows, C).
-
-    argmax costs what max does along 1000 classes, and a third along 128.
-    """
-    if z.shape[2] != 1:
-        return z.max(1, keepdims=True), None
-    z = z[:, :, 0]
-    at = np.arange(len(z)), z.argmax(1)
-    return z[at][:, None, None], at
-
-
-def _rest(e, top, at, room):
-    """Return Σ e^d without one maximum, where e^d is 1, so that log1p of it keeps its digits.
-
-    That entry of `e` may be lost.
-    """
-    if at is not None:
-        e[:, :, 0][at] = 0
-        return _sum(e) + (top - top)  # NaN for a maximum of inf
-    total = _sum(e)
-    rest = total - 1
-    if not (total >= 2).all():  # from 2 on nothing is lost; below there is one maximum
-        ones = np.floor(e, out=room("ones", e.shape))
-        np.copyto(rest, _sum(np.subtract(e, ones, out=ones)), where=total < 2)
-    return rest
-
-
-def _dot(d, log_sum, w):
-    """Return Σ w log p, over d, where 0 log 0 is 0."""
-    d -= log_sum
-    d *= w
-    dot = _sum(d)
-    if np.isnan(dot).any():
-        np.copyto(d, 0, where=(w == 0) & np.isnan(d))
-        dot = _sum(d) + 0 * log_sum  # a row of NaN stays one
-    return dot
-
-
-def _entries(z, labels):
-    """Return a view of a block, and the index of each row's label in it."""
-    if z.shape[2] == 1:
-        return z[:, :, 0], (np.arange(len(z)), labels.reshape(-1))
-    return z, (np.arange(len(z))[:, None, None], labels, np.arange(z.shape[2]))
-
-
-def _sum(z):
-    # NumPy sums pairwise along rows, but one after the other across them.
-    if z.shape[2] != 1 and z.shape[1] > 256:
-        whole = z.shape[1] // 128 * 128
-        parts = z[:, :whole].reshape(len(z), -1, 128, z.shape[2]).sum(2).sum(1, keepdims=True)
-        return parts + z[:, whole:].sum(1, keepdims=True)
-    return z.sum(1, keepdims=True)
+_once.row_statistics = blocks.statistics_kept

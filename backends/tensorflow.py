@@ -23,7 +23,7 @@ _this = sys.modules[__name__]
 SPLIT_CLASSES = 4096
 PART = 256
 # Where TensorFlow's own tensors begin; it aborts on others. Below so many bytes a copy costs less.
-ALIGNMENT = 64
+_ALIGNMENT = 64
 COPIED_BYTES = 1 << 16
 
 # AutoGraph would rewrite whatever Python a tf.function reaches.
@@ -185,7 +185,7 @@ def _host(x):
 
 def _tensor(x):
     """Return a new array as a tensor, over its memory if it is large and stands as TensorFlow's."""
-    if x.nbytes > COPIED_BYTES and x.ctypes.data % ALIGNMENT == 0 and x.dtype.kind == "f":
+    if x.nbytes > COPIED_BYTES and x.ctypes.data % _ALIGNMENT == 0 and x.dtype.kind == "f":
         return tf.experimental.dlpack.from_dlpack(x.__dlpack__())
     return tf.convert_to_tensor(x)
 

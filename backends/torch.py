@@ -38,7 +38,7 @@ def softmax(x, axis, where, temperature, dtype):
 def log_softmax(x, axis, where, temperature, dtype):
     plain = where is None and temperature is None and dtype is None and type(axis) is int
     if plain and x.dtype in _WIDE and _is_eager(x) and x.numel():
-        return _in_graph(_LogSoftmax, x, axis)
+        return _by_output(x, axis, _eager_log_softmax, torch._log_softmax_backward_data)
     where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
@@ -389,7 +389,7 @@ def softmax_rows(x, axis, dtype):
     rounded = x.dtype in _HALF and axis != x.ndim - 1 and x.is_cpu
     if dtype is x.dtype and not rounded:
         if x.dtype in _WIDE and _is_eager(x) and _has_short_rows(x, axis):
-            return _in_graph(_Softmax, x, axis)
+            return _by_output(x, axis, _eager_softmax, torch._softmax_backward_data)
         try:
             return torch.softmax(x, axis)
         except NotImplementedError:  # torch has none of 8 bits
@@ -409,52 +409,42 @@ def _has_short_rows(x, axis):
 def log_softmax_rows(x, axis, dtype):
     x = compute(x)  # once: of half-precision x the two parts of the gradient would be rounded each
     if _is_eager(x) and x.numel():
-        return _in_graph(_LogSoftmax, x, axis).to(dtype)
+        return _by_output(x, axis, _eager_log_softmax, torch._log_softmax_backward_data).to(dtype)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
     return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
 
 
-def _in_graph(function, x, axis):
+def _eager_softmax(x, axis):
+    return blocks.each(blocks.softmax_into, x, axis)
+
+
+def _eager_log_softmax(x, axis):
+    if x.numel() <= blocks.HOST_ELEMENTS:
+        out = host.log_softmax(_host(x), axis, None, None, None)
+        return torch.as_tensor(out, dtype=x.dtype)
+    return blocks.each(blocks.log_softmax_into, x, axis)
+
+
+def _by_output(x, axis, compute, derivative):
     if torch.is_grad_enabled() and x.requires_grad:
-        return function.apply(x, axis)
-    return function.of(x, axis)
+        return _ByOutput.apply(x, axis, compute, derivative)
+    return compute(x, axis)
 
 
-class _Softmax(torch.autograd.Function):
-    @staticmethod
-    def of(x, axis):
-        return blocks.each(blocks.softmax_into, x, axis)
+class _ByOutput(torch.autograd.Function):
+    """An eager activation whose derivative torch has as a function of its output."""
 
     @staticmethod
-    def forward(ctx, x, axis):
-        ctx.axis, out = axis, _Softmax.of(x, axis)
+    def forward(ctx, x, axis, compute, derivative):
+        ctx.axis, ctx.derivative = axis, derivative
+        out = compute(x, axis)
         ctx.save_for_backward(out)
         return out
 
     @staticmethod
     def backward(ctx, of_out):
         (out,) = ctx.saved_tensors
-        return torch._softmax_backward_data(of_out, out, ctx.axis, out.dtype), None
-
-
-class _LogSoftmax(torch.autograd.Function):
-    @staticmethod
-    def of(x, axis):
-        if x.numel() <= blocks.HOST_ELEMENTS:
-            out = host.log_softmax(_host(x), axis, None, None, None)
-            return torch.as_tensor(out, dtype=x.dtype)
-        return blocks.each(blocks.log_softmax_into, x, axis)
-
-    @staticmethod
-    def forward(ctx, x, axis):
-        ctx.axis, out = axis, _LogSoftmax.of(x, axis)
-        ctx.save_for_backward(out)
-        return out
-
-    @staticmethod
-    def backward(ctx, of_out):
-        (out,) = ctx.saved_tensors
-        return torch._log_softmax_backward_data(of_out, out, ctx.axis, out.dtype), None
+        return ctx.derivative(of_out, out, ctx.axis, out.dtype), None, None, None
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):

@@ -11,6 +11,7 @@ which is what the present value measured twice differs by.
 import argparse
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from statistics import median
 
 from softmaxkit._libraries import is_installed
@@ -37,13 +38,14 @@ CALLS = {
 }
 
 
-def constants(module):
-    """Return the whole numbers in capitals that a module has."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if name.isupper() and not name.startswith("_") and type(value) is int
-    }
+def constants(backend):
+    """Yield (module, name, value) of the whole numbers in capitals that the backend has."""
+    for name in (backend, f"{backend}_blocks"):
+        if find_spec(f"softmaxkit.backends.{name}"):
+            module = import_module(f"softmaxkit.backends.{name}")
+            for constant, value in vars(module).items():
+                if constant.isupper() and constant[0] != "_" and type(value) is int:
+                    yield module, constant, value
 
 
 def forget(backend):
@@ -91,9 +93,8 @@ def main():
     options = parser.parse_args()
 
     for backend in options.backend or filter(is_installed, libraries.NAMES):
-        module = import_module(f"softmaxkit.backends.{backend}")
         library = libraries.load(backend, "float32")
-        for name, present in constants(module).items():
+        for module, name, present in constants(backend):
             if options.name and name not in options.name:
                 continue
             ratios = {}

@@ -186,6 +186,14 @@ def temperature(
     return value
 
 
+def count(call: str, name: str, value: Any, remedy: str) -> None:
+    """Refuse what is not an int of at least 1."""
+    is_int = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_int or value < 1:
+        kind = ValueError if is_int else TypeError
+        raise kind(f"{call}: {name} is {shown(value)}; expected an int of at least 1; {remedy}.")
+
+
 def flag(call: str, name: str, value: Any) -> bool:
     """Return `value` if it is True or False."""
     if not isinstance(value, (bool, np.bool_)):

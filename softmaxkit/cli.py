@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,20 @@ from rich.table import Table
 
 import softmaxkit
 from softmaxkit import conformance
+from softmaxkit._commands import CommandError
 from softmaxkit._libraries import import_quietly, is_installed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=softmaxkit.__doc__)
+
+
+@contextmanager
+def _refusals(command: str) -> Iterator[None]:
+    """Print why a command does not run, in one line, and exit."""
+    try:
+        yield
+    except CommandError as error:
+        typer.echo(f"{command}: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
 
 
 # --- info -----------------------------------------------------------------------------------------
@@ -247,9 +259,9 @@ def demo(
     ),
 ) -> None:
     """Train a softmax classifier of handwritten digits on every library, with the same result."""
-    from softmaxkit.demo import DemoError, run
+    from softmaxkit.demo import run
 
-    try:
+    with _refusals("demo"):
         run(
             backend,
             loss=loss,
@@ -260,9 +272,6 @@ def demo(
             batch_size=batch_size,
             output=output,
         )
-    except DemoError as error:
-        typer.echo(f"demo: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
 
 
 # --- bench ----------------------------------------------------------------------------------------
@@ -317,9 +326,9 @@ def bench(
     chart: Annotated[Path | None, typer.Option(help="Where a picture goes (PNG).")] = None,
 ) -> None:
     """Measure speed and memory beside each library's own functions, on this machine."""
-    from softmaxkit.bench.running import BenchError, run
+    from softmaxkit.bench.running import run
 
-    try:
+    with _refusals("bench"):
         run(
             backend,
             operations=operation,
@@ -331,6 +340,3 @@ def bench(
             json_file=json,
             chart_file=chart,
         )
-    except BenchError as error:
-        typer.echo(f"bench: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None

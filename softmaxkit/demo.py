@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import softmaxkit
+from softmaxkit._commands import CommandError, check_writable
 from softmaxkit._libraries import import_quietly, is_installed
 from softmaxkit.demo_training import TRAINERS, Epoch, Task
 
-__all__ = ["LOSSES", "TOLERANCE", "DemoError", "Trajectory", "run"]
+__all__ = ["LOSSES", "TOLERANCE", "Trajectory", "run"]
 
 LOSSES: dict[str, Callable[..., Any]] = {
     "cross-entropy": softmaxkit.cross_entropy,
@@ -33,14 +34,6 @@ TOLERANCE = 1e-4
 # The other temperature in the picture. Below 1, as this model is less sure than it is right.
 OTHER_TEMPERATURE = 0.5
 DIGITS_SHOWN = 6
-
-
-class DemoError(Exception):
-    """What went wrong, in one line, and the exit code of the command: 2 for a wrong option."""
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -90,13 +83,13 @@ def run(
 
     Raises
     ------
-    DemoError
+    CommandError
         An option is wrong, something is not installed, or the libraries disagree.
     """
     console = console or Console()
     backends = _checked_backends(backends)
     _check_options(loss, label_smoothing, epochs, seed, learning_rate)
-    _check_output(output)
+    check_writable("--output", output, ".png")
     # Its notes about font caches and temporary folders are of no use here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     task = _make_task(loss, label_smoothing, epochs, seed, learning_rate, batch_size)
@@ -107,7 +100,7 @@ def run(
     last = trajectories[0].epochs[-1]
     # The first alone: that another one leaves it is for `agreement_line` to say.
     if not math.isfinite(last.train_loss):
-        raise DemoError(
+        raise CommandError(
             f"the loss did not stay finite with --learning-rate {learning_rate:g}; "
             f"choose a smaller one.",
             exit_code=1,
@@ -117,7 +110,7 @@ def run(
     _save_picture(task, trajectories, loss, output)
     agreement, agreed = agreement_line(trajectories)
     if not agreed:
-        raise DemoError(agreement, exit_code=1)
+        raise CommandError(agreement, exit_code=1)
     _say(console, agreement)
     _say(console, f"picture: {output}")
     return trajectories
@@ -129,9 +122,9 @@ def _checked_backends(backends: Sequence[str] | None) -> list[str]:
         return [name for name in TRAINERS if is_installed(name)]
     for name in backends:
         if name not in TRAINERS:
-            raise DemoError(f"--backend is {name!r}; expected one of {', '.join(TRAINERS)}.")
+            raise CommandError(f"--backend is {name!r}; expected one of {', '.join(TRAINERS)}.")
         if not is_installed(name):
-            raise DemoError(
+            raise CommandError(
                 f"--backend is {name!r}, which is not installed; pip install {name}", exit_code=1
             )
     return [name for name in TRAINERS if name in backends]
@@ -141,29 +134,15 @@ def _check_options(
     loss: str, label_smoothing: float, epochs: int, seed: int, learning_rate: float
 ) -> None:
     if loss not in LOSSES:
-        raise DemoError(f"--loss is {loss!r}; expected {' or '.join(LOSSES)}.")
+        raise CommandError(f"--loss is {loss!r}; expected {' or '.join(LOSSES)}.")
     if not 0 <= label_smoothing <= 1:
-        raise DemoError(f"--label-smoothing is {label_smoothing:g}; expected 0 to 1.")
+        raise CommandError(f"--label-smoothing is {label_smoothing:g}; expected 0 to 1.")
     if epochs < 1:
-        raise DemoError(f"--epochs is {epochs}; expected at least 1.")
+        raise CommandError(f"--epochs is {epochs}; expected at least 1.")
     if not 0 <= seed < 2**32:
-        raise DemoError(f"--seed is {seed}; expected 0 to {2**32 - 1}.")
+        raise CommandError(f"--seed is {seed}; expected 0 to {2**32 - 1}.")
     if not 0 < learning_rate < math.inf:
-        raise DemoError(f"--learning-rate is {learning_rate:g}; expected a positive number.")
-
-
-def _check_output(output: Path) -> None:
-    if output.suffix.lower() != ".png":
-        raise DemoError(f"--output is {str(output)!r}; expected a name that ends in .png.")
-    existed = output.exists()
-    try:
-        output.open("ab").close()
-    except OSError as error:
-        raise DemoError(
-            f"--output is {str(output)!r}, which cannot be written: {error.strerror}."
-        ) from None
-    if not existed:
-        output.unlink()
+        raise CommandError(f"--learning-rate is {learning_rate:g}; expected a positive number.")
 
 
 def _make_task(
@@ -176,7 +155,7 @@ def _make_task(
 ) -> Task:
     for module, package in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
         if not is_installed(module):
-            raise DemoError(
+            raise CommandError(
                 f"{package} is not installed; pip install 'softmaxkit[demo]'", exit_code=1
             )
     from sklearn.datasets import load_digits
@@ -191,7 +170,7 @@ def _make_task(
         random_state=seed,
     )
     if not 1 <= batch_size <= len(train_labels):
-        raise DemoError(f"--batch-size is {batch_size}; expected 1 to {len(train_labels)}.")
+        raise CommandError(f"--batch-size is {batch_size}; expected 1 to {len(train_labels)}.")
     shape = images.shape[1], 10
     return Task(
         train_images,
@@ -215,7 +194,7 @@ def _import(backend: str, console: Console) -> None:
             import_quietly(backend)
     except Exception as broken:  # whatever a damaged installation raises
         reason = str(broken).partition("\n")[0]
-        raise DemoError(
+        raise CommandError(
             f"importing {backend} failed ({type(broken).__name__}: {reason}); reinstall it, "
             f"or choose others with --backend",
             exit_code=1,
@@ -347,7 +326,7 @@ def _save_picture(task: Task, trajectories: Sequence[Trajectory], loss: str, out
     try:
         figure.savefig(output, dpi=120)
     except OSError as error:
-        raise DemoError(
+        raise CommandError(
             f"--output is {str(output)!r}, which cannot be written: {error.strerror}.",
             exit_code=1,
         ) from None

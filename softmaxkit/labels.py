@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 from softmaxkit import _arguments as check
@@ -117,7 +116,7 @@ def smooth_labels(
             )
         targets = _one_hot(call, "targets", backend, targets, num_classes, axis, None)
     elif num_classes is not None:
-        _check_num_classes(call, num_classes)
+        check.count(call, "num_classes", num_classes, "pass the number of classes")
     axis = check.class_axis(call, axis, len(backend.shape(targets)), "targets")
     classes = backend.shape(targets)[axis]
     if num_classes is not None and classes not in (None, num_classes):
@@ -136,22 +135,10 @@ def smooth_labels(
 def _one_hot(
     call: str, name: str, backend: Any, labels: Any, num_classes: Any, axis: Any, dtype: Any
 ) -> Any:
-    _check_num_classes(call, num_classes)
+    check.count(call, "num_classes", num_classes, "pass the number of classes")
     axis = check.one_axis(call, axis, len(backend.shape(labels)) + 1)
     checked, _ = check.labels_in_range(
         call, name, backend.visible(labels), int(num_classes), None, ignorable=False
     )
     dtype = check.float_dtype(call, backend, dtype, labels)
     return backend.one_hot(labels, int(num_classes), axis, dtype, checked)
-
-
-def _check_num_classes(call: str, num_classes: Any) -> None:
-    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
-        raise TypeError(
-            f"{call}: num_classes is {check.shown(num_classes)}; expected an int; "
-            f"pass the number of classes."
-        )
-    if num_classes < 1:
-        raise ValueError(
-            f"{call}: num_classes is {num_classes}; expected at least 1; pass how many there are."
-        )

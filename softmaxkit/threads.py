@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 from softmaxkit import _arguments as check
 from softmaxkit import _threads
 
@@ -66,14 +64,5 @@ def set_num_threads(number: int) -> None:
     1
     >>> softmaxkit.set_num_threads(before)
     """
-    call = "set_num_threads"
-    if isinstance(number, bool) or not isinstance(number, Integral):
-        raise TypeError(
-            f"{call}: number is {check.shown(number)}; expected an int of at least 1; "
-            f"1 is the caller alone."
-        )
-    if number < 1:
-        raise ValueError(
-            f"{call}: number is {number}; expected an int of at least 1; 1 is the caller alone."
-        )
+    check.count("set_num_threads", "number", number, "1 is the caller alone")
     _threads.set_count(int(number))

@@ -486,15 +486,20 @@ LABELS_CALLS = [
     ("one_hot", (Bool((3,)), 3), {}, TypeError,
      "one_hot: labels has dtype {bool}; expected integers; convert it with astype."),
     ("one_hot", (Int((3,)), 3.0), {}, TypeError,
-     "one_hot: num_classes is 3.0; expected an int; pass the number of classes."),
+     "one_hot: num_classes is 3.0; expected an int of at least 1; "
+     "pass the number of classes."),
     ("one_hot", (Int((3,)), True), {}, TypeError,
-     "one_hot: num_classes is True; expected an int; pass the number of classes."),
+     "one_hot: num_classes is True; expected an int of at least 1; "
+     "pass the number of classes."),
     ("one_hot", (Int((3,)), None), {}, TypeError,
-     "one_hot: num_classes is None; expected an int; pass the number of classes."),
+     "one_hot: num_classes is None; expected an int of at least 1; "
+     "pass the number of classes."),
     ("one_hot", (3, Int((8, 10))), {}, TypeError,
-     "one_hot: num_classes is a {array}; expected an int; pass the number of classes."),
+     "one_hot: num_classes is a {array}; expected an int of at least 1; "
+     "pass the number of classes."),
     ("one_hot", (Int((3,)), 0), {}, ValueError,
-     "one_hot: num_classes is 0; expected at least 1; pass how many there are."),
+     "one_hot: num_classes is 0; expected an int of at least 1; "
+     "pass the number of classes."),
     ("one_hot", (Int([0, 1, 2]), 2), {}, IndexError,
      "one_hot: labels[2] is 2; expected a class index in [0, 2); correct the label."),
     ("one_hot", (Int([0, -1]), 2), {}, IndexError,
@@ -514,11 +519,14 @@ LABELS_CALLS = [
      "smooth_labels: num_classes is None; expected an int for class indices; pass the number of "
      "classes."),
     ("smooth_labels", (Int((3,)), 0.1), {"num_classes": 0}, ValueError,
-     "smooth_labels: num_classes is 0; expected at least 1; pass how many there are."),
+     "smooth_labels: num_classes is 0; expected an int of at least 1; "
+     "pass the number of classes."),
     ("smooth_labels", (Int((3,)), 0.1), {"num_classes": 3.0}, TypeError,
-     "smooth_labels: num_classes is 3.0; expected an int; pass the number of classes."),
+     "smooth_labels: num_classes is 3.0; expected an int of at least 1; "
+     "pass the number of classes."),
     ("smooth_labels", (Float((2, 3)), 0.1), {"num_classes": "3"}, TypeError,
-     "smooth_labels: num_classes is '3'; expected an int; pass the number of classes."),
+     "smooth_labels: num_classes is '3'; expected an int of at least 1; "
+     "pass the number of classes."),
     ("smooth_labels", (Int([0, 3]), 0.1), {"num_classes": 3}, IndexError,
      "smooth_labels: targets[1] is 3; expected a class index in [0, 3); correct the label."),
     ("smooth_labels", (Float((2, 3)), 0.1), {"num_classes": 4}, ValueError,

@@ -7,7 +7,7 @@ from softmaxkit import conformance
 # Backend -> its module with the limits -> what they are made: blocks of a few rows, and every
 # kernel that is for large arrays.
 SMALL = {
-    "numpy": ("numpy", {"BLOCK_ELEMENTS": 16, "SHARED_ELEMENTS": 0, "SMALL_ELEMENTS": 0}),
+    "numpy": ("numpy_blocks", {"BLOCK_ELEMENTS": 16, "SHARED_ELEMENTS": 0, "SMALL_ELEMENTS": 0}),
     "torch": ("torch_blocks", {"BLOCK_ELEMENTS": 16, "HOST_ELEMENTS": 0, "SHORT_ELEMENTS": 0}),
 }
 CASES = [case for case in conformance.cases() if not case.raises]

@@ -20,6 +20,7 @@ from rich.console import Console  # noqa: E402
 
 import softmaxkit  # noqa: E402
 from softmaxkit import demo  # noqa: E402
+from softmaxkit._commands import CommandError  # noqa: E402
 from softmaxkit.demo_training import TRAINERS  # noqa: E402
 
 
@@ -177,14 +178,14 @@ def test_confidence_is_held_against_accuracy(scale, verdict):
 
 
 def test_a_learning_rate_that_blows_up_is_named(picture):
-    with pytest.raises(demo.DemoError, match=r"not stay finite with --learning-rate 1e\+38"):
+    with pytest.raises(CommandError, match=r"not stay finite with --learning-rate 1e\+38"):
         run("numpy", epochs=1, learning_rate=1e38, output=picture)
 
 
 @pytest.mark.parametrize("batch_size", [0, 1348])
 def test_a_batch_is_between_one_digit_and_all(batch_size, picture):
     message = f"--batch-size is {batch_size}; expected 1 to 1347."
-    with pytest.raises(demo.DemoError, match=re.escape(message)):
+    with pytest.raises(CommandError, match=re.escape(message)):
         run("numpy", batch_size=batch_size, output=picture)
     assert not picture.exists()
 
@@ -195,7 +196,7 @@ def test_a_backend_that_cannot_be_imported_is_named(monkeypatch, picture):
 
     monkeypatch.setattr(demo, "is_installed", lambda name: True)
     monkeypatch.setattr(demo, "import_quietly", broken)
-    with pytest.raises(demo.DemoError, match=r"importing torch failed \(OSError: no libtorch.so\)"):
+    with pytest.raises(CommandError, match=r"importing torch failed \(OSError: no libtorch.so\)"):
         run("torch", output=picture)
 
 
@@ -221,7 +222,7 @@ def test_the_picture_leaves_no_figure_open(trained_on_numpy):
 
 def test_an_existing_picture_survives_a_refused_option(picture):
     picture.write_bytes(b"mine")
-    with pytest.raises(demo.DemoError):
+    with pytest.raises(CommandError):
         run("numpy", batch_size=0, output=picture)
     assert picture.read_bytes() == b"mine"
 

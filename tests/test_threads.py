@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import softmaxkit
-from softmaxkit import _threads, backends, conformance
+from softmaxkit import _threads, conformance
+from softmaxkit.backends import numpy_blocks
 
 WAIT = 60  # seconds until a deadlock is taken for one
 
@@ -26,7 +27,7 @@ def number_of_threads():
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     for name, value in (("BLOCK_ELEMENTS", 16), ("SHARED_ELEMENTS", 0), ("SMALL_ELEMENTS", 0)):
-        monkeypatch.setattr(backends.numpy, name, value)
+        monkeypatch.setattr(numpy_blocks, name, value)
 
 
 # --- how many -------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def results(x, axis):
 @pytest.mark.parametrize("name", SHAPES)
 def test_any_number_of_threads_gives_the_same_bits(name, dtype, monkeypatch):
     for constant, value in (("BLOCK_ELEMENTS", 512), ("SHARED_ELEMENTS", 0), ("SMALL_ELEMENTS", 0)):
-        monkeypatch.setattr(backends.numpy, constant, value)
+        monkeypatch.setattr(numpy_blocks, constant, value)
     shape, axis = SHAPES[name]
     x = np.random.default_rng(0).normal(0, 3, shape).astype(dtype)
     softmaxkit.set_num_threads(1)
@@ -162,8 +163,8 @@ def test_any_number_of_threads_gives_the_same_bits(name, dtype, monkeypatch):
 def test_the_conformance_suite_by_threads_and_tiny_blocks(few, monkeypatch):
     """With no few classes blocks are turned to rows; with no few columns they stay as they are."""
     for name, value in few.items():
-        monkeypatch.setattr(backends.numpy, name, value)
-    monkeypatch.setattr(backends.numpy, "BUFFER_ELEMENTS", 16)
+        monkeypatch.setattr(numpy_blocks, name, value)
+    monkeypatch.setattr(numpy_blocks, "BUFFER_ELEMENTS", 16)
     softmaxkit.set_num_threads(2)
     adapter = conformance.load("numpy")
     done = [
@@ -175,7 +176,7 @@ def test_the_conformance_suite_by_threads_and_tiny_blocks(few, monkeypatch):
 
 def test_large_arrays_are_shared_and_right():
     x = np.random.default_rng(0).normal(0, 3, (1100, 1000)).astype("float32")
-    assert x.size >= backends.numpy.SHARED_ELEMENTS
+    assert x.size >= numpy_blocks.SHARED_ELEMENTS
     softmaxkit.set_num_threads(3)
     e = np.exp(x - x.max(1, keepdims=True), dtype="float64")
     p = e / e.sum(1, keepdims=True)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from softmaxkit._commands import CommandError, check_writable
 from softmaxkit._libraries import is_installed
 from softmaxkit.bench import report, workers
 from softmaxkit.bench.environment import environment
@@ -23,14 +24,6 @@ from softmaxkit.bench.operations import (
 from softmaxkit.bench.results import Cell, Result
 
 LEAST_ROUNDS = 7
-
-
-class BenchError(Exception):
-    """What went wrong, in one line, and the exit code of the command: 2 for a wrong option."""
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 def run(
@@ -71,14 +64,14 @@ def run(
 
     Raises
     ------
-    BenchError
+    CommandError
         An option is wrong, something is not installed, or nothing could be measured.
     """
     console = console or Console()
     chosen = _names("backend", backends, NAMES) or [name for name in NAMES if is_installed(name)]
     for name in chosen:
         if not is_installed(name):
-            raise BenchError(
+            raise CommandError(
                 f"--backend is {name!r}, which is not installed; pip install {name}", exit_code=1
             )
     operations = _names("operation", operations, OPERATIONS) or list(
@@ -89,9 +82,10 @@ def run(
     known = dict.fromkeys(setting for name in chosen for setting in SETTINGS[name])
     settings = _names("setting", settings, known) or list(known)
     if rounds < LEAST_ROUNDS:
-        raise BenchError(f"--rounds is {rounds}; expected at least {LEAST_ROUNDS}.")
-    _check_file("--json", json_file, ".json")
-    _check_file("--chart", chart_file, ".png")
+        raise CommandError(f"--rounds is {rounds}; expected at least {LEAST_ROUNDS}.")
+    for option, path, ending in (("--json", json_file, ".json"), ("--chart", chart_file, ".png")):
+        if path is not None:
+            check_writable(option, path, ending)
     _check_installed("pyperf", *(["matplotlib"] if chart_file else []))
 
     about = environment()
@@ -136,48 +130,32 @@ def run(
 
         chart.save(chart_file, found, about)
     if interrupted:
-        raise BenchError("interrupted; the tables show what was measured before.", exit_code=130)
+        raise CommandError("interrupted; the tables show what was measured before.", exit_code=130)
     if not any(result.seconds for result in found):
-        raise BenchError("nothing could be measured.", exit_code=1)
+        raise CommandError("nothing could be measured.", exit_code=1)
 
 
 # --- arguments ------------------------------------------------------------------------------------
 def _names(option: str, given: Sequence[str] | None, known: Any) -> list[str]:
     for name in given or ():
         if name not in known:
-            raise BenchError(f"--{option} is {name!r}; expected one of {', '.join(known)}.")
+            raise CommandError(f"--{option} is {name!r}; expected one of {', '.join(known)}.")
     return [name for name in known if name in (given or ())]
 
 
 def _shape(text: str) -> Shape:
     parts = text.split("x")
     if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
-        raise BenchError(
+        raise CommandError(
             f"--shape is {text!r}; expected ROWSxCLASSES, such as 4096x4096, or with more axes "
             f"after the classes, such as 8x21x256x256."
         )
     return tuple(map(int, parts))
 
 
-def _check_file(option: str, path: Path | None, ending: str) -> None:
-    if path is None:
-        return
-    if path.suffix.lower() != ending:
-        raise BenchError(f"{option} is {str(path)!r}; expected a name that ends in {ending}.")
-    existed = path.exists()
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise BenchError(
-            f"{option} is {str(path)!r}, which cannot be written: {error.strerror}."
-        ) from None
-    if not existed:
-        path.unlink()
-
-
 def _check_installed(*modules: str) -> None:
     for module in modules:
         if not is_installed(module):
-            raise BenchError(
+            raise CommandError(
                 f"{module} is not installed; pip install 'softmaxkit[bench]'", exit_code=1
             )
