@@ -357,7 +357,7 @@ def main():
     parser.add_argument("--check", action="store_true", help="fail where the page is stale")
     check = parser.parse_args().check
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of the other libraries; ours has none, see the suite
         new = page()
     if not check:
         PAGE.write_text(new, encoding="utf-8")

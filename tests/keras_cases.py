@@ -307,7 +307,9 @@ def test_the_gradient_outlives_that_of_keras(name):
         return gradient(lambda x: loss(y_true, softmax_or_sigmoid(name, x) * 1.0), pull)[0, 0]
 
     share = 0.5 if name in BINARY else 1.0  # the mean along the last axis
-    np.testing.assert_allclose(slope(ours(name, **options)), -share, rtol=1e-5)
+    np.testing.assert_allclose(
+        slope(ours(name, **options)), -share, rtol=1e-5
+    )  # log p, as above OF_LOG
     assert abs(slope(theirs(name, **options))) < 1e-11
 
 
@@ -397,7 +399,7 @@ def test_labels_survive_a_narrow_dtype(name, dtype):
 def test_many_rows_do_not_overflow_a_narrow_dtype():
     loss = ours("SparseCategoricalCrossentropy", from_logits=True, dtype="float16")
     have = loss(np.zeros(70000, "int32"), np.zeros((70000, 2), "float16"))
-    np.testing.assert_allclose(float(have), np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(float(have), np.log(2), rtol=1e-5)  # a sum of 70,000 in float32
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless told to")
@@ -414,6 +416,7 @@ def test_float64(name, from_logits):
     loss = ours(name, from_logits=from_logits, dtype="float64", reduction="sum", **options)
     have = loss(y_true, y_pred if from_logits else np.exp(np.minimum(y_pred, 0.0)))
     assert keras.backend.standardize_dtype(have.dtype) == loss.dtype == "float64"
+    # Where an average is taken Keras rounds to float32; else 45 ULP of float64.
     want, limit = (-far / 2, 1e-7) if name in BINARY else (-far, 1e-14)
     np.testing.assert_allclose(float(have), want, rtol=limit)
 
@@ -552,7 +555,7 @@ def test_fit_with_ignored_rows_and_class_weights(name):
     kept = y >= 0
     before = model(name, loss)
     want = 2.0 * float(ours(name)(y[kept], before.predict(x[kept], verbose=0)))
-    np.testing.assert_allclose(history[0], want, rtol=1e-5)
+    np.testing.assert_allclose(history[0], want, rtol=1e-5)  # a mean of batches, in float32
     assert history[-1] < history[0]
 
 
@@ -565,7 +568,7 @@ def test_fit_goes_on_after_loading(name, tmp_path):
     straight.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     histories = [each.fit(x, y, 64, 2, verbose=0).history["loss"] for each in (straight, loaded)]
-    np.testing.assert_allclose(*histories, rtol=1e-6)
+    np.testing.assert_allclose(*histories, rtol=1e-6)  # float32: two graphs, few ULP
 
 
 # --- documentation --------------------------------------------------------------------------------

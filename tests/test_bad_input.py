@@ -125,7 +125,9 @@ def test_numpy_integers_as_options(library):
 
 
 def test_four_bit_integers_are_integers():
-    ml_dtypes = pytest.importorskip("ml_dtypes")
+    ml_dtypes = pytest.importorskip(
+        "ml_dtypes", reason="ml_dtypes, which brings bfloat16, is missing"
+    )
     x = np.array([1, 2, 3])
     np.testing.assert_array_equal(
         softmaxkit.softmax(x.astype(ml_dtypes.int4)), softmaxkit.softmax(x)

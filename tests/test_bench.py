@@ -434,7 +434,9 @@ def test_growth_finds_exponent_and_cliff():
     assert (sizes[0], sizes[-1], len(sizes)) == (100, 1_000_000, 17)
     exponent, fitted = growth.trend(sizes, [1e-5 + 2e-9 * n**1.5 for n in sizes])
     assert exponent == pytest.approx(1.5, abs=0.01)
-    np.testing.assert_allclose(fitted, [1e-5 + 2e-9 * n**1.5 for n in sizes], rtol=0.3)
+    np.testing.assert_allclose(
+        fitted, [1e-5 + 2e-9 * n**1.5 for n in sizes], rtol=0.3
+    )  # it looks for 2x
     seconds = [1e-5 + 2e-9 * n for n in sizes]
     seconds[8] *= 4
     _, fitted = growth.trend(sizes, seconds)

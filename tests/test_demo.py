@@ -16,6 +16,7 @@ _WHY = "the demo needs it: pip install '.[demo]'"
 for _module in ("typer", "rich", "sklearn", "matplotlib"):
     pytest.importorskip(_module, reason=f"{_module} is not installed; {_WHY}")
 
+# Below the skips: noqa E402, imports that stand not at the top.
 from rich.console import Console  # noqa: E402
 
 import softmaxkit  # noqa: E402
@@ -107,6 +108,7 @@ def test_numpy_descends_as_the_textbook_says():
         weight -= 0.5 * x.T @ gradient
         bias -= 0.5 * gradient.sum(axis=0)
     (epoch,) = TRAINERS["numpy"](task)
+    # Float32: some ten roundings of numbers up to 1, in each of the steps.
     np.testing.assert_allclose(epoch.weight, weight, rtol=0, atol=1e-6)
     np.testing.assert_allclose(epoch.bias, bias, rtol=0, atol=1e-6)
 

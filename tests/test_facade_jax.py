@@ -10,6 +10,13 @@ import pytest
 
 from softmaxkit.conformance import reference
 
+# Of float64, numbers of which are 2.2e-16 apart. Two ways to a number round some ten times each;
+FEW_ULP = 1e-14
+# a power or a second logarithm multiplies that;
+LONGER = 1e-13
+# and entries of a gradient are differences of terms that are larger by far.
+DIFFERENCE = 1e-12
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(0, 2, (4, 3))
 Q = RNG.dirichlet(np.ones(3), 4)
@@ -188,6 +195,7 @@ def test_dtypes(jax, facade, theirs, case, dtype):
     got = getattr(facade, name)(*low, **options)
     assert got.dtype == jax.eval_shape(lambda: theirs(name)(*low, **options)).dtype == dtype
     eps = float(jnp.finfo(dtype).eps)
+    # Rounded once to bfloat16; in float32 optax's order of operations is another.
     rtol = eps if dtype == "bfloat16" else 16 * eps
     exact = theirs(name)(*high, **options)
     # Results near 0 are differences of numbers near 1.
@@ -202,7 +210,8 @@ def test_cross_entropy_has_the_dtype_to_which_both_promote(jax, facade, optax, l
     want = optax.softmax_cross_entropy(logits, one_hot)
     assert got.dtype == want.dtype
     exact = reference.cross_entropy(np.asarray(logits, float), Y, reduction="none")
-    np.testing.assert_allclose(got.astype(float), exact, rtol=float(jnp.finfo(got.dtype).eps) * 8)
+    limit = 8 * float(jnp.finfo(got.dtype).eps)  # as the conformance suite's
+    np.testing.assert_allclose(got.astype(float), exact, rtol=limit)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "uint64"])
@@ -210,7 +219,7 @@ def test_dtypes_of_labels(jax, facade, optax, dtype):
     labels = jax.numpy.asarray(Y, dtype)
     got = facade.softmax_cross_entropy_with_integer_labels(X, labels)
     want = optax.softmax_cross_entropy_with_integer_labels(X, labels)
-    assert_close(jax, got, want, rtol=1e-14)
+    assert_close(jax, got, want, rtol=FEW_ULP)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "bool", "float32"])
@@ -225,7 +234,7 @@ def test_dtypes_of_independent_labels(jax, facade, theirs, name, dtype):
 def test_activations_of_numpy_arrays_and_integers(jax, facade, theirs, name, dtype):
     x = np.array([[1, 5, 2], [0, 0, 3]], dtype)
     # As floats: jax.nn subtracts integers, and uint8 wraps.
-    assert_close(jax, getattr(facade, name)(x), theirs(name)(x.astype(float)), rtol=1e-14)
+    assert_close(jax, getattr(facade, name)(x), theirs(name)(x.astype(float)), rtol=FEW_ULP)
 
 
 @pytest.mark.parametrize(
@@ -269,14 +278,14 @@ def test_softmax_focal_loss(jax, facade, labels, options):
     if "where" in options and labels is Q:
         labels = np.where(options["where"], Q, 0)
     want = reference.focal_loss(logits, labels, reduction="none", **options)
-    np.testing.assert_allclose(got, want, rtol=1e-13)
+    np.testing.assert_allclose(got, want, rtol=LONGER)
 
 
 def test_gradient_of_softmax_focal_loss_by_probabilities(jax, facade):
     """The loss is linear in them: it is the loss of each class."""
     got = jax.grad(lambda q: facade.softmax_focal_loss(X, q, gamma=1.5).sum())(Q)
     each = [reference.focal_loss(X, np.full(4, c), gamma=1.5, reduction="none") for c in range(3)]
-    np.testing.assert_allclose(got, np.stack(each, -1), rtol=1e-12)
+    np.testing.assert_allclose(got, np.stack(each, -1), rtol=DIFFERENCE)
 
 
 def test_softmax_focal_loss_of_gamma_0_is_cross_entropy(jax, facade):
@@ -285,7 +294,7 @@ def test_softmax_focal_loss_of_gamma_0_is_cross_entropy(jax, facade):
         name = "softmax_cross_entropy" if labels is Q4 else OF_INDICES
         want = getattr(facade, name)(X4, labels, **by_axes)
         got = facade.softmax_focal_loss(X4, labels, gamma=0.0, **by_axes)
-        assert_close(jax, got, want, rtol=1e-14)
+        assert_close(jax, got, want, rtol=FEW_ULP)
 
 
 BAD = {
@@ -366,14 +375,14 @@ def test_0_log_0(jax, facade, optax):
     labels = np.where(np.isneginf(INF), 0.0, Q)
     want = reference.cross_entropy(INF, labels, reduction="none")
     for function in (facade.softmax_cross_entropy, facade.safe_softmax_cross_entropy):
-        np.testing.assert_allclose(function(INF, labels), want, rtol=1e-14)
+        np.testing.assert_allclose(function(INF, labels), want, rtol=FEW_ULP)
         gradient = jax.grad(lambda x, function=function: function(x, labels).sum())(INF)
         want_gradient = jax.grad(lambda x: optax.safe_softmax_cross_entropy(x, labels).sum())(INF)
-        np.testing.assert_allclose(gradient, want_gradient, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(gradient, want_gradient, rtol=DIFFERENCE, atol=1e-15)
     assert np.isnan(optax.softmax_cross_entropy(INF, labels)).tolist() == [True] * 2 + [False] * 2
     poly = facade.poly_loss_cross_entropy(INF, labels, epsilon=2.0)
     p = reference.softmax(INF)
-    np.testing.assert_allclose(poly, want + 2 * (labels * (1 - p)).sum(-1), rtol=1e-13)
+    np.testing.assert_allclose(poly, want + 2 * (labels * (1 - p)).sum(-1), rtol=LONGER)
     gradient = jax.grad(lambda x: facade.poly_loss_cross_entropy(x, labels).sum())(INF)
     assert np.isfinite(gradient).all()
 
@@ -429,7 +438,7 @@ def test_one_import_line_changes(jax, facade, optax):
             w = w - jax.jit(jax.grad(loss))(w)
         return w
 
-    assert_close(jax, train(facade), train(optax), rtol=1e-12)
+    assert_close(jax, train(facade), train(optax), rtol=DIFFERENCE)
 
 
 def test_no_warnings_for_legal_input(jax, facade):

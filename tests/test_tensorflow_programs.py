@@ -6,6 +6,10 @@ import pytest
 import softmaxkit
 from softmaxkit.conformance import reference
 
+# Of float64: some ten roundings, which XLA and a product with a cotangent multiply; entries of a
+# gradient are differences of larger terms.
+VALUE, GRADIENT = 1e-12, 1e-10
+
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (4, 3))
 LABELS = np.array([0, 2, -100, 1])
@@ -74,11 +78,11 @@ def test_saved_model_reloaded(tf, tmp_path, custom):
         rows = reloaded(x, LABELS)
         if custom:
             gradient = tape.gradient(rows, x)
-    np.testing.assert_allclose(rows, reference.cross_entropy(LOGITS, LABELS, **ROWS), rtol=1e-12)
+    np.testing.assert_allclose(rows, reference.cross_entropy(LOGITS, LABELS, **ROWS), rtol=VALUE)
     # What TensorFlow itself does not save: custom gradients if told so, and those of gradients.
     if custom:
         truth = reference.gradient("cross_entropy", LOGITS, LABELS, **ROWS)
-        np.testing.assert_allclose(gradient, truth, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(gradient, truth, rtol=GRADIENT, atol=1e-14)
     with pytest.raises((LookupError, TypeError)):
         tape.gradient(gradient if custom else rows, x)
 
@@ -104,6 +108,7 @@ data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
 (batch,) = strategy.experimental_distribute_dataset(data)
 got = tf.function(lambda x, y: strategy.run(step, (x, y)))(*batch)
 for loss, gradient in zip(*map(strategy.experimental_local_results, got), strict=True):
+    # Float64: sums of two replicas.
     np.testing.assert_allclose(loss, reference.cross_entropy(x, y), rtol=1e-12)
     expected = x.T @ reference.gradient("cross_entropy", x, y)
     np.testing.assert_allclose(gradient, expected, rtol=1e-10)
@@ -135,13 +140,16 @@ def test_keras_mixed_policy(tf, keras, half):
         loss = softmaxkit.cross_entropy(logits, y, dtype="float32")
     assert (logits.dtype, rows.dtype, loss.dtype) == (half, half, tf.float32)
     rounded = tf.cast(logits, tf.float64).numpy()
-    np.testing.assert_allclose(loss, reference.cross_entropy(rounded, y), rtol=1e-6)
+    np.testing.assert_allclose(
+        loss, reference.cross_entropy(rounded, y), rtol=1e-6
+    )  # of float32: 8 ULP
     step = 2.0 ** {"float16": -11, "bfloat16": -8}[half]
     truth = reference.cross_entropy(rounded, y, reduction="none")
-    np.testing.assert_allclose(tf.cast(rows, tf.float64), truth, rtol=step)
+    np.testing.assert_allclose(tf.cast(rows, tf.float64), truth, rtol=step)  # rounded once
     by_kernel, by_bias = tape.gradient(loss, layer.trainable_variables)
     assert by_kernel.dtype == by_bias.dtype == tf.float32
     truth = reference.gradient("cross_entropy", rounded, y)
+    # In half precision: the gradient by logits, its product with x, and the sum over four rows.
     np.testing.assert_allclose(by_kernel, x.T @ truth, rtol=0, atol=8 * step)
     np.testing.assert_allclose(by_bias, truth.sum(0), rtol=0, atol=4 * step)
 
@@ -161,5 +169,5 @@ def test_keras_fit(tf, keras, options):
         model = keras.Sequential([keras.Input((5,)), dense])
         model.compile(keras.optimizers.SGD(0.5), loss=loss, **{"jit_compile": False} | options)
         losses.append(model.fit(x, y, 4, 3, verbose=0, shuffle=False).history["loss"])
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(*losses, rtol=1e-5)  # six steps, each adds its rounding
     assert losses[0][-1] < losses[0][0]

@@ -9,6 +9,10 @@ import pytest
 import softmaxkit
 from softmaxkit.conformance import reference
 
+# Of float64, whose numbers are 2.2e-16 apart: some ten roundings, which a compiler, a power or a
+# temperature multiply; entries of a gradient are differences of larger terms.
+VALUE, GRADIENT = 1e-12, 1e-10
+
 RNG = np.random.default_rng(0)
 INF = np.inf
 LOGITS = RNG.normal(0, 2, (4, 3))
@@ -157,8 +161,8 @@ def second(tf, function, call, x):
 
 
 def assert_right(call, value, gradient, product=None):
-    np.testing.assert_allclose(value, call.value(call.logits), rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(gradient, call.gradient(call.logits), rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(value, call.value(call.logits), rtol=VALUE, atol=1e-14)
+    np.testing.assert_allclose(gradient, call.gradient(call.logits), rtol=GRADIENT, atol=1e-14)
     if product is not None:
         assert_slope(product, call.along(call.gradient, call.direction))
 
@@ -250,7 +254,7 @@ def test_variables_and_a_persistent_tape(tf):
         "cross_entropy", LOGITS, LABELS, where=MASK, label_smoothing=0.1, **given
     )
     for by_x, of_p, by_variables in (gradients(), tf.function(gradients)()):
-        np.testing.assert_allclose(by_x, truth, rtol=1e-11, atol=1e-14)
+        np.testing.assert_allclose(by_x, truth, rtol=1e-11, atol=1e-14)  # differences, too
         np.testing.assert_allclose(of_p, np.zeros((4, 3)), atol=1e-15)  # a row's sum is 1
         assert all(by_variables[name].shape == given[name].shape for name in given)
 
@@ -322,12 +326,13 @@ def test_saturated_rows_keep_their_digits_to_the_second_order(tf, more, xla):
     call = Call(operation, SHARP | more, SATURATED)
     function = tf.function(call, jit_compile=True) if xla else call
     value, gradient, product = second(tf, function, call, tf.constant(SATURATED))
-    np.testing.assert_allclose(value, call.value(SATURATED), rtol=1e-12)
-    np.testing.assert_allclose(gradient, call.gradient(SATURATED), rtol=1e-12)
+    np.testing.assert_allclose(value, call.value(SATURATED), rtol=VALUE)
+    np.testing.assert_allclose(gradient, call.gradient(SATURATED), rtol=VALUE)
     # Cross-entropy's Hessian is the same for all targets; differences need the unsmoothed digits.
     sharp = Call(operation, SHARP | more | {"label_smoothing": 0.0}, SATURATED)
     expected = sharp.along(sharp.gradient, sharp.direction)
     scale = abs(expected).max(-1, keepdims=True)
+    # The error of a central difference that was itself divided by a small step.
     np.testing.assert_allclose(product / scale, expected / scale, rtol=0, atol=1e-7)
 
 
@@ -385,7 +390,7 @@ def test_one_trace_for_every_batch_size(tf, operation):
         x, y = np.resize(LOGITS, (rows, 3)), np.resize(LABELS, rows)
         for graph in (dynamic, by_shape):
             got = graph(tf.constant(x), tf.constant(y))
-            np.testing.assert_allclose(got, getattr(reference, operation)(x, y), rtol=1e-12)
+            np.testing.assert_allclose(got, getattr(reference, operation)(x, y), rtol=VALUE)
     assert dynamic.experimental_get_tracing_count() == 1
     assert by_shape.experimental_get_tracing_count() == 2
 
@@ -396,8 +401,8 @@ def test_vectorized_map(tf, call):
     derivatives = partial(first, tf, call, call)
     got = tf.vectorized_map(derivatives, tf.constant(xs), fallback_to_while_loop=False)
     for i, x in enumerate(xs):
-        np.testing.assert_allclose(got[0][i], call.value(x), rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(got[1][i], call.gradient(x), rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(got[0][i], call.value(x), rtol=VALUE, atol=1e-14)
+        np.testing.assert_allclose(got[1][i], call.gradient(x), rtol=GRADIENT, atol=1e-14)
 
 
 def by_while_loop(tf, function, xs, ys):
@@ -435,6 +440,6 @@ def test_over_logits_and_labels_by(tf, how, graph):
 
     got = (tf.function(mapped) if graph else mapped)(tf.constant(xs), tf.constant(ys))
     for x, y, value, gradient in zip(xs, ys, *got, strict=True):
-        np.testing.assert_allclose(value, reference.focal_loss(x, y, **ROWS), rtol=1e-12)
+        np.testing.assert_allclose(value, reference.focal_loss(x, y, **ROWS), rtol=VALUE)
         truth = reference.gradient("focal_loss", x, y, **ROWS)
-        np.testing.assert_allclose(gradient, truth, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(gradient, truth, rtol=GRADIENT, atol=1e-14)

@@ -221,7 +221,7 @@ CALLS = [("cross_entropy", {}), ("cross_entropy", {"label_smoothing": 0.1}),
          ("focal_loss", {"where": torch.arange(8) != 6})]
 
 def agree(rank, store):
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # torch.distributed's own, of its settings
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
@@ -269,7 +269,9 @@ def test_half_precision_gradient_of_log_softmax_is_rounded_once(torch, dtype):
             for leaf in (half, wide)
         )
         ulp = torch.finfo(x.dtype).eps
-        torch.testing.assert_close(got[0].double(), expected[0], rtol=ulp, atol=1e-7)
+        torch.testing.assert_close(
+            got[0].double(), expected[0], rtol=ulp, atol=1e-7
+        )  # rounded once
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -282,4 +284,4 @@ def test_gradient_by_probabilities_keeps_the_digits_of_a_saturated_row(torch, co
         loss = torch.compile(loss, fullgraph=True, backend="aot_eager")
     (got,) = torch.autograd.grad(loss(x, q), q)
     expected = -torch.tensor(reference.log_softmax(x.numpy()))
-    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=0)  # float32: 8 ULP
