@@ -38,7 +38,7 @@ def softmax(x, axis, where, temperature, dtype):
 def log_softmax(x, axis, where, temperature, dtype):
     plain = where is None and temperature is None and dtype is None and type(axis) is int
     if plain and x.dtype in _WIDE and _is_eager(x) and x.numel():
-        return _by_output(x, axis, _eager_log_softmax, torch._log_softmax_backward_data)
+        return _by_output(x, axis, _eager_log_softmax, _log_softmax_derivative)
     where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
@@ -388,8 +388,8 @@ def softmax_rows(x, axis, dtype):
     # Except along the last axis, torch's CPU kernel rounds e^d to half before it divides: 1.4 ULP.
     rounded = x.dtype in _HALF and axis != x.ndim - 1 and x.is_cpu
     if dtype is x.dtype and not rounded:
-        if x.dtype in _WIDE and _is_eager(x) and _has_short_rows(x, axis):
-            return _by_output(x, axis, _eager_softmax, torch._softmax_backward_data)
+        if _is_eager(x) and _gains_by_blocks(x, axis):
+            return _by_output(x, axis, _eager_softmax, _softmax_derivative)
         try:
             return torch.softmax(x, axis)
         except NotImplementedError:  # torch has none of 8 bits
@@ -398,18 +398,18 @@ def softmax_rows(x, axis, dtype):
     return torch.softmax(x, axis, dtype=wide).to(dtype)
 
 
-def _has_short_rows(x, axis):
-    return (
-        x.shape[axis] < blocks.SHORT_ROW
-        and x.stride(axis) == 1
-        and x.numel() > blocks.SHORT_ELEMENTS
-    )
+def _gains_by_blocks(x, axis):
+    is_large = x.nbytes > blocks.FRESH_BYTES
+    if x.dtype not in _WIDE:
+        return is_large and x.dtype in _HALF and blocks.has_kernel(x.shape, axis)
+    has_short_rows = x.shape[axis] < blocks.SHORT_ROW and x.stride(axis) == 1
+    return is_large or (has_short_rows and x.numel() > blocks.SHORT_ELEMENTS)
 
 
 def log_softmax_rows(x, axis, dtype):
     x = compute(x)  # once: of half-precision x the two parts of the gradient would be rounded each
     if _is_eager(x) and x.numel():
-        return _by_output(x, axis, _eager_log_softmax, torch._log_softmax_backward_data).to(dtype)
+        return _by_output(x, axis, _eager_log_softmax, _log_softmax_derivative).to(dtype)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
     return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
 
@@ -444,7 +444,18 @@ class _ByOutput(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_out):
         (out,) = ctx.saved_tensors
-        return ctx.derivative(of_out, out, ctx.axis, out.dtype), None, None, None
+        of_x = None
+        if not (torch.is_grad_enabled() or _is_traced() or is_legacy_batchedtensor(of_out)):
+            of_x = blocks.empty(out.shape, out.dtype)
+        return ctx.derivative(of_out, out, ctx.axis, of_x), None, None, None
+
+
+def _softmax_derivative(of_out, out, axis, of_x):
+    return torch._softmax_backward_data(of_out, out, axis, out.dtype, grad_input=of_x)
+
+
+def _log_softmax_derivative(of_out, out, axis, of_x):
+    return torch._log_softmax_backward_data(of_out, out, axis, out.dtype, out=of_x)
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):

@@ -8,7 +8,10 @@ from softmaxkit import conformance
 # kernel that is for large arrays.
 SMALL = {
     "numpy": ("numpy_blocks", {"BLOCK_ELEMENTS": 16, "SHARED_ELEMENTS": 0, "SMALL_ELEMENTS": 0}),
-    "torch": ("torch_blocks", {"BLOCK_ELEMENTS": 16, "HOST_ELEMENTS": 0, "SHORT_ELEMENTS": 0}),
+    "torch": (
+        "torch_blocks",
+        {"BLOCK_ELEMENTS": 16, "HOST_ELEMENTS": 0, "SHORT_ELEMENTS": 0, "FRESH_BYTES": 0},
+    ),
 }
 CASES = [case for case in conformance.cases() if not case.raises]
 
