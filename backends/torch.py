@@ -38,7 +38,7 @@ def softmax(x, axis, where, temperature, dtype):
 def log_softmax(x, axis, where, temperature, dtype):
     plain = where is None and temperature is None and dtype is None and type(axis) is int
     if plain and x.dtype in _WIDE and _is_eager(x) and x.numel():
-        return _by_output(x, axis, _eager_log_softmax, _log_softmax_derivative)
+        return log_softmax_rows(x, axis, x.dtype)
     where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
 
@@ -409,12 +409,18 @@ def _gains_by_blocks(x, axis):
 def log_softmax_rows(x, axis, dtype):
     x = compute(x)  # once: of half-precision x the two parts of the gradient would be rounded each
     if _is_eager(x) and x.numel():
+        if x.numel() <= blocks.HOST_ELEMENTS and x.dtype is not torch.float64:
+            log_p = torch.log_softmax(x, axis, dtype=torch.float64)
+            if not log_p.amax().item() > blocks.DOMINANT_IN_FLOAT64:
+                return log_p.to(dtype)
         return _by_output(x, axis, _eager_log_softmax, _log_softmax_derivative).to(dtype)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
     return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
 
 
 def _eager_softmax(x, axis):
+    if blocks.has_kernel(x.shape, axis):
+        return torch.softmax(x, axis, out=blocks.empty(x.shape, x.dtype))
     return blocks.each(blocks.softmax_into, x, axis)
 
 

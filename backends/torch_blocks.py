@@ -22,6 +22,8 @@ SHORT_ROW, LONG_COLUMN = 16, 256
 SHORT_ELEMENTS = 2000
 # Above this log p, log Σ e^d has lost digits.
 DOMINANT = -0.5
+# In float64 it still has those of float32 here.
+DOMINANT_IN_FLOAT64 = -1e-8
 # Up to this many logits on the CPU a loss is left to NumPy.
 HOST_ELEMENTS = 1 << 12
 # Results of more bytes than this are put in NumPy's memory: there Linux is asked for pages of 2 MiB, and
