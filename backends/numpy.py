@@ -35,7 +35,7 @@ def log_softmax(x, axis, where, temperature, dtype):
     if _is_small(x, axis, where, temperature, dtype):
         out = np.empty(x.shape, x.dtype)
         by_rows = (-1, x.shape[axis], 1)
-        blocks.write_log_softmax(x.reshape(by_rows), out.reshape(by_rows), blocks.Room(x.dtype))
+        blocks.write_log_softmax(x.reshape(by_rows), out.reshape(by_rows), blocks.fresh)
         return out
     return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
 
@@ -176,7 +176,7 @@ size = np.size
 
 def sum(x, axis):
     if type(axis) is not int or x.size < blocks.SHARED_ELEMENTS or x.dtype != wide_dtype(x.dtype):
-        return np.sum(x, axis)
+        return np.add.reduce(x, axis)
     return blocks.sum_classes(x, axis)
 
 
@@ -186,7 +186,7 @@ def default_float(x):
 
 def astype(x, dtype):
     # np.float32(3).astype gives a NumPy scalar, so 0-d results are scalars as NumPy's own are.
-    return x.astype(dtype, copy=False)
+    return x if x.dtype == dtype else x.astype(dtype)
 
 
 def compute(x):

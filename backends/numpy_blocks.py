@@ -49,6 +49,8 @@ class _Layout:
         self.by_class = classes <= FEW_CLASSES
         short = inner < FEW_COLUMNS and (inner > 1 or self.by_class)
         self.turned = short and self.size > SMALL_ELEMENTS
+        # A single block, worked on where it stands.
+        self.whole = self.size <= BLOCK_ELEMENTS and not self.turned
 
     def each(self, work):
         """Have `work` done on every block, by several threads if there are many."""
@@ -75,14 +77,22 @@ class _Layout:
             return quietly(blocks)
         return _threads.share(quietly, blocks)
 
-    def load(self, view, room):
+    def load(self, view, room, name="loaded"):
         """Return a block to be read, copied to `room` if it is turned over or cast."""
-        if not self.turned and view.dtype == self.dtype:
+        if not self.copies(view):
             return view
         ordered = self._order(view)
-        z = room("loaded", ordered.shape)
+        z = room(name, ordered.shape)
         z[...] = ordered
         return z.reshape(self._form(view)) if self.turned else z
+
+    def copies(self, x):
+        """Tell whether `load` copies the blocks of `x`."""
+        return self.turned or x.dtype != self.dtype
+
+    def load_any(self, weights, block, room):
+        """Return None or a number as it is, and of an array the block, to be read."""
+        return weights if _is_number(weights) else self.load(weights[block], room, "weights")
 
     def store(self, view, z):
         view = self._order(view)
@@ -97,11 +107,11 @@ class _Layout:
         return lambda values: values if _is_number(values) else self.turn(values[block])
 
     def by_row(self, values):
-        """Return a number, or what broadcasts to the rows as an array to be cut in blocks."""
+        """Return None, a number, or what broadcasts to the rows as an array of blocks."""
         return _broadcast(values, self.row_shape, self.per_row)
 
     def across(self, values):
-        """Return a number, or what broadcasts to the logits as an array to be cut in blocks."""
+        """Return None, a number, or what broadcasts to the logits as an array of blocks."""
         return _broadcast(values, self.shape, self.full)
 
     def _order(self, view):
@@ -138,12 +148,16 @@ class Room:
         return flat[:size].reshape(shape)
 
 
+def fresh(name, shape):
+    """Stand for the `Room` of an only block: where a ufunc is given None, its result is new."""
+
+
 def softmax_rows(x, axis, dtype):
     return _by_blocks(_write_softmax, x, axis, dtype)
 
 
 def _write_softmax(z, out, room):
-    np.subtract(z, z.max(1, keepdims=True), out=out)
+    np.subtract(z, np.maximum.reduce(z, 1, keepdims=True), out=out)
     np.exp(out, out=out)
     np.divide(out, _sum(out), out=out)
 
@@ -154,9 +168,9 @@ def log_softmax_rows(x, axis, dtype):
 
 def write_log_softmax(z, out, room):
     top, at = _top(z)
-    np.subtract(z, top, out=out)
-    e = np.exp(out, out=room("e", out.shape))
-    out -= np.log1p(_rest(e, top, at, room))
+    d = np.subtract(z, top, out=out)
+    e = np.exp(d, out=room("e", z.shape))
+    return np.subtract(d, np.log1p(_rest(e, d, at, room)), out=d)
 
 
 def _by_blocks(kernel, x, axis, dtype):
@@ -196,49 +210,59 @@ def statistics_kept(x, axis, labels, weights, skip, lse=True):
 def _statistics(x, axis, labels, weights, skip, kept):
     layout = _Layout(x.shape, axis, wide_dtype(x.dtype))
     source = x.reshape(layout.full)
-    top, rest = np.empty(layout.per_row, layout.dtype), np.empty(layout.per_row, layout.dtype)
-    picked = dot = None
-    if labels is not None:
-        labels, picked = labels.reshape(layout.per_row), np.empty_like(top)
-    if weights is not None:
-        weights, dot = layout.across(weights), np.empty_like(top)
-    if kept is not None:
-        exponentials = kept.reshape(layout.full)
+    labels, weights = layout.by_row(labels), layout.across(weights)
+    exponentials = None if kept is None else kept.reshape(layout.full)
+    if layout.whole:
+        z = source.astype(layout.dtype, copy=False)
+        rows = _statistics_of(z, None, labels, weights, exponentials, fresh)
+    else:
+        wanted = labels is not None, weights is not None, True, True, kept is not None
+        rows = [np.empty(layout.per_row, layout.dtype) if one else None for one in wanted]
 
-    def work(blocks, room):
-        for block in blocks:
-            z = layout.load(source[block], room)
-            top_n, at = _top(z)
-            d = np.subtract(z, top_n, out=room("d", z.shape))
-            e = room("e", z.shape) if kept is None else layout.turn(exponentials[block])
-            np.exp(d, out=e)
-            rest_n = _rest(e, top_n, at, room)
-            if kept is not None and at is not None:
-                e[:, :, 0][at] = 1
-            statistics = [(top, top_n), (rest, rest_n)]
-            if picked is not None:
-                part, index = _entries(d, layout.turn(labels[block]))
-                statistics.append((picked, part[index]))
-            if dot is not None:
-                w = weights if _is_number(weights) else layout.load(weights[block], room)
-                statistics.append((dot, _dot(d, np.log1p(rest_n), w)))
-            for rows, values in statistics:
-                part = rows[block]
-                part[...] = values.reshape(part.shape)
+        def work(blocks, room):
+            for block in blocks:
+                z, part = layout.load(source[block], room), layout.part(block)
+                d = z if layout.copies(source) else room("d", z.shape)
+                w = layout.load_any(weights, block, room)
+                found = _statistics_of(z, d, part(labels), w, part(exponentials), room)
+                for row, values in zip(rows, found, strict=True):
+                    if row is not None:
+                        target = row[block]
+                        target[...] = values.reshape(target.shape)
 
-    layout.each(work)
-    log_sum = np.log1p(rest)
-    if picked is not None:
-        picked -= log_sum
-    rows = [v if v is None else v.reshape(layout.row_shape) for v in (picked, dot, log_sum, top)]
+        layout.each(work)
+    rows = [v if v is None else v.reshape(layout.row_shape) for v in rows]
+    rest = rows.pop()
     if skip is not None:
         for statistic in rows:
             if statistic is not None:
                 np.copyto(statistic, 0, where=skip)
     rows = _Rows(rows)
     if kept is not None:
-        rows.kept = kept, rest.reshape(layout.row_shape)
+        rows.kept = kept, rest
     return rows
+
+
+def _statistics_of(z, d, labels, weights, kept, room):
+    """Return (log p_y, Σ w log p, log Σ e^d, max, Σ e^d without one maximum) of a block's rows.
+
+    `d`, which may be `z`, is where z - max goes, `kept` where the e^d are to stay, or None.
+    """
+    top, at = _top(z)
+    d = np.subtract(z, top, out=d, order="C")
+    e = np.exp(d, out=room("e", z.shape) if kept is None else kept)
+    rest = _rest(e, d, at, room)
+    if kept is not None and at is not None:
+        e.reshape(-1)[at] = 1
+    log_sum = np.log1p(rest)
+    log_p = dot = None
+    if labels is not None:
+        entries, index = _entries(d, labels)
+        log_p = entries[index].reshape(log_sum.shape)
+        log_p -= log_sum
+    if weights is not None:
+        dot = _dot(d, log_sum, weights)
+    return log_p, dot, log_sum, top, rest
 
 
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
@@ -247,49 +271,55 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     if rows.kept is None:
         source, rest = x.reshape(layout.full), None
         out = _aligned(x.shape, layout.dtype)
+        target = out.reshape(layout.full)
     else:
         out, rest = rows.kept
-    target = out.reshape(layout.full)
-    log_p, log_sum, top, rest, labels, skip, a, b, c = (
-        None if v is None else layout.by_row(v)
-        for v in (log_p, log_sum, top, rest, labels, skip, a, b, c)
-    )
-    if weights is not None:
-        weights = layout.across(weights)
+        source = target = out.reshape(layout.full)
+        log_sum = top = None
+    per_row = [layout.by_row(v) for v in (log_p, log_sum, top, rest, labels, skip, a, b, c)]
+    weights = layout.across(weights)
+    if layout.whole:
+        _write_gradient(source, target, weights, *per_row, fresh)
+        return out
 
     def work(blocks, room):
         for block in blocks:
             part = layout.part(block)
-            if rest is None:
-                z = layout.load(source[block], room)
-                z = np.subtract(z, part(top), out=room("z", z.shape))
-                z -= part(log_sum)
-                np.exp(z, out=z)
-                z *= part(a)
-            else:
-                e = layout.turn(target[block])
-                z = room("z", e.shape) if layout.turned else e
-                np.multiply(e, part(a) / (part(rest) + 1), out=z)
-            if labels is not None:
-                # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and
-                # 1 - p = -expm1(log p).
-                log_p_n, b_n = part(log_p), part(b)
-                at_label = (part(a) + b_n) * np.exp(log_p_n) - b_n * np.expm1(log_p_n)
-                entries, index = _entries(z, part(labels))
-                entries[index] = at_label.reshape(index[1].shape)
-            if weights is not None:
-                if _is_number(weights):
-                    z += weights * part(c)
-                else:
-                    w = layout.load(weights[block], room)
-                    z += np.multiply(w, part(c), out=room("w", w.shape))
-            if skip is not None:
-                np.copyto(z, 0, where=part(skip))
-            if rest is None or layout.turned:
-                layout.store(target[block], z)
+            z = layout.load(source[block], room) if rest is None else part(source)
+            result = room("z", z.shape) if layout.turned else target[block]
+            w = layout.load_any(weights, block, room)
+            _write_gradient(z, result, w, *map(part, per_row), room)
+            if layout.turned:
+                layout.store(target[block], result)
 
     layout.each(work)
     return out
+
+
+def _write_gradient(z, out, weights, log_p, log_sum, top, rest, labels, skip, a, b, c, room):
+    """Write a·p + b·1_y + c·w of a block to `out`; `z` holds logits, or with `rest` the e^d."""
+    if rest is None:
+        np.subtract(z, top, out=out)
+        out -= log_sum
+        np.exp(out, out=out)
+        out *= a
+    else:
+        np.multiply(z, a / (rest + 1), out=out)
+    if labels is not None:
+        # a p + b as (a+b) p - b (p-1): in saturated rows a is -b, and p - 1 = expm1(log p).
+        at_label = -b * np.expm1(log_p)
+        both = a + b
+        if not (_is_number(both) and both == 0):
+            at_label += both * np.exp(log_p)
+        entries, index = _entries(out, labels)
+        entries[index] = at_label if z.shape[2] != 1 else at_label.reshape(-1)
+    if _is_number(weights):
+        if weights is not None:
+            out += weights * c
+    else:
+        out += np.multiply(weights, c, out=room("w", out.shape))
+    if skip is not None:
+        np.copyto(out, 0, where=skip)
 
 
 def sum_classes(x, axis):
@@ -313,25 +343,25 @@ def _aligned(shape, dtype):
 
 
 def _top(z):
-    """Return the maximum of each row, and for (rows, C, 1) where one is, an index of (rows, C).
+    """Return the maximum of each row, and for (rows, C, 1) where one is, an index of all entries.
 
     argmax costs what max does along 1000 classes, and a third along 128.
     """
     if z.shape[2] != 1:
-        return z.max(1, keepdims=True), None
-    z = z[:, :, 0]
-    at = np.arange(len(z)), z.argmax(1)
-    return z[at][:, None, None], at
+        return np.maximum.reduce(z, 1, keepdims=True), None
+    at = z[:, :, 0].argmax(1)
+    at += _starts(z)
+    return z.reshape(-1)[at][:, None, None], at
 
 
-def _rest(e, top, at, room):
+def _rest(e, d, at, room):
     """Return Σ e^d without one maximum, where e^d is 1, so that log1p of it keeps its digits.
 
     That entry of `e` may be lost.
     """
     if at is not None:
-        e[:, :, 0][at] = 0
-        return _sum(e) + (top - top)  # NaN for a maximum of inf
+        e.reshape(-1)[at] = d.reshape(-1)[at]  # 0, or NaN for a maximum of inf
+        return _sum(e)
     total = _sum(e)
     rest = total - 1
     if not (total >= 2).all():  # from 2 on nothing is lost; below there is one maximum
@@ -352,10 +382,14 @@ def _dot(d, log_sum, w):
 
 
 def _entries(z, labels):
-    """Return a view of a block, and the index of each row's label in it."""
+    """Return a view of a block, its rows contiguous, and the index of each row's label in it."""
     if z.shape[2] == 1:
-        return z[:, :, 0], (np.arange(len(z)), labels.reshape(-1))
+        return z.reshape(-1), labels.reshape(-1) + _starts(z)
     return z, (np.arange(len(z))[:, None, None], labels, np.arange(z.shape[2]))
+
+
+def _starts(z):
+    return np.arange(0, z.size, z.shape[1])
 
 
 def _sum(z):
@@ -364,4 +398,4 @@ def _sum(z):
         whole = z.shape[1] // 128 * 128
         parts = z[:, :whole].reshape(len(z), -1, 128, z.shape[2]).sum(2).sum(1, keepdims=True)
         return parts + z[:, whole:].sum(1, keepdims=True)
-    return z.sum(1, keepdims=True)
+    return np.add.reduce(z, 1, keepdims=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, wraps
+from types import SimpleNamespace
 from typing import Any
 
 from softmaxkit import _arguments as check
@@ -47,7 +48,7 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
 
     @wraps(base)
     def loss_and_gradient(logits: Any, targets: Any, **options: Any) -> tuple[Any, Any]:
-        return loss(_Gradient(logits), targets, **options)
+        return loss(_Gradient(logits, base.__name__), targets, **options)
 
     return loss_and_gradient
 
@@ -85,7 +86,7 @@ def vjp(activation: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
 
     @wraps(base)
     def value_and_product(x: Any, cotangent: Any, *axis: Any, **options: Any) -> tuple[Any, Any]:
-        return activation(_Product(x, cotangent), *axis, **options)
+        return activation(_Product(x, base.__name__, cotangent), *axis, **options)
 
     return value_and_product
 
@@ -101,25 +102,22 @@ def _known(call: str, name: str, function: Any, module: Any) -> Any:
     return base
 
 
-class _Instead:
-    """Stands in the place of a backend."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+def _instead(backend: Any, **calls: Any) -> Any:
+    """Return what has everything of a backend, and in the place of some functions others."""
+    # All of it at once: to look each name up in the backend when asked cost a loss 8 µs of 60.
+    return SimpleNamespace(**{**vars(backend), **calls})
 
 
 class _Gradient(Asking):
     """Logits from which a loss returns (value, gradient)."""
 
+    def __init__(self, array: Any, name: str) -> None:
+        super().__init__(array)
+        self._name = name
+
     def backend(self, backend: Any) -> Any:
-        """Return a backend whose losses do."""
-        instead: Any = _Instead(backend)
-        for name in losses.__all__:
-            setattr(instead, name, partial(_loss, backend, name))
-        return instead
+        """Return a backend whose loss of this name does."""
+        return _instead(backend, **{self._name: partial(_loss, backend, self._name)})
 
 
 def _loss(backend: Any, name: str, logits: Any, targets: Any, **options: Any) -> Any:
@@ -129,16 +127,14 @@ def _loss(backend: Any, name: str, logits: Any, targets: Any, **options: Any) ->
 class _Product(Asking):
     """An array from which an activation returns (value, vector-Jacobian product)."""
 
-    def __init__(self, array: Any, cotangent: Any) -> None:
+    def __init__(self, array: Any, name: str, cotangent: Any) -> None:
         super().__init__(array)
-        self._cotangent = cotangent
+        self._name, self._cotangent = name, cotangent
 
     def backend(self, backend: Any) -> Any:
-        """Return a backend whose activations do."""
-        instead: Any = _Instead(backend)
-        for name in activations.__all__:
-            setattr(instead, name, partial(self._activation, backend, name))
-        return instead
+        """Return a backend whose activation of this name does."""
+        call = partial(self._activation, backend, self._name)
+        return _instead(backend, **{self._name: call})
 
     def _activation(self, backend: Any, name: str, x: Any, axis: Any, *options: Any) -> Any:
         shape = backend.shape(x)
