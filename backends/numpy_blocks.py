@@ -106,9 +106,9 @@ class _Layout:
         """Return a function that gives the block's part of values per row, or a number as it is."""
         return lambda values: values if _is_number(values) else self.turn(values[block])
 
-    def by_row(self, values):
-        """Return None, a number, or what broadcasts to the rows as an array of blocks."""
-        return _broadcast(values, self.row_shape, self.per_row)
+    def by_row(self, *values):
+        """Return each None or number, and each that broadcasts to the rows as an array of blocks."""
+        return [_broadcast(one, self.row_shape, self.per_row) for one in values]
 
     def across(self, values):
         """Return None, a number, or what broadcasts to the logits as an array of blocks."""
@@ -127,7 +127,7 @@ def _is_number(values):
 
 
 def _broadcast(values, shape, seen_as):
-    if _is_number(values):
+    if values is None or type(values) is float or _is_number(values):
         return values
     if values.shape != shape:
         values = np.broadcast_to(values, shape)
@@ -193,9 +193,9 @@ def _by_blocks(kernel, x, axis, dtype):
 
 
 class _Rows(tuple):
-    """Row statistics; in `kept`, what one gradient can be made of in its place."""
+    """Row statistics, and their layout; in `kept`, what one gradient can be made of in its place."""
 
-    kept = None
+    layout = kept = None
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
@@ -210,7 +210,7 @@ def statistics_kept(x, axis, labels, weights, skip, lse=True):
 def _statistics(x, axis, labels, weights, skip, kept):
     layout = _Layout(x.shape, axis, wide_dtype(x.dtype))
     source = x.reshape(layout.full)
-    labels, weights = layout.by_row(labels), layout.across(weights)
+    (labels,), weights = layout.by_row(labels), layout.across(weights)
     exponentials = None if kept is None else kept.reshape(layout.full)
     if layout.whole:
         z = source.astype(layout.dtype, copy=False)
@@ -238,6 +238,7 @@ def _statistics(x, axis, labels, weights, skip, kept):
             if statistic is not None:
                 np.copyto(statistic, 0, where=skip)
     rows = _Rows(rows)
+    rows.layout = layout
     if kept is not None:
         rows.kept = kept, rest
     return rows
@@ -267,7 +268,7 @@ def _statistics_of(z, d, labels, weights, kept, room):
 
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
-    layout = _Layout(x.shape, axis, log_sum.dtype)
+    layout = rows.layout
     if rows.kept is None:
         source, rest = x.reshape(layout.full), None
         out = _aligned(x.shape, layout.dtype)
@@ -276,7 +277,7 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
         out, rest = rows.kept
         source = target = out.reshape(layout.full)
         log_sum = top = None
-    per_row = [layout.by_row(v) for v in (log_p, log_sum, top, rest, labels, skip, a, b, c)]
+    per_row = layout.by_row(log_p, log_sum, top, rest, labels, skip, a, b, c)
     weights = layout.across(weights)
     if layout.whole:
         _write_gradient(source, target, weights, *per_row, fresh)
