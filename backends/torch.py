@@ -112,14 +112,55 @@ def _loss(operation, logits, targets, options):
     options["dtype"] = _result(logits, options["dtype"])
     if type(logits) not in _PLAIN or _is_traced():
         return _differentiable(operation, logits, targets, options)
-    if not torch.is_grad_enabled():
-        return _value_and_pull(operation, logits, targets, options)[0]
-    for value in (targets, *options.values()):
-        if isinstance(value, Tensor) and value.requires_grad:
-            return _differentiable(operation, logits, targets, options)
-    if not logits.requires_grad:
-        return _value_and_pull(operation, logits, targets, options)[0]
-    return _Loss.apply(logits, targets, operation, options)
+    with_gradient = torch.is_grad_enabled()
+    if with_gradient:
+        for value in (targets, *options.values()):
+            if isinstance(value, Tensor) and value.requires_grad:
+                return _differentiable(operation, logits, targets, options)
+    if operation == "cross_entropy" and _is_plain(logits, targets, options):
+        value = _torchs_cross_entropy(logits, targets, options)
+        if value is not None:
+            return value
+    if with_gradient and logits.requires_grad:
+        return _Loss.apply(logits, targets, operation, options)
+    return _value_and_pull(operation, logits, targets, options)[0]
+
+
+def _is_plain(logits, targets, options):
+    """Tell a small cross-entropy of which torch's own, in float64, has options and digits."""
+    index = targets.dtype is torch.int64
+    return (
+        logits.numel() <= blocks.HOST_ELEMENTS
+        and logits.is_cpu
+        and logits.dtype is not torch.float64
+        and options["axis"] == 1
+        and (index or targets.is_floating_point())
+        and options["labels_checked"]
+        and options["normalizer"] == ("weight" if index else "count")  # the defaults
+        and all(options[name] is None for name in _BEYOND_TORCH)
+        and not isinstance(options["label_smoothing"], Tensor)
+    )
+
+
+_BEYOND_TORCH = ("weight", "sample_weight", "where", "ignore_index", "temperature", "z_loss")
+
+
+def _torchs_cross_entropy(logits, targets, options):
+    """Compute cross-entropy by torch in float64, or return None where that loses digits.
+
+    (32, 10) forward and backward: 113 µs as one node in Python, XX as torch's own in C++.
+    """
+    targets = targets.double() if targets.is_floating_point() else targets
+    smoothing = options["label_smoothing"] or 0.0
+    rows = torch.nn.functional.cross_entropy(
+        logits.double(), targets, reduction="none", label_smoothing=smoothing
+    )
+    # Smaller ones have lost digits, and NaN is 0 log 0.
+    if not (rows.numel() and rows.amin().item() > -blocks.DOMINANT_IN_FLOAT64):
+        return None
+    reduction = options["reduction"]
+    value = rows if reduction == "none" else rows.mean() if reduction == "mean" else rows.sum()
+    return value.to(options["dtype"] or logits.dtype)
 
 
 def _is_eager(x):
