@@ -425,8 +425,9 @@ def labels_in_range(
 
 
 def _all_in_range(values: np.ndarray, num_classes: int) -> bool:
-    if values.dtype.kind == "i" and values.dtype.isnative:
-        # One pass for both ends: as unsigned numbers, negative ones are the largest.
+    half = 1 << (8 * values.itemsize - 1)
+    if values.dtype.kind == "i" and values.dtype.isnative and num_classes <= half:
+        # One pass for both ends: as unsigned numbers, negative ones are at least `half`.
         return bool(values.view(f"u{values.itemsize}").max() < num_classes)
     return bool(values.min() >= 0 and values.max() < num_classes)
 

@@ -291,6 +291,9 @@ CLASS_LOSSES = [
     ("cross_entropy", (Float((2, 3)), Int([0, -100])), {"ignore_index": 1}, IndexError,
      "cross_entropy: targets[1] is -100; expected a class index in [0, 3) or ignore_index 1; "
      "correct the label, or mark the row with ignore_index."),
+    ("cross_entropy", (Float((2, 300)), Of("int8", [0, -1])), {}, IndexError,
+     "cross_entropy: targets[1] is -1; expected a class index in [0, 300) or ignore_index -100; "
+     "correct the label, or mark the row with ignore_index."),
     ("cross_entropy", (Float((2, 3)), Int([0, -100])), {"ignore_index": None}, IndexError,
      "cross_entropy: targets[1] is -100; expected a class index in [0, 3); correct the label, or "
      "mark the row with ignore_index."),
@@ -504,6 +507,8 @@ LABELS_CALLS = [
      "one_hot: labels[2] is 2; expected a class index in [0, 2); correct the label."),
     ("one_hot", (Int([0, -1]), 2), {}, IndexError,
      "one_hot: labels[1] is -1; expected a class index in [0, 2); correct the label."),
+    ("one_hot", (Of("int8", [0, -100]), 300), {}, IndexError,  # 156 as an unsigned number
+     "one_hot: labels[1] is -100; expected a class index in [0, 300); correct the label."),
     ("one_hot", (Int((3,)), 3), {"axis": 2}, AxisError,
      "one_hot: axis is 2; expected an axis of a 2-d array, from -2 to 1; pass one of those."),
     ("one_hot", (Int((3,)), 3), {"axis": None}, TypeError,
