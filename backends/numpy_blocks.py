@@ -33,7 +33,7 @@ def wide_dtype(dtype):
     return dtype if dtype.kind == "f" and dtype.itemsize >= 4 else np.dtype(np.float32)
 
 
-class _Layout:
+class Layout:
     """How an array is cut along its rows. It is seen as (outer, C, inner), and so are its blocks.
 
     A block is worked on where it stands, or turned over: copied as (1, C, rows) if it has few
@@ -52,10 +52,10 @@ class _Layout:
         # A single block, worked on where it stands.
         self.whole = self.size <= BLOCK_ELEMENTS and not self.turned
 
-    def each(self, work):
+    def each(self, work, room=None):
         """Have `work` done on every block, by several threads if there are many."""
         if self.size <= BLOCK_ELEMENTS:
-            return work([...], Room(self.dtype))
+            return work([...], room or Room(self.dtype))
         outer, classes, inner = self.full
         rows = BLOCK_ELEMENTS // classes
         columns = inner if self.turned else min(max(rows, FEW_COLUMNS), inner)
@@ -107,7 +107,7 @@ class _Layout:
         return lambda values: values if _is_number(values) else self.turn(values[block])
 
     def by_row(self, *values):
-        """Return each None or number, and each that broadcasts to the rows as an array of blocks."""
+        """Return None and numbers, and what broadcasts to the rows as arrays of blocks."""
         return [_broadcast(one, self.row_shape, self.per_row) for one in values]
 
     def across(self, values):
@@ -169,13 +169,14 @@ def log_softmax_rows(x, axis, dtype):
 def write_log_softmax(z, out, room):
     top, at = _top(z)
     d = np.subtract(z, top, out=out)
+    at_top = None if at is None else d.reshape(-1)[at]
     e = np.exp(d, out=room("e", z.shape))
-    return np.subtract(d, np.log1p(_rest(e, d, at, room)), out=d)
+    return np.subtract(d, np.log1p(_rest(e, at_top, at, None, room)), out=d)
 
 
 def _by_blocks(kernel, x, axis, dtype):
     """Apply a kernel, which writes to its second argument, to each block."""
-    layout = _Layout(x.shape, axis, wide_dtype(x.dtype))
+    layout = Layout(x.shape, axis, wide_dtype(x.dtype))
     out = np.empty(x.shape, dtype)
     source, target = x.reshape(layout.full), out.reshape(layout.full)
     in_place = not layout.turned and out.dtype == layout.dtype
@@ -193,28 +194,30 @@ def _by_blocks(kernel, x, axis, dtype):
 
 
 class _Rows(tuple):
-    """Row statistics, and their layout; in `kept`, what one gradient can be made of in its place."""
+    """Row statistics and their layout; in `rest` what a gradient in `out` needs beside its e^d."""
 
-    layout = kept = None
+    layout = out = rest = room = None
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
     return _statistics(x, axis, labels, weights, skip, None)
 
 
-def statistics_kept(x, axis, labels, weights, skip, lse=True):
-    """Keep the exponentials for one gradient, in the memory that it will be in."""
-    return _statistics(x, axis, labels, weights, skip, np.empty(x.shape, wide_dtype(x.dtype)))
+def statistics_kept(x, axis, labels, weights, skip, lse=True, out=None, room=None):
+    """Keep the exponentials for one gradient in the memory that it will be in, `out` if given."""
+    if out is None:
+        out = np.empty(x.shape, wide_dtype(x.dtype))
+    return _statistics(x, axis, labels, weights, skip, out, room)
 
 
-def _statistics(x, axis, labels, weights, skip, kept):
-    layout = _Layout(x.shape, axis, wide_dtype(x.dtype))
+def _statistics(x, axis, labels, weights, skip, kept, room=None):
+    layout = Layout(x.shape, axis, wide_dtype(x.dtype))
     source = x.reshape(layout.full)
     (labels,), weights = layout.by_row(labels), layout.across(weights)
     exponentials = None if kept is None else kept.reshape(layout.full)
     if layout.whole:
         z = source.astype(layout.dtype, copy=False)
-        rows = _statistics_of(z, None, labels, weights, exponentials, fresh)
+        rows = _statistics_of(z, False, labels, weights, exponentials, room or fresh)
     else:
         wanted = labels is not None, weights is not None, True, True, kept is not None
         rows = [np.empty(layout.per_row, layout.dtype) if one else None for one in wanted]
@@ -222,15 +225,14 @@ def _statistics(x, axis, labels, weights, skip, kept):
         def work(blocks, room):
             for block in blocks:
                 z, part = layout.load(source[block], room), layout.part(block)
-                d = z if layout.copies(source) else room("d", z.shape)
-                w = layout.load_any(weights, block, room)
-                found = _statistics_of(z, d, part(labels), w, part(exponentials), room)
+                copied, w = layout.copies(source), layout.load_any(weights, block, room)
+                found = _statistics_of(z, copied, part(labels), w, part(exponentials), room)
                 for row, values in zip(rows, found, strict=True):
                     if row is not None:
                         target = row[block]
                         target[...] = values.reshape(target.shape)
 
-        layout.each(work)
+        layout.each(work, room)
     rows = [v if v is None else v.reshape(layout.row_shape) for v in rows]
     rest = rows.pop()
     if skip is not None:
@@ -240,26 +242,34 @@ def _statistics(x, axis, labels, weights, skip, kept):
     rows = _Rows(rows)
     rows.layout = layout
     if kept is not None:
-        rows.kept = kept, rest
+        rows.out, rows.rest, rows.room = kept, rest, room
     return rows
 
 
-def _statistics_of(z, d, labels, weights, kept, room):
+def _statistics_of(z, copied, labels, weights, kept, room):
     """Return (log p_y, Σ w log p, log Σ e^d, max, Σ e^d without one maximum) of a block's rows.
 
-    `d`, which may be `z`, is where z - max goes, `kept` where the e^d are to stay, or None.
+    `copied` tells that `z` may be written to, `kept` is where the e^d are to stay, or None.
     """
     top, at = _top(z)
-    d = np.subtract(z, top, out=d, order="C")
-    e = np.exp(d, out=room("e", z.shape) if kept is None else kept)
-    rest = _rest(e, d, at, room)
-    if kept is not None and at is not None:
-        e.reshape(-1)[at] = 1
-    log_sum = np.log1p(rest)
+    # In as few arrays as can be: those of one block are to share the cache.
+    through = kept is not None and weights is None
+    out = kept if through else z if copied else room("d", z.shape)
+    d = np.subtract(z, top, out=out, order="C")
     log_p = dot = None
     if labels is not None:
         entries, index = _entries(d, labels)
-        log_p = entries[index].reshape(log_sum.shape)
+        log_p = entries[index].reshape(top.shape)
+    at_top = None if at is None else d.reshape(-1)[at]  # 0, or NaN for a maximum of inf
+    if weights is None:
+        e = np.exp(d, out=d)
+    else:
+        e = np.exp(d, out=room("e", z.shape) if kept is None else kept)
+    rest = _rest(e, at_top, at, z if copied and through else None, room)
+    if kept is not None and at is not None:
+        e.reshape(-1)[at] = 1
+    log_sum = np.log1p(rest)
+    if log_p is not None:
         log_p -= log_sum
     if weights is not None:
         dot = _dot(d, log_sum, weights)
@@ -269,31 +279,31 @@ def _statistics_of(z, d, labels, weights, kept, room):
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
     layout = rows.layout
-    if rows.kept is None:
-        source, rest = x.reshape(layout.full), None
+    out, rest = rows.out, rows.rest
+    if out is None:
+        source = x.reshape(layout.full)
         out = _aligned(x.shape, layout.dtype)
         target = out.reshape(layout.full)
     else:
-        out, rest = rows.kept
         source = target = out.reshape(layout.full)
         log_sum = top = None
     per_row = layout.by_row(log_p, log_sum, top, rest, labels, skip, a, b, c)
     weights = layout.across(weights)
     if layout.whole:
-        _write_gradient(source, target, weights, *per_row, fresh)
+        _write_gradient(source, target, weights, *per_row, rows.room or fresh)
         return out
 
     def work(blocks, room):
         for block in blocks:
             part = layout.part(block)
             z = layout.load(source[block], room) if rest is None else part(source)
-            result = room("z", z.shape) if layout.turned else target[block]
+            result = room("loaded", z.shape) if layout.turned else target[block]
             w = layout.load_any(weights, block, room)
             _write_gradient(z, result, w, *map(part, per_row), room)
             if layout.turned:
                 layout.store(target[block], result)
 
-    layout.each(work)
+    layout.each(work, rows.room)
     return out
 
 
@@ -318,13 +328,13 @@ def _write_gradient(z, out, weights, log_p, log_sum, top, rest, labels, skip, a,
         if weights is not None:
             out += weights * c
     else:
-        out += np.multiply(weights, c, out=room("w", out.shape))
+        out += np.multiply(weights, c, out=room("ones", out.shape))
     if skip is not None:
         np.copyto(out, 0, where=skip)
 
 
 def sum_classes(x, axis):
-    layout = _Layout(x.shape, axis, x.dtype)
+    layout = Layout(x.shape, axis, x.dtype)
     out, source = np.empty(layout.per_row, x.dtype), x.reshape(layout.full)
 
     def work(blocks, room):
@@ -355,18 +365,18 @@ def _top(z):
     return z.reshape(-1)[at][:, None, None], at
 
 
-def _rest(e, d, at, room):
+def _rest(e, at_top, at, spare, room):
     """Return Σ e^d without one maximum, where e^d is 1, so that log1p of it keeps its digits.
 
-    That entry of `e` may be lost.
+    That entry of `e` may be lost. `spare` is an array to write to, or None.
     """
     if at is not None:
-        e.reshape(-1)[at] = d.reshape(-1)[at]  # 0, or NaN for a maximum of inf
+        e.reshape(-1)[at] = at_top
         return _sum(e)
     total = _sum(e)
     rest = total - 1
     if not (total >= 2).all():  # from 2 on nothing is lost; below there is one maximum
-        ones = np.floor(e, out=room("ones", e.shape))
+        ones = np.floor(e, out=room("ones", e.shape) if spare is None else spare)
         np.copyto(rest, _sum(np.subtract(e, ones, out=ones)), where=total < 2)
     return rest
 

@@ -1,7 +1,9 @@
 """Kernels that work in blocks, or choose by size: the suite again, with every limit made small."""
 
+import numpy as np
 import pytest
 
+import softmaxkit
 from softmaxkit import conformance
 
 # Backend -> its module with the limits -> what they are made: blocks of a few rows, and every
@@ -25,3 +27,17 @@ def test_in_small_blocks(monkeypatch, name, case):
     results = list(conformance.run_case(conformance.load(name), case))
     assert results
     assert not [f"{result.what}: {result.problem}" for result in results if not result.passed]
+
+
+@pytest.mark.skipif("numpy" not in conformance.names(), reason="not among SOFTMAXKIT_BACKENDS")
+def test_gradient_of_columns_that_are_left_over(monkeypatch):
+    # 73 columns fit in a block, so the last of 200 are too few to be worked on where they stand.
+    for constant, value in (("BLOCK_ELEMENTS", 512), ("SMALL_ELEMENTS", 0)):
+        monkeypatch.setattr(f"softmaxkit.backends.numpy_blocks.{constant}", value)
+    random = np.random.default_rng(0)
+    x, labels = random.normal(size=(3, 7, 200)), random.integers(0, 7, (3, 200))
+    _, gradient = softmaxkit.value_and_grad(softmaxkit.cross_entropy)(x, labels, axis=1)
+    e = np.exp(x)
+    one_hot = np.arange(7)[:, None] == labels[:, None]
+    # Float64 rounds at 1e-16 of p.
+    assert np.abs(gradient * labels.size - (e / e.sum(1, keepdims=True) - one_hot)).max() < 1e-14
