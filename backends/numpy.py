@@ -154,6 +154,11 @@ def vjp(operation, x, cotangent, options):
     return _softmax.vjp(_this, operation, x, cotangent, options)
 
 
+@silent
+def pull(operation, value, x, cotangent, options):
+    return _softmax.pull(_this, operation, value, x, cotangent, options)
+
+
 def _is_small(x, axis, where, temperature, dtype):
     """Tell a call that needs no blocks and has no options, which are 3 µs of the 10 of (32, 10)."""
     return (

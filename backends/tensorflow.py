@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
+from functools import partial
 from math import prod
 
-import numpy as np
 import tensorflow as tf
 
-# Nothing public says whether an eager tensor is being watched.
-from tensorflow.python.eager import forwardprop_util, record
-
 from softmaxkit import _rows, _softmax
-from softmaxkit.backends import numpy as host
+from softmaxkit.backends import tensorflow_host as host
 
 LIBRARY = "TensorFlow"
 
@@ -22,9 +18,6 @@ _this = sys.modules[__name__]
 # From this many classes on a sum over them is made in two steps; of so many each if C is unknown.
 SPLIT_CLASSES = 4096
 PART = 256
-# Where TensorFlow's own tensors begin; it aborts on others. Below so many bytes a copy costs less.
-_ALIGNMENT = 64
-COPIED_BYTES = 1 << 16
 
 # AutoGraph would rewrite whatever Python a tf.function reaches.
 _as_written = tf.autograph.experimental.do_not_convert
@@ -33,19 +26,20 @@ _as_written = tf.autograph.experimental.do_not_convert
 # --- operations -----------------------------------------------------------------------------------
 @_as_written
 def softmax(x, axis, where, temperature, dtype):
-    x = _holding(tf.convert_to_tensor(x), temperature)
-    return _softmax.softmax(_this, x, axis, where, temperature, dtype)
+    options = {"axis": axis, "where": where, "temperature": temperature, "dtype": dtype}
+    return _activation("softmax", x, options)
 
 
 @_as_written
 def log_softmax(x, axis, where, temperature, dtype):
-    x = _holding(tf.convert_to_tensor(x), temperature)
-    return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
+    options = {"axis": axis, "where": where, "temperature": temperature, "dtype": dtype}
+    return _activation("log_softmax", x, options)
 
 
 @_as_written
 def logsumexp(x, axis, where, keepdims, dtype):
-    return _softmax.logsumexp(_this, tf.convert_to_tensor(x), axis, where, keepdims, dtype)
+    options = {"axis": axis, "where": where, "keepdims": keepdims, "dtype": dtype}
+    return _activation("logsumexp", x, options)
 
 
 @_as_written
@@ -101,93 +95,29 @@ def vjp(operation, x, cotangent, options):
     return value, tape.gradient(value, x, tf.cast(cotangent, value.dtype))
 
 
-# An eager operation costs 5 to 20 µs, and a loss with its gradient is some hundred of them: 5.7 ms
-# at (32, 10), where tf.nn takes 0.5 ms and NumPy with one custom gradient 0.3 ms. For 4096 x 4096
-# they took 60 ms, tf.nn 40 ms, NumPy 25 ms.
+def _activation(operation, x, options):
+    return host.call(operation, partial(_native_activation, operation), x, options)
+
+
+def _native_activation(operation, x, **options):
+    """Compute an activation by operations of which every transform knows the derivative."""
+    x = _holding(x, options.get("temperature"))
+    return getattr(_softmax, operation)(_this, x, **options)
+
+
 def _loss(operation, logits, targets, options):
-    given = {"logits": logits, "targets": targets, **options}
-    given = {name: _read(value) for name, value in given.items()}
-    tensors = [value for value in given.values() if is_array(value)]
-    beside = [value for value in tensors[1:] if value.dtype.is_floating]
-    if not builtins.all(map(_on_host, tensors)) or _has_tangent(tensors) or _is_taped(beside):
-        return _native_loss(operation, **given)
-    logits = given["logits"]
-    value, pull = _value_and_pull(operation, given)
-    if not _is_taped([logits]):
-        return value
-
-    @tf.custom_gradient
-    def loss(logits):
-        def by_logits(of_value):
-            if _on_host(of_value) and not (_is_taped([of_value, logits]) or _has_tangent([logits])):
-                return pull(of_value)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(logits)
-                again = _native_loss(operation, **given | {"logits": logits})
-            return tape.gradient(again, logits, of_value)
-
-        return value, by_logits
-
-    return loss(logits)
+    native = partial(_native_loss, operation)
+    return host.call(operation, native, logits, {"targets": targets, **options})
 
 
 def _native_loss(operation, logits, targets, **options):
-    """Compute a loss by operations of which every transform knows the derivative."""
+    """Compute a loss likewise."""
     if operation in ("cross_entropy", "focal_loss"):
         of_class = "weight" if operation == "cross_entropy" else "alpha"
         logits, targets = _fitted(logits, targets, options, of_class)
     else:
         logits, targets = _alike(logits, targets, options)
     return getattr(_rows, operation)(_this, logits, targets, **options)
-
-
-def _value_and_pull(operation, given):
-    """Compute a loss by NumPy, and a function from its cotangent to that of the logits."""
-    dtype = given["dtype"] and np.dtype(given["dtype"].as_numpy_dtype)
-    options = {name: _host(each) for name, each in given.items()} | {"dtype": dtype}
-    logits, targets = options.pop("logits"), options.pop("targets")
-    value, pull = host.value_and_pull(operation, logits, targets, options)
-
-    def pull_tensor(of_value):
-        # Which may be narrower than the logits.
-        return _tensor(pull(logits, host.compute_like(_host(of_value), logits)))
-
-    return _tensor(value), pull_tensor
-
-
-def _is_taped(tensors):
-    return bool(tensors) and record.should_record_backprop(tensors)
-
-
-def _has_tangent(tensors):
-    """Tell whether a tf.autodiff.ForwardAccumulator follows one of them."""
-    return record.could_possibly_record() and bool(forwardprop_util.pack_tangents(tensors).tangents)
-
-
-def _read(value):
-    """Return a Variable as a tensor, anything else as it is."""
-    return tf.convert_to_tensor(value) if isinstance(value, tf.Variable) else value
-
-
-def _on_host(x):
-    return (
-        isinstance(x, tf.__internal__.EagerTensor) and tf.executing_eagerly() and "CPU" in x.device
-    )
-
-
-def _host(x):
-    """Return a tensor as an array over its memory."""
-    if not is_array(x):
-        return x
-    # NumPy finds no array in a single bfloat16.
-    return np.asarray(x if x.ndim else x.numpy())
-
-
-def _tensor(x):
-    """Return a new array as a tensor, over its memory if it is large and stands as TensorFlow's."""
-    if x.nbytes > COPIED_BYTES and x.ctypes.data % _ALIGNMENT == 0 and x.dtype.kind == "f":
-        return tf.experimental.dlpack.from_dlpack(x.__dlpack__())
-    return tf.convert_to_tensor(x)
 
 
 # Lengths that were unknown while tracing are compared at run time, where arrays would broadcast
@@ -265,7 +195,7 @@ def device_of(x):
 def visible(x):
     if isinstance(x, tf.Variable) and tf.executing_eagerly():
         x = x.value()
-    return _host(x) if _on_host(x) else None
+    return host.as_array(x) if host.on_host(x) else None
 
 
 def shape(x):

@@ -46,19 +46,29 @@ def _activation(
 def vjp(
     ops: Any, operation: str, x: Array, cotangent: Array, options: tuple[Any, ...]
 ) -> tuple[Array, Array]:
-    """Return an activation's value and the vector-Jacobian product with `cotangent`.
+    """Return an activation's value and the vector-Jacobian product with `cotangent`."""
+    activation = {"softmax": softmax, "log_softmax": log_softmax, "logsumexp": logsumexp}
+    value = activation[operation](ops, x, *options)
+    return value, pull(ops, operation, value, x, cotangent, options)
+
+
+def pull(
+    ops: Any, operation: str, value: Array, x: Array, cotangent: Array, options: tuple[Any, ...]
+) -> Array:
+    """Return the vector-Jacobian product of an activation, whose value is given, with `cotangent`.
 
     p (v - Σ p v) / T for softmax, (v - p Σ v) / T for log_softmax, p v for logsumexp.
     """
     axis, where, third, dtype = options  # the third is a temperature, or logsumexp's keepdims
-    activation = {"softmax": softmax, "log_softmax": log_softmax, "logsumexp": logsumexp}
-    value = activation[operation](ops, x, *options)
     if no_classes(ops, x, axis):
-        return value, ops.astype(x, x.dtype)
+        return ops.astype(x, x.dtype)
     z = ops.compute(as_wide_as(ops, x, dtype))
     v = ops.compute_like(cotangent, z)
     temperature = None if operation == "logsumexp" else third
-    p = softmax(ops, z, axis, where, temperature, None)
+    if operation == "softmax" and value.dtype == z.dtype:
+        p = value
+    else:
+        p = softmax(ops, z, axis, where, temperature, None)
     if operation == "logsumexp":
         lse, v = (value, v) if third else (expand(value, axis), expand(v, axis))
         product = ops.where(lse == float("-inf"), 0.0, p * v)
@@ -72,7 +82,7 @@ def vjp(
             product = product / temperature
     if where is not None:
         product = ops.where(where, product, 0.0)
-    return value, ops.astype(product, x.dtype)
+    return ops.astype(product, x.dtype)
 
 
 def logsumexp(ops: Any, x: Array, axis: Axes, where: Array, keepdims: bool, dtype: DType) -> Array:

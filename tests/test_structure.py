@@ -25,8 +25,8 @@ FRAMEWORKS = {
 }  # fmt: skip
 
 
-# Modules of backends/ that are no backend: kernels of the one they are named after.
-BLOCKS = ("numpy_blocks", "torch_blocks")
+# Modules of backends/ that are no backend: they belong to the one they are named after.
+BLOCKS = ("numpy_blocks", "torch_blocks", "tensorflow_host")
 
 
 def parsed(path):
@@ -92,8 +92,9 @@ MAY_IMPORT = {
     },
     "backends.torch_blocks": {"torch"},
     "backends.jax": {"_rows", "_softmax", "_arguments", "numpy", "jax"},
-    # Eager losses on the CPU are.
-    "backends.tensorflow": {"_rows", "_softmax", "backends.numpy", "numpy", "tensorflow"},
+    # Eager calls on the CPU are.
+    "backends.tensorflow": {"_rows", "_softmax", "backends.tensorflow_host", "tensorflow"},
+    "backends.tensorflow_host": {"backends.numpy", "numpy", "tensorflow"},
     "backends.array_api": {"_rows", "_softmax", "_arguments", "numpy", "array_api_compat"},
     "conformance.reference": {"numpy"},
     # The benchmark: what is measured, and how, needs no terminal.
@@ -120,7 +121,10 @@ def test_only_its_backend_imports_a_framework_at_top_level(name):
     package, _, module = name.rpartition(".")
     # A backend, or the façade of that name.
     facade = {package or module} & set(FACADES)
-    own = {"array_api": {"array_api_compat"}, "torch_blocks": {"torch"}}.get(module, {module})
+    own = {
+        "array_api": {"array_api_compat"}, "torch_blocks": {"torch"},
+        "tensorflow_host": {"tensorflow"},
+    }.get(module, {module})  # fmt: skip
     allowed = own if package == "backends" else facade
     at_top_level = packages(imports(parsed(MODULES[name]), everywhere=False))
     assert at_top_level & FRAMEWORKS <= allowed
