@@ -26,6 +26,10 @@ _as_written = tf.autograph.experimental.do_not_convert
 # --- operations -----------------------------------------------------------------------------------
 @_as_written
 def softmax(x, axis, where, temperature, dtype):
+    if where is temperature is dtype is None:
+        out = host.fused_softmax(x, axis)
+        if out is not None:
+            return out
     options = {"axis": axis, "where": where, "temperature": temperature, "dtype": dtype}
     return _activation("softmax", x, options)
 

@@ -7,6 +7,7 @@ An eager operation costs 5 to 20 µs, and a loss with its gradient is some hundr
 from __future__ import annotations
 
 from functools import partial
+from math import isnan
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,12 @@ from softmaxkit.backends import numpy as host
 # Where TensorFlow's own tensors begin; it aborts on others. Below so many bytes a copy costs less.
 _ALIGNMENT = 64
 COPIED_BYTES = 1 << 16
+
+# TensorFlow's own softmax, in float32 along the last axis: 7 ms for 4096 x 4096 with the look for
+# NaN, where NumPy takes 13 to 23. (64, 256) and (200000, 10) took both the same. A million classes
+# cost it 170 ULP and NumPy 19, 128256 both 10.
+FUSED_ELEMENTS = 1 << 15
+FUSED_FROM_CLASSES, FUSED_TO_CLASSES = 16, 1 << 17
 
 _EagerTensor = tf.__internal__.EagerTensor
 
@@ -58,6 +65,19 @@ def call(operation, native, x, options):
 
     record.record_operation(operation, [value], [x], by_x)
     return value
+
+
+def fused_softmax(x, axis):
+    """Return softmax by TensorFlow's own kernel where that is fast and right, else None."""
+    if not (on_host(x) and x.dtype == tf.float32 and axis == x.ndim - 1):
+        return None
+    rows, classes = x.shape[:-1].num_elements(), x.shape[-1]
+    if rows * classes < FUSED_ELEMENTS or not FUSED_FROM_CLASSES <= classes <= FUSED_TO_CLASSES:
+        return None
+    p = tf.raw_ops.Softmax(logits=x)
+    with record.stop_recording():
+        # A row with a NaN has one in p, but not in every class as it should.
+        return None if isnan(tf.raw_ops.L2Loss(t=p)) else p
 
 
 def _value_and_pull(operation, x, options):

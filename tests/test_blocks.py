@@ -14,6 +14,7 @@ SMALL = {
         "torch_blocks",
         {"BLOCK_ELEMENTS": 16, "HOST_ELEMENTS": 0, "SHORT_ELEMENTS": 0, "FRESH_BYTES": 0},
     ),
+    "tensorflow": ("tensorflow_host", {"FUSED_ELEMENTS": 0, "FUSED_FROM_CLASSES": 1}),
 }
 CASES = [case for case in conformance.cases() if not case.raises]
 
