@@ -325,7 +325,6 @@ def _few(x, axis):
 def _sums(terms, axis, *arrays):
     """Return the sums over the classes of the arrays that `terms` makes of `arrays`."""
     classes = arrays[0].shape[axis]
-    width = 1 if _few(arrays[0], axis) else classes // 8 if classes > _LONG else classes
 
     def of(start, stop):
         part = (
@@ -333,15 +332,22 @@ def _sums(terms, axis, *arrays):
         )
         return terms(*part)
 
-    tail = classes % width
-    slices = [of(c, c + width) for c in range(0, classes - tail, width)]
-    totals = [reduce(add, column) for column in zip(*slices, strict=True)]
-    if width > 1:
-        totals = [v.sum(axis, keepdims=True) for v in totals]
-    if tail:
-        rest = of(classes - tail, classes)
-        totals = [v + r.sum(axis, keepdims=True) for v, r in zip(totals, rest, strict=True)]
-    return totals
+    def by_slices(width, stop):
+        slices = [of(c, c + width) for c in range(0, stop, width)]
+        return [reduce(add, column) for column in zip(*slices, strict=True)]
+
+    if _few(arrays[0], axis):
+        return by_slices(1, classes)
+    if classes <= _LONG:
+        return [v.sum(axis, keepdims=True) for v in terms(*arrays)]
+    width, tail = divmod(classes, 8)
+    # The select, of NaN for NaN, parts two fusions: else the slices are written out.
+    totals = [
+        jnp.where(v == v, v, jnp.nan).sum(axis, keepdims=True)
+        for v in by_slices(width, classes - tail)
+    ]
+    rest = [v.sum(axis, keepdims=True) for v in of(classes - tail, classes)]
+    return [add(*pair) for pair in zip(totals, rest, strict=True)]
 
 
 def _log_sum(x, axis, top):
@@ -384,26 +390,46 @@ def _log_sum_unless_dominated(x, axis, top, at_label):
 
 def _dot(x, axis, weights, top, log_sum):
     """Return Σ w log p, where 0 log 0 is 0."""
-    top = lax.optimization_barrier(top)
     if weights.ndim == 0:
-        (total,) = _sums(lambda z: (z - top,), axis, x)
+        away = lax.optimization_barrier(top)
+        (total,) = _sums(lambda z: (z - away,), axis, x)
         return jnp.where(weights == 0, 0.0, weights * (total - x.shape[axis] * log_sum))
-    mass = _mass(x, axis, weights)
-    if _few(x, axis):
-        (dot,) = _sums(lambda z, w: (_weighted(w, z - top),), axis, x, weights)
-        return dot - mass * log_sum
-    d = jnp.maximum(x - top, jnp.finfo(x.dtype).min)
-    dot = (weights * d).sum(axis, keepdims=True)
+    parts = (_finite_part, _lost_part)
+    if _few(x, axis) or x.shape[axis] > _LONG:
+        parts = (_finite_part_by_select, _lost_part_by_select)
+    dot, lost = (_weighted_sum(part, x, axis, weights, top) for part in parts)
+    dot = dot - _mass(x, axis, weights) * log_sum
+    return jnp.where(lost == 0, dot, -jnp.inf * lost)
+
+
+def _weighted_sum(part, x, axis, weights, top):
+    away = lax.optimization_barrier(top)
+    (total,) = _sums(lambda z, w: (part(w, z - away),), axis, x, weights)
+    return total
+
+
+def _finite_part(w, d):
+    return w * jnp.maximum(d, jnp.finfo(d.dtype).min)
+
+
+def _lost_part(w, d):
     # e^(d/2^126), 0 at -inf and at least 0.01 elsewhere, finds a weight on -inf.
-    small = jnp.exp((x - lax.optimization_barrier(top)) * jnp.finfo(x.dtype).tiny)
-    lost = (weights * jnp.maximum(0.01 - small, 0.0)).sum(axis, keepdims=True)
-    return jnp.where(lost == 0, dot - mass * log_sum, -jnp.inf * lost)
+    return w * jnp.maximum(0.01 - jnp.exp(d * jnp.finfo(d.dtype).tiny), 0.0)
+
+
+def _finite_part_by_select(w, d):
+    return jnp.where(d == -jnp.inf, 0.0, w * d)
+
+
+def _lost_part_by_select(w, d):
+    return jnp.where(d == -jnp.inf, w, 0.0)
 
 
 def _mass(x, axis, weights):
+    """Return Σ w."""
     if weights.ndim == 0:
         return weights * x.shape[axis]
-    return _sums(lambda z, w: (w,), axis, x, weights)[0]
+    return weights.sum(axis, keepdims=True) * (x.shape[axis] // weights.shape[axis])
 
 
 @partial(_row_statistics.defjvp, symbolic_zeros=True)
