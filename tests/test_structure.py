@@ -26,7 +26,7 @@ FRAMEWORKS = {
 
 
 # Modules of backends/ that are no backend: they belong to the one they are named after.
-BLOCKS = ("numpy_blocks", "torch_blocks", "tensorflow_host")
+BLOCKS = ("numpy_blocks", "torch_blocks", "tensorflow_host", "jax_rows")
 
 
 def parsed(path):
@@ -90,8 +90,9 @@ MAY_IMPORT = {
     "backends.torch": {
         *("_rows", "_softmax", "backends.numpy", "backends.torch_blocks", "numpy", "torch"),
     },
-    "backends.torch_blocks": {"torch"},
-    "backends.jax": {"_rows", "_softmax", "_arguments", "numpy", "jax"},
+    "backends.torch_blocks": {"numpy", "torch"},
+    "backends.jax": {"_rows", "_softmax", "backends.jax_rows", "numpy", "jax"},
+    "backends.jax_rows": {"_softmax", "jax"},
     # Eager calls on the CPU are.
     "backends.tensorflow": {"_rows", "_softmax", "backends.tensorflow_host", "tensorflow"},
     "backends.tensorflow_host": {"backends.numpy", "numpy", "tensorflow"},
@@ -122,9 +123,11 @@ def test_only_its_backend_imports_a_framework_at_top_level(name):
     # A backend, or the façade of that name.
     facade = {package or module} & set(FACADES)
     own = {
-        "array_api": {"array_api_compat"}, "torch_blocks": {"torch"},
+        "array_api": {"array_api_compat"},
+        "torch_blocks": {"torch"},
+        "jax_rows": {"jax"},
         "tensorflow_host": {"tensorflow"},
-    }.get(module, {module})  # fmt: skip
+    }.get(module, {module})
     allowed = own if package == "backends" else facade
     at_top_level = packages(imports(parsed(MODULES[name]), everywhere=False))
     assert at_top_level & FRAMEWORKS <= allowed
