@@ -121,7 +121,8 @@ def _by_blocks(loss, logits, targets, options):
     layout = blocks.Layout(logits.shape, options["axis"], logits.dtype)
     out = np.empty(logits.shape, logits.dtype)
     x, gradient = logits.reshape(layout.full), out.reshape(layout.full)
-    given = targets.reshape(layout.per_row if kind(targets) == "int" else layout.full)
+    labels = kind(targets) == "int"
+    given = targets.reshape(layout.per_row if labels else layout.full)
     options = options | {"axis": 1, "reduction": "mean"}
     values = {}
 
@@ -129,8 +130,7 @@ def _by_blocks(loss, logits, targets, options):
         ops = SimpleNamespace(**vars(_once))
         for block in some:
             z, target, of_block = x[block], given[block], gradient[block]
-            if target.shape != z.shape:
-                target = target[:, 0]
+            target = target[:, 0] if labels else target
             # A block of few classes that is not in one piece is (1, C, columns), as if turned over.
             ops.row_statistics = partial(blocks.statistics_kept, out=of_block, room=room)
             value, pull = loss(ops, z, target, gradient=True, **options)

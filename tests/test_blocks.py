@@ -31,14 +31,23 @@ def test_in_small_blocks(monkeypatch, name, case):
 
 
 @pytest.mark.skipif("numpy" not in conformance.names(), reason="not among SOFTMAXKIT_BACKENDS")
-def test_gradient_of_columns_that_are_left_over(monkeypatch):
-    # 73 columns fit in a block, so the last of 200 are too few to be worked on where they stand.
+@pytest.mark.parametrize(
+    "shape",
+    [
+        # 73 columns fit in a block: the last of 200 are too few to be worked on where they stand.
+        (3, 7, 200),
+        # Labels have the shape of the logits of a block.
+        (600, 1, 1),
+    ],
+)
+def test_gradient_of_blocks_of_few_classes(monkeypatch, shape):
     for constant, value in (("BLOCK_ELEMENTS", 512), ("SMALL_ELEMENTS", 0)):
         monkeypatch.setattr(f"softmaxkit.backends.numpy_blocks.{constant}", value)
+    outer, classes, inner = shape
     random = np.random.default_rng(0)
-    x, labels = random.normal(size=(3, 7, 200)), random.integers(0, 7, (3, 200))
+    x, labels = random.normal(size=shape), random.integers(0, classes, (outer, inner))
     _, gradient = softmaxkit.value_and_grad(softmaxkit.cross_entropy)(x, labels, axis=1)
     e = np.exp(x)
-    one_hot = np.arange(7)[:, None] == labels[:, None]
+    one_hot = np.arange(classes)[:, None] == labels[:, None]
     # Float64 rounds at 1e-16 of p.
     assert np.abs(gradient * labels.size - (e / e.sum(1, keepdims=True) - one_hot)).max() < 1e-14
