@@ -1,7 +1,8 @@
 """PyTorch: an eager loss as one autograd node; for every transform, row statistics as a Function.
 
-Small losses on the CPU are left to NumPy, large ones done in blocks (`torch_blocks`). Not measured
-on a GPU; nothing there waits for the device or copies to the host.
+Small losses on the CPU are left to NumPy, large ones done in blocks (`torch_blocks`); `torch_state`
+tells what a tensor is used for, `torch_rows` has the kernels. Not measured on a GPU; nothing there
+waits for the device or copies to the host.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import sys
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C import _len_torch_dispatch_stack as dispatch_modes
 from torch._C._functorch import (
     is_legacy_batchedtensor,  # by which autograd takes many cotangents at once
-    peek_interpreter_stack,  # None outside torch.func transforms
+    peek_interpreter_stack,
 )
-from torch.autograd import forward_ad
 
 from softmaxkit import _rows, _softmax
 from softmaxkit.backends import numpy as host
 from softmaxkit.backends import torch_blocks as blocks
+from softmaxkit.backends import torch_rows as kernels
+from softmaxkit.backends import torch_state as state
+from softmaxkit.backends.torch_state import HALF, PLAIN, WIDE, host_array, is_eager, is_traced
 
 LIBRARY = "PyTorch"
 
@@ -37,7 +39,7 @@ def softmax(x, axis, where, temperature, dtype):
 
 def log_softmax(x, axis, where, temperature, dtype):
     plain = where is None and temperature is None and dtype is None and type(axis) is int
-    if plain and x.dtype in _WIDE and _is_eager(x) and x.numel():
+    if plain and x.dtype in WIDE and is_eager(x) and x.numel():
         return log_softmax_rows(x, axis, x.dtype)
     where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
@@ -86,7 +88,7 @@ def value_and_grad(operation, logits, targets, options):
         )
         return value, pull(torch.ones_like(value))[0]
     options["dtype"] = _result(logits, options["dtype"])
-    if type(logits) in _PLAIN and not _is_traced():
+    if type(logits) in PLAIN and not is_traced():
         with torch.no_grad():
             value, pull = _value_and_pull(operation, logits, targets, options)
             return value, pull(logits, torch.ones_like(value))
@@ -110,7 +112,7 @@ def vjp(operation, x, cotangent, options):
 
 def _loss(operation, logits, targets, options):
     options["dtype"] = _result(logits, options["dtype"])
-    if type(logits) not in _PLAIN or _is_traced():
+    if type(logits) not in PLAIN or is_traced():
         return _differentiable(operation, logits, targets, options)
     with_gradient = torch.is_grad_enabled()
     if with_gradient:
@@ -163,29 +165,9 @@ def _torchs_cross_entropy(logits, targets, options):
     return value.to(options["dtype"] or logits.dtype)
 
 
-def _is_eager(x):
-    """Tell whether `x` can be computed in blocks on the CPU."""
-    return type(x) in _PLAIN and x.is_cpu and not _is_traced()
-
-
-def _is_traced():
-    """Tell whether more is to become of the operations than a value and its first derivative."""
-    return (
-        is_compiling()
-        or peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-        or _is_recorded()
-    )
-
-
-def _is_recorded():
-    """Tell whether operations are written down, to be run again on other shapes."""
-    return dispatch_modes() > 0 or torch.jit.is_tracing()
-
-
 def _differentiable(operation, logits, targets, options):
     """Compute a loss by operations of which every transform knows the derivative."""
-    if type(logits) not in _PLAIN:
+    if type(logits) not in PLAIN:
         targets = _beside(logits, targets)
         options = {name: _beside(logits, value) for name, value in options.items()}
     return getattr(_rows, operation)(_this, logits, targets, **options)
@@ -194,30 +176,22 @@ def _differentiable(operation, logits, targets, options):
 def _value_and_pull(operation, logits, targets, options):
     """Compute a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
     if logits.is_cpu and logits.numel() <= blocks.HOST_ELEMENTS:
-        return _on_host(operation, logits, targets, options)
+        return _onhost_array(operation, logits, targets, options)
     with torch.no_grad():
         return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
 
 
-def _on_host(operation, logits, targets, options):
+def _onhost_array(operation, logits, targets, options):
     """By NumPy, whose calls cost a third of torch's, and in float64: few numbers cost no more."""
     given = options | {"dtype": None}
     for name, value in options.items():
         if isinstance(value, Tensor):
-            given[name] = _host(value)
-    value, pull = host.value_and_pull(operation, _host(logits), _host(targets), given)
+            given[name] = host_array(value)
+    value, pull = host.value_and_pull(operation, host_array(logits), host_array(targets), given)
     value = torch.as_tensor(value, dtype=options["dtype"] or logits.dtype)
     return value, lambda logits, of_value: torch.as_tensor(
-        pull(_host(logits), _host(of_value)), dtype=logits.dtype
+        pull(host_array(logits), host_array(of_value)), dtype=logits.dtype
     )
-
-
-def _host(x):
-    """Return a tensor of the CPU as NumPy's array."""
-    if x.dtype.is_floating_point and x.dtype not in _WIDE:
-        x = x.double()
-    x = x.numpy(force=True)  # also of what requires a gradient
-    return x.astype(np.float64, copy=False) if x.dtype.kind == "f" else x
 
 
 class _Loss(torch.autograd.Function):
@@ -237,7 +211,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_value):
         logits, targets = ctx.saved_tensors
-        if not (torch.is_grad_enabled() or _is_traced() or is_legacy_batchedtensor(of_value)):
+        if not (torch.is_grad_enabled() or is_traced() or is_legacy_batchedtensor(of_value)):
             return ctx.pull(logits, of_value), None, None, None
         operation, options = ctx.arguments
         with torch.enable_grad():
@@ -249,14 +223,14 @@ class _Loss(torch.autograd.Function):
 def _result(x, dtype):
     """Under autocast float32, as torch.nn.functional.cross_entropy returns there."""
     device = x.device.type
-    if dtype is None and x.dtype in _HALF and device != "meta":  # which has no autocast
+    if dtype is None and x.dtype in HALF and device != "meta":  # which has no autocast
         return torch.float32 if torch.is_autocast_enabled(device) else None
     return dtype
 
 
 def _beside(x, value):
     """Return `value` for use with `x`: beside a DTensor a plain tensor counts as replicated."""
-    if type(x) in _PLAIN or type(value) not in _PLAIN or not hasattr(x, "device_mesh"):
+    if type(x) in PLAIN or type(value) not in PLAIN or not hasattr(x, "device_mesh"):
         return value
     from torch.distributed.tensor import DTensor, Replicate
 
@@ -265,10 +239,6 @@ def _beside(x, value):
 
 
 # --- what is it -----------------------------------------------------------------------------------
-_HALF = (torch.float16, torch.bfloat16)
-_WIDE = (torch.float32, torch.float64)
-
-
 def is_native(value, like):
     return isinstance(value, Tensor)
 
@@ -277,7 +247,7 @@ def is_array(value):
     return isinstance(value, Tensor)  # a number may be symbolic while compiling
 
 
-is_compiling = torch.compiler.is_compiling
+is_compiling = state.is_compiling
 
 
 def asarray(value, like):
@@ -310,7 +280,7 @@ def device_of(x):
 def visible(x):
     if (
         not x.is_cpu
-        or type(x) not in _PLAIN
+        or type(x) not in PLAIN
         or is_compiling()
         or peek_interpreter_stack() is not None
     ):
@@ -421,266 +391,7 @@ def softplus(x):
 
 
 # --- kernels --------------------------------------------------------------------------------------
-_PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def softmax_rows(x, axis, dtype):
-    dtype = x.dtype if dtype is None else dtype
-    # Except along the last axis, torch's CPU kernel rounds e^d to half before it divides: 1.4 ULP.
-    rounded = x.dtype in _HALF and axis != x.ndim - 1 and x.is_cpu
-    if dtype is x.dtype and not rounded:
-        if _is_eager(x) and _gains_by_blocks(x, axis):
-            return _by_output(x, axis, _eager_softmax, _softmax_derivative)
-        try:
-            return torch.softmax(x, axis)
-        except NotImplementedError:  # torch has none of 8 bits
-            pass
-    wide = torch.float64 if dtype is torch.float64 else blocks.wide_dtype(x.dtype)
-    return torch.softmax(x, axis, dtype=wide).to(dtype)
-
-
-def _gains_by_blocks(x, axis):
-    is_large = x.nbytes > blocks.FRESH_BYTES
-    if x.dtype not in _WIDE:
-        return is_large and x.dtype in _HALF and blocks.has_kernel(x.shape, axis)
-    has_short_rows = x.shape[axis] < blocks.SHORT_ROW and x.stride(axis) == 1
-    return is_large or (has_short_rows and x.numel() > blocks.SHORT_ELEMENTS)
-
-
-def log_softmax_rows(x, axis, dtype):
-    x = compute(x)  # once: of half-precision x the two parts of the gradient would be rounded each
-    if _is_eager(x) and x.numel():
-        if x.numel() <= blocks.HOST_ELEMENTS and x.dtype is not torch.float64:
-            log_p = torch.log_softmax(x, axis, dtype=torch.float64)
-            if not log_p.amax().item() > blocks.DOMINANT_IN_FLOAT64:
-                return log_p.to(dtype)
-        return _by_output(x, axis, _eager_log_softmax, _log_softmax_derivative).to(dtype)
-    _, _, log_sum, top = row_statistics(x, axis, None, None, None)
-    return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
-
-
-def _eager_softmax(x, axis):
-    if blocks.has_kernel(x.shape, axis):
-        return torch.softmax(x, axis, out=blocks.empty(x.shape, x.dtype))
-    return blocks.each(blocks.softmax_into, x, axis)
-
-
-def _eager_log_softmax(x, axis):
-    if x.numel() <= blocks.HOST_ELEMENTS:
-        out = host.log_softmax(_host(x), axis, None, None, None)
-        return torch.as_tensor(out, dtype=x.dtype)
-    return blocks.each(blocks.log_softmax_into, x, axis)
-
-
-def _by_output(x, axis, compute, derivative):
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _ByOutput.apply(x, axis, compute, derivative)
-    return compute(x, axis)
-
-
-class _ByOutput(torch.autograd.Function):
-    """An eager activation whose derivative torch has as a function of its output."""
-
-    @staticmethod
-    def forward(ctx, x, axis, compute, derivative):
-        ctx.axis, ctx.derivative = axis, derivative
-        out = compute(x, axis)
-        ctx.save_for_backward(out)
-        return out
-
-    @staticmethod
-    def backward(ctx, of_out):
-        (out,) = ctx.saved_tensors
-        of_x = None
-        if not (torch.is_grad_enabled() or _is_traced() or is_legacy_batchedtensor(of_out)):
-            of_x = blocks.empty(out.shape, out.dtype)
-        return ctx.derivative(of_out, out, ctx.axis, of_x), None, None, None
-
-
-def _softmax_derivative(of_out, out, axis, of_x):
-    return torch._softmax_backward_data(of_out, out, axis, out.dtype, grad_input=of_x)
-
-
-def _log_softmax_derivative(of_out, out, axis, of_x):
-    return torch._log_softmax_backward_data(of_out, out, axis, out.dtype, out=of_x)
-
-
-def row_statistics(x, axis, labels, weights, skip, lse=True):
-    if not (lse or torch.is_grad_enabled()) and _in_blocks(x) and blocks.has_kernel(x.shape, axis):
-        rows = blocks.picked_and_dot(x, axis, labels, weights)
-        if skip is not None:
-            rows = tuple(v if v is None else v.masked_fill(skip, 0.0) for v in rows)
-        return rows
-    if not (weights is None or is_array(weights)):
-        weights = x.new_full((1,) * x.ndim, weights, dtype=blocks.wide_dtype(x.dtype))
-    if is_compiling():
-        return _RowStatistics.apply(x, axis, labels, weights, skip)
-    if type(x) not in _PLAIN:
-        # A DTensor and its like: blocks would break it up.
-        if skip is not None:
-            x = torch.where(skip.unsqueeze(axis), 0.0, x)
-        rows = _statistics(x, axis, labels, weights)
-        if skip is not None:
-            rows = [v if v is None else torch.where(skip, 0.0, v) for v in rows]
-        return rows
-    if not torch.is_grad_enabled() and not _is_traced():
-        return _RowStatistics.forward(x, axis, labels, weights, skip)
-    return _TransformableRowStatistics.apply(x, axis, labels, weights, skip)
-
-
-def _in_blocks(x):
-    return (
-        not (is_compiling() or _is_recorded())
-        and type(x) in _PLAIN
-        and x.is_cpu
-        and x.numel() > blocks.BLOCK_ELEMENTS
-        and peek_interpreter_stack() is None
-    )
-
-
-def _statistics(x, axis, labels, weights):
-    """Compute the row statistics by ops whose own derivative is right, ties of the max included."""
-    x = x.to(blocks.wide_dtype(x.dtype))
-    top = x.amax(axis, keepdim=True)
-    d = x - top
-    others = torch.where(d == 0, 0.0, torch.exp(d)).sum(axis, keepdim=True)
-    log_sum = torch.log1p(others + ((d == 0).sum(axis, keepdim=True) - 1))
-    picked = dot = None
-    if labels is not None:
-        index = labels.unsqueeze(axis)
-        picked = (d.gather(axis, index) - log_sum).squeeze(axis)
-    if weights is not None:
-        dot = blocks.weighted(weights, d - log_sum).sum(axis)
-    return picked, dot, log_sum.squeeze(axis), top.squeeze(axis)
-
-
-class _RowStatistics(torch.autograd.Function):
-    """Row statistics that keep the logits and a few numbers per row for the backward pass.
-
-    These are saved as outputs, so that second derivatives flow through them; the max is a
-    constant, since any shift cancels.
-    """
-
-    @staticmethod
-    def forward(x, axis, labels, weights, skip):
-        if _in_blocks(x):
-            rows = blocks.statistics(x, axis, labels, weights)
-        else:
-            rows = _statistics(x, axis, labels, weights)
-        if skip is not None:
-            rows = tuple(v if v is None else v.masked_fill(skip, 0.0) for v in rows)
-        return rows
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, ctx.axis, labels, weights, skip = inputs
-        log_p, _, log_sum, top = output
-        ctx.mark_non_differentiable(top)
-        ctx.save_for_backward(x, labels, weights, skip, log_p, log_sum, top)
-        ctx.save_for_forward(x, labels, weights, skip, log_p, log_sum, top)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx, of_picked, of_dot, of_log_sum, _):
-        x, labels, weights, skip, log_p_y, log_sum, top = ctx.saved_tensors
-        axis = ctx.axis
-        by_x = by_weights = None
-        if of_dot is not None and ctx.needs_input_grad[3]:
-            log_p = x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis)
-            log_p = torch.where((weights == 0) & (log_p == -torch.inf), 0.0, log_p)
-            by_weights = of_dot.unsqueeze(axis) * log_p
-            if skip is not None:
-                by_weights = torch.where(skip.unsqueeze(axis), 0.0, by_weights)
-            by_weights = by_weights.sum_to_size(weights.shape)
-        if ctx.needs_input_grad[0]:
-            a = of_log_sum
-            if of_picked is not None:
-                a = -of_picked if a is None else a - of_picked
-            if of_dot is not None:
-                total = weights.expand(x.shape).sum(axis) * of_dot
-                a = -total if a is None else a - total
-            if a is not None:
-                at_label = None
-                if of_picked is not None:
-                    at_label = _at_label(log_p_y, a, of_picked)
-                if _in_blocks(x) and not torch.is_grad_enabled():
-                    by_x = blocks.gradient(x, axis, labels, weights, skip, a, at_label, of_dot)
-                else:
-                    by_x = _gradient(
-                        x, axis, labels, weights, skip, log_sum, top, a, at_label, of_dot
-                    )
-        return by_x, None, None, by_weights, None
-
-
-class _TransformableRowStatistics(_RowStatistics):
-    """With rules for forward mode and vmap, which Dynamo refuses ("Unsupported custom jvp")."""
-
-    @staticmethod
-    def jvp(ctx, dx, _axis, _labels, dweights, _skip):
-        x, labels, weights, skip, log_p_y, log_sum, top = ctx.saved_tensors
-        axis = ctx.axis
-        log_p = x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis)
-        dx = torch.zeros_like(log_p) if dx is None else dx.to(log_p.dtype)
-        if skip is not None:
-            dx = torch.where(skip.unsqueeze(axis), 0.0, dx)
-            log_p = torch.where(skip.unsqueeze(axis), 0.0, log_p)
-        p = torch.exp(log_p)
-        d_log_sum = (p * dx).sum(axis)
-        d_picked = d_dot = None
-        if labels is not None:
-            # dx_y - Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep digits.
-            at_label = torch.expm1(log_p_y).unsqueeze(axis)
-            d_picked = -(p.scatter(axis, labels.unsqueeze(axis), at_label) * dx).sum(axis)
-        if weights is not None:
-            d_dot = (weights * (dx - d_log_sum.unsqueeze(axis))).sum(axis)
-            if dweights is not None:
-                d_dot = d_dot + blocks.weighted(dweights, log_p).sum(axis)
-        return d_picked, d_dot, d_log_sum, None
-
-    @staticmethod
-    def vmap(info, in_dims, x, axis, labels, weights, skip):
-        # A batch only adds rows: it becomes the first axis.
-        def batched(value, dim):
-            if value is None:
-                return None
-            if dim is None:
-                return value.unsqueeze(0).expand(info.batch_size, *value.shape)
-            return value.movedim(dim, 0)
-
-        x, labels, weights, skip = (
-            batched(value, in_dims[i])
-            for i, value in ((0, x), (2, labels), (3, weights), (4, skip))
-        )
-        if weights is not None:  # it broadcasts from the right, and the batch stands left
-            ones = (1,) * (x.ndim - weights.ndim)
-            weights = weights.reshape(info.batch_size, *ones, *weights.shape[1:])
-        rows = _TransformableRowStatistics.apply(x, axis + 1, labels, weights, skip)
-        return rows, tuple(None if v is None else 0 for v in rows)
-
-
-def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
-    log_p, _, log_sum, top = rows
-    at_label = None if labels is None else _at_label(log_p, a, b)
-    if _in_blocks(x):
-        return blocks.gradient(x, axis, labels, weights, skip, a, at_label, c)
-    a, c = (v if v is None else torch.broadcast_to(torch.as_tensor(v), top.shape) for v in (a, c))
-    return _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c)
-
-
-def _at_label(log_p, a, b):
-    # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p) keeps its
-    # digits.
-    return (a + b) * torch.exp(log_p) - b * torch.expm1(log_p)
-
-
-def _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c):
-    """a·p + c·w, and `at_label` for a·p at the labels; differentiable."""
-    p = torch.exp(x.to(top.dtype) - top.unsqueeze(axis) - log_sum.unsqueeze(axis))
-    out = a.unsqueeze(axis) * p
-    if at_label is not None:
-        out = out.scatter(axis, labels.unsqueeze(axis), at_label.unsqueeze(axis))
-    if c is not None:
-        out = out + c.unsqueeze(axis) * weights
-    if skip is not None:
-        out = torch.where(skip.unsqueeze(axis), 0.0, out)
-    return out.to(x.dtype)
+softmax_rows = kernels.softmax_rows
+log_softmax_rows = kernels.log_softmax_rows
+row_statistics = kernels.row_statistics
+row_gradient = kernels.row_gradient

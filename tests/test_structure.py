@@ -26,7 +26,14 @@ FRAMEWORKS = {
 
 
 # Modules of backends/ that are no backend: they belong to the one they are named after.
-BLOCKS = ("numpy_blocks", "torch_blocks", "tensorflow_host", "jax_rows")
+BLOCKS = (
+    "numpy_blocks",
+    "torch_blocks",
+    "torch_rows",
+    "torch_state",
+    "tensorflow_host",
+    "jax_rows",
+)
 
 
 def parsed(path):
@@ -88,8 +95,13 @@ MAY_IMPORT = {
     "backends.numpy_blocks": {"_threads", "numpy"},
     # Small losses on the CPU are left to NumPy.
     "backends.torch": {
-        *("_rows", "_softmax", "backends.numpy", "backends.torch_blocks", "numpy", "torch"),
+        *("_rows", "_softmax", "backends.torch_rows", "backends.torch_blocks"),
+        *("backends.torch_state", "backends.numpy", "numpy", "torch"),
     },
+    "backends.torch_rows": {
+        *("backends.torch_blocks", "backends.torch_state", "backends.numpy", "torch"),
+    },
+    "backends.torch_state": {"backends.torch_blocks", "numpy", "torch"},
     "backends.torch_blocks": {"numpy", "torch"},
     "backends.jax": {"_rows", "_softmax", "backends.jax_rows", "numpy", "jax"},
     "backends.jax_rows": {"_softmax", "jax"},
@@ -125,6 +137,8 @@ def test_only_its_backend_imports_a_framework_at_top_level(name):
     own = {
         "array_api": {"array_api_compat"},
         "torch_blocks": {"torch"},
+        "torch_rows": {"torch"},
+        "torch_state": {"torch"},
         "jax_rows": {"jax"},
         "tensorflow_host": {"tensorflow"},
     }.get(module, {module})
@@ -290,8 +304,9 @@ def test_backend_fulfils_the_protocol(name):
     # By its text: the library need not be installed.
     tree = parsed(MODULES[f"backends.{name}"])
     defined = functions(tree.body)
-    if f"{name}_blocks" in BLOCKS:
-        defined = functions(parsed(MODULES[f"backends.{name}_blocks"]).body) | defined
+    for module in BLOCKS:
+        if module.startswith(f"{name}_"):
+            defined = functions(parsed(MODULES[f"backends.{module}"]).body) | defined
     assert demanded(name) | {"LIBRARY"} <= definitions(tree)
     contract = protocol()
     for function in sorted(demanded(name) & set(defined)):  # the others are the library's own
