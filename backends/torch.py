@@ -144,6 +144,7 @@ def _is_plain(logits, targets, options):
     )
 
 
+_theirs = torch.nn.functional.cross_entropy  # which programs may replace by ours
 _BEYOND_TORCH = ("weight", "sample_weight", "where", "ignore_index", "temperature", "z_loss")
 
 
@@ -154,9 +155,7 @@ def _torchs_cross_entropy(logits, targets, options):
     """
     targets = targets.double() if targets.is_floating_point() else targets
     smoothing = options["label_smoothing"] or 0.0
-    rows = torch.nn.functional.cross_entropy(
-        logits.double(), targets, reduction="none", label_smoothing=smoothing
-    )
+    rows = _theirs(logits.double(), targets, reduction="none", label_smoothing=smoothing)
     # Smaller ones have lost digits, and NaN is 0 log 0.
     if not (rows.numel() and rows.amin().item() > -blocks.DOMINANT_IN_FLOAT64):
         return None
