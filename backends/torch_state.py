@@ -43,7 +43,7 @@ def in_blocks(x):
         not (is_compiling() or is_recorded())
         and type(x) in PLAIN
         and x.is_cpu
-        and x.numel() > blocks.BLOCK_ELEMENTS
+        and x.numel() > blocks.HOST_ELEMENTS
         and peek_interpreter_stack() is None
     )
 
