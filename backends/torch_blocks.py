@@ -23,10 +23,10 @@ SHORT_ELEMENTS = 2000
 DOMINANT = -0.5
 # In float64 it still has those of float32 here.
 DOMINANT_IN_FLOAT64 = -1e-8
-# Up to this many logits on the CPU a loss is left to NumPy, or to torch in float64; above, it is done
-# by the kernels here, and not by whole operations. Cross-entropy forward and backward on one core,
-# float64 / kernels / operations: (128, 100) 104, 199, 219 µs; (512, 128) 311, 358, 503; (256, 1000)
-# 1550, 640, 2560 (torch's own 30, 69, 360).
+# Up to this many logits on the CPU a loss is left to NumPy, or to torch in float64; above, it is
+# done by the kernels here, and not by whole operations. Cross-entropy forward and backward on one
+# core, float64 / kernels / operations: (128, 100) 104, 199, 219 µs; (512, 128) 311, 358, 503;
+# (256, 1000) 1550, 640, 2560 (torch's own 30, 69, 360).
 HOST_ELEMENTS = 1 << 15
 # Results of more bytes than this are put in NumPy's memory, for which Linux is asked for pages of
 # 2 MiB: log_softmax of (4096, 4096) takes 12 ms there, and 30 in the pages of 4 KiB of torch's.
@@ -203,7 +203,9 @@ def gradient(x, axis, labels, weights, skip, a, at_label, c):
     labels, at_label, skip = (
         v if v is None else v.expand(rows).reshape(flat_rows) for v in (labels, at_label, skip)
     )
-    a, c = (v.reshape(flat_rows) if isinstance(v, Tensor) and v.ndim else v for v in (a, c))
+    a, c = (
+        v.expand(rows).reshape(flat_rows) if isinstance(v, Tensor) and v.ndim else v for v in (a, c)
+    )
     if c is not None and isinstance(weights, Tensor):
         weights = as_blocks(weights.expand(x.shape), axis)
 
