@@ -19,10 +19,10 @@ BLOCK_ELEMENTS = 1 << 20
 SHORT_ROW, LONG_COLUMN = 16, 256
 # Below this many logits calls cost more than that.
 SHORT_ELEMENTS = 2000
-# Above this log p, log Σ e^d has lost digits.
+# Above this log p, log Σ e^d has lost digits of float32.
 DOMINANT = -0.5
-# In float64 it still has those of float32 here.
-DOMINANT_IN_FLOAT64 = -1e-8
+# Above this, in float32, digits of half precision, and in float64, of float32.
+DOMINANT_IN_HALF, DOMINANT_IN_FLOAT64 = -1e-2, -1e-8
 # Up to this many logits on the CPU a loss is left to NumPy, or to torch in float64; above, it is
 # done by the kernels here, and not by whole operations. Cross-entropy forward and backward on one
 # core, float64 / kernels / operations: (128, 100) 104, 199, 219 µs; (512, 128) 311, 358, 503;
@@ -78,11 +78,18 @@ def empty(shape, dtype):
 
 
 def each(kernel, x, axis):
-    """Have `kernel(block, result)` write every block of the result."""
+    """Have `kernel(block, result)` write every block of the result; half precision in float32."""
     out = empty(x.shape, x.dtype)
     x3, out3 = as_blocks(x, axis), as_blocks(out, axis)
+    scratch = None
     for block in slices(x3):
-        kernel(x3[block], out3[block])
+        if x.dtype is wide_dtype(x.dtype):
+            kernel(x3[block], out3[block])
+        else:
+            z = x3[block].to(torch.float32)
+            result = scratch = torch.empty_like(z) if scratch is None else scratch[: len(z)]
+            kernel(z, result)
+            out3[block] = result
     return out
 
 
@@ -95,10 +102,10 @@ def softmax_into(x, out):
         out.div_(out.sum(1, keepdim=True))
 
 
-def log_softmax_into(x, out):
+def log_softmax_into(x, out, dominant=DOMINANT):
     if has_kernel(x.shape):
         torch.log_softmax(x, 1, out=out)
-        _sharpen(out)
+        _sharpen(out, dominant)
     else:
         torch.sub(x, x.amax(1, keepdim=True), out=out)
         out.sub_(_log_sum(torch.exp(out)).unsqueeze(1))
@@ -111,9 +118,9 @@ def _log_sum(e):
     return torch.log1p(others + ((whole - others).round_() - 1))
 
 
-def _sharpen(log_p):
+def _sharpen(log_p, dominant):
     """Give back to log p of a class that dominates its row the digits that log Σ e^d has lost."""
-    sure = log_p.amax(1) > DOMINANT
+    sure = log_p.amax(1) > dominant
     if sure.any():
         rows = log_p.movedim(1, -1)[sure]
         index = rows.argmax(1)
@@ -177,7 +184,7 @@ def picked_and_dot(x, axis, labels, weights):
         log_p = scratch = torch.empty_like(z) if scratch is None else scratch[: len(z)]
         torch.log_softmax(z, 1, out=log_p)
         if weights is not None:
-            _sharpen(log_p)
+            _sharpen(log_p, DOMINANT)
         if labels is not None:
             index = labels[block]
             torch.gather(log_p, 1, index.unsqueeze(1), out=picked[block].unsqueeze(1))

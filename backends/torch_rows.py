@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
@@ -31,6 +33,8 @@ def softmax_rows(x, axis, dtype):
             return torch.softmax(x, axis)
         except NotImplementedError:  # torch has none of 8 bits
             pass
+    if dtype is x.dtype and _is_half_in_blocks(x):
+        return blocks.each(blocks.softmax_into, x, axis)
     wide = torch.float64 if dtype is torch.float64 else blocks.wide_dtype(x.dtype)
     return torch.softmax(x, axis, dtype=wide).to(dtype)
 
@@ -43,10 +47,18 @@ def _gains_by_blocks(x, axis):
     return is_large or (has_short_rows and x.numel() > blocks.SHORT_ELEMENTS)
 
 
+def _is_half_in_blocks(x):
+    """Tell half precision that no derivative is asked of: none would be exact from the result."""
+    asked = torch.is_grad_enabled() and x.requires_grad
+    return x.dtype in HALF and not asked and is_eager(x) and x.numel() > blocks.HOST_ELEMENTS
+
+
 def log_softmax_rows(x, axis, dtype):
-    x = x.to(
-        blocks.wide_dtype(x.dtype)
-    )  # once: of half-precision x the two parts of the gradient would be rounded each
+    if dtype is x.dtype and _is_half_in_blocks(x):
+        into = partial(blocks.log_softmax_into, dominant=blocks.DOMINANT_IN_HALF)
+        return blocks.each(into, x, axis)
+    # Once: of half-precision x the two parts of the gradient would be rounded each.
+    x = x.to(blocks.wide_dtype(x.dtype))
     if is_eager(x) and x.numel():
         if x.numel() <= blocks.HOST_ELEMENTS and x.dtype is not torch.float64:
             log_p = torch.log_softmax(x, axis, dtype=torch.float64)

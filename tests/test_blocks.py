@@ -16,16 +16,20 @@ SMALL = {
     ),
     "tensorflow": ("tensorflow_host", {"FUSED_ELEMENTS": 0, "FUSED_FROM_CLASSES": 1}),
 }
+# Backend and dtype. Half precision has kernels of its own where torch works in blocks.
+SETTINGS = [(name, "float32") for name in SMALL] + [("torch", "bfloat16")]
 CASES = [case for case in conformance.cases() if not case.raises]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("name", [name for name in SMALL if name in conformance.names()])
-def test_in_small_blocks(monkeypatch, name, case):
+@pytest.mark.parametrize(
+    ("name", "dtype"), [each for each in SETTINGS if each[0] in conformance.names()]
+)
+def test_in_small_blocks(monkeypatch, name, dtype, case):
     module, limits = SMALL[name]
     for constant, value in limits.items():
         monkeypatch.setattr(f"softmaxkit.backends.{module}.{constant}", value)
-    results = list(conformance.run_case(conformance.load(name), case))
+    results = list(conformance.run_case(conformance.load(name), case, dtype))
     assert results
     assert not [f"{result.what}: {result.problem}" for result in results if not result.passed]
 
