@@ -119,8 +119,11 @@ def _class_loss(
     if sample_weight is not None:
         sample_weight = ops.compute_like(sample_weight, logits)
         sample_weight = sample_weight[(None,) * (ndim - 1 - sample_weight.ndim) + (...,)]
-        # A row of weight 0 is left out like an ignored one: NaN in it does not leak.
-        skip = (sample_weight == 0) if skip is None else skip | (sample_weight == 0)
+        # A row of weight 0 is left out like an ignored one: NaN in it does not leak. A wrong label
+        # shows there too, as it raises where it can be seen.
+        nothing = sample_weight == 0
+        nothing = nothing if wrong is None else nothing & ~wrong
+        skip = nothing if skip is None else skip | nothing
     if empty is not None and skip is not None:
         empty = empty & ~skip
 

@@ -99,6 +99,9 @@ def _labels_out_of_range() -> Iterator[Case]:
                np.array([0, 3, 1]), label_smoothing=0.1, reduction="none")  # fmt: skip
     yield rule("a bad label does not hide behind class weights", "cross_entropy", X,
                np.array([0, -1, 1]), weight=W, reduction="none")  # fmt: skip
+    yield rule("a bad label does not hide behind a row's weight of 0", "cross_entropy", X,
+               np.array([0, 3, 1]), sample_weight=np.array([1.0, 0.0, 2.0]),
+               reduction="none")  # fmt: skip
 
 
 def _reductions() -> Iterator[Case]:
