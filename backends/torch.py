@@ -134,7 +134,7 @@ def _is_plain(logits, targets, options):
     return (
         logits.numel() <= blocks.HOST_ELEMENTS
         and logits.is_cpu
-        and logits.dtype is not torch.float64
+        and torch.float64 not in (logits.dtype, options["dtype"])  # it would lose digits of those
         and options["axis"] == 1
         and (index or targets.is_floating_point())
         and options["labels_checked"]
@@ -175,12 +175,12 @@ def _differentiable(operation, logits, targets, options):
 def _value_and_pull(operation, logits, targets, options):
     """Compute a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
     if logits.is_cpu and logits.numel() <= blocks.HOST_ELEMENTS:
-        return _onhost_array(operation, logits, targets, options)
+        return _on_host(operation, logits, targets, options)
     with torch.no_grad():
         return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
 
 
-def _onhost_array(operation, logits, targets, options):
+def _on_host(operation, logits, targets, options):
     """By NumPy, whose calls cost a third of torch's, and in float64: few numbers cost no more."""
     given = options | {"dtype": None}
     for name, value in options.items():

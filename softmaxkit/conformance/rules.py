@@ -264,6 +264,9 @@ def _dtypes() -> Iterator[Case]:
     yield rule("integers of 64 bits", "softmax", np.array([2**40, 2**40 + 1]))
     yield rule("dtype= is the result's", "cross_entropy", X, Y, dtype="float32")
     yield rule("dtype=float64 is computed in float64", "cross_entropy", X, Y, dtype="float64")
+    yield rule("dtype=float64 has its digits where one class dominates", "cross_entropy",
+               [[15.0, 0.0, 0.0], [16.5, 1.0, 0.0]], np.array([0, 0]), dtype="float64",
+               reduction="none", how={"saturated": True})  # fmt: skip
     yield rule("dtype=float64 is computed in float64", "focal_loss", X, Y, dtype="float64")
     yield rule("dtype=float64 is computed in float64", "binary_cross_entropy", X, Q,
                dtype="float64")  # fmt: skip
