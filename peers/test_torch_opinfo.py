@@ -125,6 +125,7 @@ def test_values_and_gradients(tally, name, dtypes):
 
 
 @of_every_op
+# torch's own warnings, of the complex numbers that its samples hold.
 @pytest.mark.filterwarnings("ignore:Casting complex values to real", "ignore:ComplexHalf support")
 def test_dtypes_that_torch_converts(tally, name):
     """Integers, booleans and complex numbers, where the op has a `dtype` argument."""

@@ -93,6 +93,7 @@ def test_dtypes_that_the_array_api_has_not(dtype, namespace, request):
     assert_refused(TypeError, "softmax", "dtype", x, dtype=dtype)
 
 
+# The test hands it a dtype of torch, and array_api_strict warns of comparing its own with that.
 @pytest.mark.filterwarnings("ignore:You are comparing a array_api_strict dtype")
 def test_dtypes_of_another_library(library, torch):
     if repr(library) != "torch":

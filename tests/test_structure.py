@@ -134,15 +134,8 @@ def test_only_its_backend_imports_a_framework_at_top_level(name):
     package, _, module = name.rpartition(".")
     # A backend, or the façade of that name.
     facade = {package or module} & set(FACADES)
-    own = {
-        "array_api": {"array_api_compat"},
-        "torch_blocks": {"torch"},
-        "torch_rows": {"torch"},
-        "torch_state": {"torch"},
-        "jax_rows": {"jax"},
-        "tensorflow_host": {"tensorflow"},
-    }.get(module, {module})
-    allowed = own if package == "backends" else facade
+    own = {"array_api": "array_api_compat"}.get(module, module.partition("_")[0])
+    allowed = {own} if package == "backends" else facade
     at_top_level = packages(imports(parsed(MODULES[name]), everywhere=False))
     assert at_top_level & FRAMEWORKS <= allowed
 
