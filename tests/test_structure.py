@@ -32,6 +32,7 @@ BLOCKS = (
     "torch_rows",
     "torch_state",
     "tensorflow_host",
+    "tensorflow_rows",
     "jax_rows",
 )
 
@@ -106,7 +107,11 @@ MAY_IMPORT = {
     "backends.jax": {"_rows", "_softmax", "backends.jax_rows", "numpy", "jax"},
     "backends.jax_rows": {"_softmax", "jax"},
     # Eager calls on the CPU are.
-    "backends.tensorflow": {"_rows", "_softmax", "backends.tensorflow_host", "tensorflow"},
+    "backends.tensorflow": {
+        *("_rows", "_softmax", "backends.tensorflow_host", "backends.tensorflow_rows"),
+        "tensorflow",
+    },
+    "backends.tensorflow_rows": {"_softmax", "tensorflow"},
     "backends.tensorflow_host": {"backends.numpy", "numpy", "tensorflow"},
     "backends.array_api": {"_rows", "_softmax", "_arguments", "numpy", "array_api_compat"},
     "conformance.reference": {"numpy"},
