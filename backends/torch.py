@@ -114,15 +114,15 @@ def _loss(operation, logits, targets, options):
     options["dtype"] = _result(logits, options["dtype"])
     if type(logits) not in PLAIN or is_traced():
         return _differentiable(operation, logits, targets, options)
+    if operation == "cross_entropy" and _is_plain(logits, targets, options):
+        value = _torchs_cross_entropy(logits, targets, options)
+        if value is not None:
+            return value
     with_gradient = torch.is_grad_enabled()
     if with_gradient:
         for value in (targets, *options.values()):
             if isinstance(value, Tensor) and value.requires_grad:
                 return _differentiable(operation, logits, targets, options)
-    if operation == "cross_entropy" and _is_plain(logits, targets, options):
-        value = _torchs_cross_entropy(logits, targets, options)
-        if value is not None:
-            return value
     if with_gradient and logits.requires_grad:
         return _Loss.apply(logits, targets, operation, options)
     return _value_and_pull(operation, logits, targets, options)[0]
@@ -136,7 +136,7 @@ def _is_plain(logits, targets, options):
         and logits.is_cpu
         and torch.float64 not in (logits.dtype, options["dtype"])  # it would lose digits of those
         and options["axis"] == 1
-        and (index or targets.is_floating_point())
+        and (index or (targets.is_floating_point() and not targets.requires_grad))
         and options["labels_checked"]
         and options["normalizer"] == ("weight" if index else "count")  # the defaults
         and all(options[name] is None for name in _BEYOND_TORCH)
@@ -151,16 +151,24 @@ _BEYOND_TORCH = ("weight", "sample_weight", "where", "ignore_index", "temperatur
 def _torchs_cross_entropy(logits, targets, options):
     """Compute cross-entropy by torch in float64, or return None where that loses digits.
 
-    (32, 10) forward and backward: 113 µs as one node in Python, 64 as torch's own in C++.
+    (32, 10) forward and backward: 113 µs as one node in Python, 45 as torch's own in C++.
     """
-    targets = targets.double() if targets.is_floating_point() else targets
-    smoothing = options["label_smoothing"] or 0.0
-    rows = _theirs(logits.double(), targets, reduction="none", label_smoothing=smoothing)
-    # Smaller ones have lost digits, and NaN is 0 log 0.
-    if not (rows.numel() and rows.amin().item() > -blocks.DOMINANT_IN_FLOAT64):
+    if not logits.numel():
         return None
-    reduction = options["reduction"]
-    value = rows if reduction == "none" else rows.mean() if reduction == "mean" else rows.sum()
+    reduction, smoothing = options["reduction"], options["label_smoothing"]
+    if smoothing is None and not targets.is_floating_point():
+        log_p = torch.log_softmax(logits, 1, torch.float64)
+        if not log_p.amax().item() < blocks.DOMINANT_IN_FLOAT64:
+            return None
+        value = torch.nn.functional.nll_loss(log_p, targets, reduction=reduction)
+    else:
+        targets = targets.double() if targets.is_floating_point() else targets
+        smoothing = smoothing or 0.0
+        rows = _theirs(logits.double(), targets, reduction="none", label_smoothing=smoothing)
+        # Smaller ones have lost digits, and NaN is 0 log 0.
+        if not rows.amin().item() > -blocks.DOMINANT_IN_FLOAT64:
+            return None
+        value = rows if reduction == "none" else rows.mean() if reduction == "mean" else rows.sum()
     return value.to(options["dtype"] or logits.dtype)
 
 
