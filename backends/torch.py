@@ -90,8 +90,8 @@ def value_and_grad(operation, logits, targets, options):
     options["dtype"] = _result(logits, options["dtype"])
     if type(logits) in PLAIN and not is_traced():
         with torch.no_grad():
-            value, pull = _value_and_pull(operation, logits, targets, options)
-            return value, pull(logits, torch.ones_like(value))
+            value, pull = _value_and_pull(operation, logits, targets, options, _Keeping())
+            return value, pull(logits, 1.0)
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad():
         value = _differentiable(operation, leaf, targets, options)
@@ -125,7 +125,7 @@ def _loss(operation, logits, targets, options):
                 return _differentiable(operation, logits, targets, options)
     if with_gradient and logits.requires_grad:
         return _Loss.apply(logits, targets, operation, options)
-    return _value_and_pull(operation, logits, targets, options)[0]
+    return _value_and_pull(operation, logits, targets, options, _this)[0]
 
 
 def _is_plain(logits, targets, options):
@@ -180,12 +180,12 @@ def _differentiable(operation, logits, targets, options):
     return getattr(_rows, operation)(_this, logits, targets, **options)
 
 
-def _value_and_pull(operation, logits, targets, options):
+def _value_and_pull(operation, logits, targets, options, ops):
     """Compute a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
     if logits.is_cpu and logits.numel() <= blocks.HOST_ELEMENTS:
         return _on_host(operation, logits, targets, options)
     with torch.no_grad():
-        return getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
+        return getattr(_rows, operation)(ops, logits, targets, gradient=True, **options)
 
 
 def _on_host(operation, logits, targets, options):
@@ -196,29 +196,41 @@ def _on_host(operation, logits, targets, options):
             given[name] = host_array(value)
     value, pull = host.value_and_pull(operation, host_array(logits), host_array(targets), given)
     value = torch.as_tensor(value, dtype=options["dtype"] or logits.dtype)
-    return value, lambda logits, of_value: torch.as_tensor(
-        pull(host_array(logits), host_array(of_value)), dtype=logits.dtype
-    )
+
+    def pull_back(logits, of_value):
+        of_value = host_array(of_value) if isinstance(of_value, Tensor) else of_value
+        return torch.as_tensor(pull(host_array(logits), of_value), dtype=logits.dtype)
+
+    return value, pull_back
 
 
 class _Loss(torch.autograd.Function):
     """A loss of which only the first derivative by the logits is written out.
 
-    It stands in the graph as one node, which keeps the logits and a few numbers per row. In the
-    older style: that with `setup_context` binds a signature on each call, 30 µs.
+    It stands in the graph as one node, which keeps the logits, a few numbers per row, and what of
+    the gradient is there already. In the older style: that with `setup_context` binds a signature
+    on each call, 30 µs.
     """
 
     @staticmethod
     def forward(ctx, logits, targets, operation, options):
-        ctx.save_for_backward(logits, targets)
         ctx.arguments = operation, options
-        value, ctx.pull = _value_and_pull(operation, logits, targets, options)
+        ctx.ops = _Keeping()
+        value, ctx.pull = _value_and_pull(operation, logits, targets, options, ctx.ops)
+        # So that checkpoints and other hooks see it.
+        ctx.save_for_backward(logits, targets, ctx.ops.kept)
+        ctx.ops.kept, ctx.is_fresh = None, True
         return value
 
     @staticmethod
     def backward(ctx, of_value):
-        logits, targets = ctx.saved_tensors
+        logits, targets, kept = ctx.saved_tensors
         if not (torch.is_grad_enabled() or is_traced() or is_legacy_batchedtensor(of_value)):
+            if kept is not None and ctx.is_fresh:  # a second gradient is made of the logits
+                ctx.ops.kept = kept.data  # autograd does not see that it is written to
+            ctx.is_fresh = False
+            if of_value.is_cpu and not of_value.ndim:
+                of_value = of_value.item()
             return ctx.pull(logits, of_value), None, None, None
         operation, options = ctx.arguments
         with torch.enable_grad():
@@ -402,3 +414,24 @@ softmax_rows = kernels.softmax_rows
 log_softmax_rows = kernels.log_softmax_rows
 row_statistics = kernels.row_statistics
 row_gradient = kernels.row_gradient
+
+
+class _Keeping:
+    """The functions above for one loss and one gradient, which is made of what is `kept`."""
+
+    kept = None
+
+    def row_statistics(self, x, axis, labels, weights, skip, lse=True):
+        if labels is None or weights is not None or lse or not kernels.are_worth_keeping(x, axis):
+            return kernels.row_statistics(x, axis, labels, weights, skip, lse)
+        rows, self.kept = kernels.picked_and_probabilities(x, axis, labels, skip)
+        return rows
+
+    def row_gradient(self, x, *rest):
+        kept, self.kept = self.kept, None
+        return kernels.row_gradient(x, *rest, kept)
+
+
+for _name, _value in list(globals().items()):
+    if _name[0] != "_" and not hasattr(_Keeping, _name):
+        setattr(_Keeping, _name, staticmethod(_value) if callable(_value) else _value)

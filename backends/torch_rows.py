@@ -138,6 +138,23 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
     return _TransformableRowStatistics.apply(x, axis, labels, weights, skip)
 
 
+def are_worth_keeping(x, axis):
+    """Tell whether probabilities, of which a gradient is made in their place, stay in the cache.
+
+    Forward and backward of (1000, 1000) took 1.3 ms with them and 2.4 made anew, (2048, 1000) 2.6
+    and 2.8, (4096, 4096) 22 and 20.
+    """
+    is_one_block = x.numel() <= blocks.BLOCK_ELEMENTS and x.dtype in WIDE
+    return is_one_block and in_blocks(x) and blocks.has_kernel(x.shape, axis)
+
+
+def picked_and_probabilities(x, axis, labels, skip):
+    """Compute row statistics of which only log p of the labels is there, and the probabilities."""
+    picked, p = blocks.picked_and_probabilities(x, axis, labels)
+    picked = picked if skip is None else picked.masked_fill(skip, 0.0)
+    return (picked, None, None, None), p
+
+
 def _statistics(x, axis, labels, weights):
     """Compute the row statistics by ops whose own derivative is right, ties of the max included."""
     x = x.to(blocks.wide_dtype(x.dtype))
@@ -258,19 +275,25 @@ class _TransformableRowStatistics(_RowStatistics):
         return rows, tuple(None if v is None else 0 for v in rows)
 
 
-def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
+def row_gradient(x, axis, rows, labels, weights, skip, a, b, c, kept=None):
+    """Return a·p + b·1_y + c·w; `kept` are the probabilities, in memory that it may have."""
     log_p, _, log_sum, top = rows
     at_label = None if labels is None else _at_label(log_p, a, b)
     if in_blocks(x):
-        return blocks.gradient(x, axis, labels, weights, skip, a, at_label, c)
-    a, c = (v if v is None else torch.broadcast_to(torch.as_tensor(v), top.shape) for v in (a, c))
+        return blocks.gradient(x, axis, labels, weights, skip, a, at_label, c, kept)
+    a, c = (
+        v if v is None else torch.as_tensor(v, dtype=top.dtype).broadcast_to(top.shape)
+        for v in (a, c)
+    )
     return _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c)
 
 
 def _at_label(log_p, a, b):
     # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p) keeps its
     # digits.
-    return (a + b) * torch.exp(log_p) - b * torch.expm1(log_p)
+    both = a + b
+    at_label = torch.expm1(log_p) * -b
+    return at_label if type(both) is float and both == 0 else both * torch.exp(log_p) + at_label
 
 
 def _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c):

@@ -6,27 +6,29 @@ import pytest
 import softmaxkit
 from softmaxkit import conformance
 
-# Backend -> its module with the limits -> what they are made: blocks of a few rows, and every
-# kernel that is for large arrays.
-SMALL = {
-    "numpy": ("numpy_blocks", {"BLOCK_ELEMENTS": 16, "SHARED_ELEMENTS": 0, "SMALL_ELEMENTS": 0}),
-    "torch": (
-        "torch_blocks",
-        {"BLOCK_ELEMENTS": 16, "HOST_ELEMENTS": 0, "SHORT_ELEMENTS": 0, "FRESH_BYTES": 0},
-    ),
-    "tensorflow": ("tensorflow_host", {"FUSED_ELEMENTS": 0, "FUSED_FROM_CLASSES": 1}),
-}
-# Backend and dtype. Half precision has kernels of its own where torch works in blocks.
-SETTINGS = [(name, "float32") for name in SMALL] + [("torch", "bfloat16")]
+BLOCKS = {"BLOCK_ELEMENTS": 16, "SHARED_ELEMENTS": 0, "SMALL_ELEMENTS": 0}
+TORCH = {"BLOCK_ELEMENTS": 16, "HOST_ELEMENTS": 0, "SHORT_ELEMENTS": 0, "FRESH_BYTES": 0}
+# Backend, dtype, its module with the limits, and what they are made: blocks of a few rows, and
+# every kernel that is for large arrays.
+SETTINGS = [
+    ("numpy", "float32", "numpy_blocks", BLOCKS),
+    ("torch", "float32", "torch_blocks", TORCH),
+    # Few classes too by torch's own softmax, in blocks and as one.
+    ("torch", "float32", "torch_blocks", {"HOST_ELEMENTS": 0, "SHORT_ROW": 1}),
+    ("torch", "float64", "torch_blocks", TORCH | {"SHORT_ROW": 1}),
+    # Half precision has kernels of its own where torch works in blocks.
+    ("torch", "bfloat16", "torch_blocks", TORCH),
+    ("tensorflow", "float32", "tensorflow_host", {"FUSED_ELEMENTS": 0, "FUSED_FROM_CLASSES": 1}),
+]
 CASES = [case for case in conformance.cases() if not case.raises]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize(
-    ("name", "dtype"), [each for each in SETTINGS if each[0] in conformance.names()]
+    ("name", "dtype", "module", "limits"),
+    [each for each in SETTINGS if each[0] in conformance.names()],
 )
-def test_in_small_blocks(monkeypatch, name, dtype, case):
-    module, limits = SMALL[name]
+def test_in_small_blocks(monkeypatch, name, dtype, module, limits, case):
     for constant, value in limits.items():
         monkeypatch.setattr(f"softmaxkit.backends.{module}.{constant}", value)
     results = list(conformance.run_case(conformance.load(name), case, dtype))

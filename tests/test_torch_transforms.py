@@ -177,8 +177,9 @@ def test_recorded_operations_serve_other_shapes(torch, monkeypatch, rows):
             torch.testing.assert_close(again(values), both(values))
 
 
-def test_backward_keeps_the_logits_and_numbers_of_rows(torch):
-    """Not the probabilities: nothing but the logits themselves is of size rows x classes."""
+def test_backward_keeps_the_logits_and_numbers_of_rows(torch, monkeypatch):
+    """Not the probabilities, where they do not stay in the cache: a million of them would."""
+    monkeypatch.setattr("softmaxkit.backends.torch_blocks.BLOCK_ELEMENTS", 2000)
     x, y = torch.randn(64, 1000, requires_grad=True), torch.randint(1000, (64,))
     kept = {}
 
@@ -190,6 +191,20 @@ def test_backward_keeps_the_logits_and_numbers_of_rows(torch):
         softmaxkit.cross_entropy(x, y)
     assert kept.pop(x.untyped_storage().data_ptr()) == x.numel()
     assert max(kept.values()) <= 64
+
+
+def test_gradients_after_the_first_are_the_same(torch):
+    """The first is made in the memory of the probabilities, the others of the logits."""
+    x, y = torch.randn(64, 1000, requires_grad=True), torch.randint(1000, (64,))
+    for loss in (softmaxkit.cross_entropy, softmaxkit.focal_loss):
+        value = loss(x, y)
+        first, second = (
+            torch.autograd.grad(value, x, factor, retain_graph=True)[0]
+            for factor in (torch.tensor(1.0), torch.tensor(-2.0))
+        )
+        torch.testing.assert_close(second, -2 * first)
+        (recorded,) = torch.autograd.grad(value, x, create_graph=True)
+        torch.testing.assert_close(recorded, first)
 
 
 def test_threads_as_data_parallel_has_them(torch):
