@@ -217,8 +217,8 @@ def picked_and_dot(x, axis, labels, weights):
 
 
 def picked_and_probabilities(x, axis, labels):
-    """Compute log p of the labels, and p of every class, of which it is made; of one block."""
-    p = torch.softmax(x, axis)
+    """Compute log p of the labels, and p of every class, of which it is made."""
+    p = torch.softmax(x, axis, out=empty(x.shape, x.dtype))
     index = labels.unsqueeze(axis)
     picked = p.gather(axis, index).squeeze(axis).log_()
     low, high = (extreme.item() for extreme in picked.aminmax())

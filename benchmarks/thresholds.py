@@ -28,13 +28,33 @@ DEFAULT_CALLS = (
     ("cross_entropy_grad", (50000, 10)),
     ("cross_entropy_grad", (64, 32768)),
 )
-# Backend and name -> the calls that it decides about.
+GRADIENTS = ("cross_entropy_grad", "focal_loss_grad")
+BY_CLASSES = [(2_000_000 // classes, classes) for classes in (10, 24, 48, 96, 192, 384)]
+BY_SIZE = [(rows, 1000) for rows in (100, 300, 1000, 3000, 10_000)]
+BY_FEW = [(rows, 10) for rows in (30, 100, 300, 1000, 3000)]
+MIDDLE = [(32, 100), (128, 100), (1000, 32), (32, 1000), (512, 128)]
+COLUMNS = [(8, classes, 4000) for classes in (20, 80, 320)]
+# Backend and name -> the calls that it decides about, as operations x shapes.
 CALLS = {
-    ("numpy", "FEW_CLASSES"): [
-        (operation, (2_000_000 // classes, classes))
-        for operation in ("softmax", "cross_entropy_grad")
-        for classes in (10, 24, 48, 96, 192, 384)
-    ],
+    key: [(operation, shape) for operation in operations for shape in shapes]
+    for key, (operations, shapes) in {
+        ("numpy", "FEW_CLASSES"): (("softmax", "cross_entropy_grad"), BY_CLASSES),
+        ("numpy", "FEW_COLUMNS"): (
+            ("softmax", "cross_entropy_grad"),
+            [(40_000 // columns, 100, columns) for columns in (8, 32, 128, 512)],
+        ),
+        ("numpy", "SHARED_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE),
+        ("numpy", "SMALL_ELEMENTS"): (("softmax", "log_softmax"), BY_FEW),
+        ("torch", "FRESH_BYTES"): (("softmax", "log_softmax"), BY_SIZE),
+        ("torch", "HOST_ELEMENTS"): (GRADIENTS, MIDDLE),
+        ("torch", "LONG_COLUMN"): (("softmax", "cross_entropy_grad"), COLUMNS),
+        ("torch", "SHORT_ELEMENTS"): (("softmax",), BY_FEW),
+        ("torch", "SHORT_ROW"): (("softmax", "cross_entropy_grad"), BY_CLASSES[:3]),
+        ("tensorflow", "COPIED_BYTES"): (("softmax", "log_softmax"), BY_FEW + BY_SIZE[:2]),
+        ("tensorflow", "FUSED_ELEMENTS"): (("softmax",), MIDDLE + BY_SIZE[:2]),
+        ("tensorflow", "FUSED_FROM_CLASSES"): (("softmax",), BY_CLASSES[:3]),
+        ("tensorflow", "FUSED_TO_CLASSES"): (("softmax",), [(32, 30_000), (32, 300_000)]),
+    }.items()
 }
 
 

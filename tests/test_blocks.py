@@ -13,8 +13,8 @@ TORCH = {"BLOCK_ELEMENTS": 16, "HOST_ELEMENTS": 0, "SHORT_ELEMENTS": 0, "FRESH_B
 SETTINGS = [
     ("numpy", "float32", "numpy_blocks", BLOCKS),
     ("torch", "float32", "torch_blocks", TORCH),
-    # Few classes too by torch's own softmax, in blocks and as one.
-    ("torch", "float32", "torch_blocks", {"HOST_ELEMENTS": 0, "SHORT_ROW": 1}),
+    # Few classes too by torch's own softmax.
+    ("torch", "float32", "torch_blocks", TORCH | {"SHORT_ROW": 1}),
     ("torch", "float64", "torch_blocks", TORCH | {"SHORT_ROW": 1}),
     # Half precision has kernels of its own where torch works in blocks.
     ("torch", "bfloat16", "torch_blocks", TORCH),

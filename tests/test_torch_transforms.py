@@ -177,9 +177,8 @@ def test_recorded_operations_serve_other_shapes(torch, monkeypatch, rows):
             torch.testing.assert_close(again(values), both(values))
 
 
-def test_backward_keeps_the_logits_and_numbers_of_rows(torch, monkeypatch):
-    """Not the probabilities, where they do not stay in the cache: a million of them would."""
-    monkeypatch.setattr("softmaxkit.backends.torch_blocks.BLOCK_ELEMENTS", 2000)
+def test_backward_keeps_no_more_than_a_gradient_needs(torch):
+    """The logits, numbers of rows, and probabilities in the memory that the gradient will have."""
     x, y = torch.randn(64, 1000, requires_grad=True), torch.randint(1000, (64,))
     kept = {}
 
@@ -188,8 +187,10 @@ def test_backward_keeps_the_logits_and_numbers_of_rows(torch, monkeypatch):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        softmaxkit.cross_entropy(x, y)
+        value = softmaxkit.cross_entropy(x, y)
     assert kept.pop(x.untyped_storage().data_ptr()) == x.numel()
+    value.backward()
+    assert kept.pop(x.grad.untyped_storage().data_ptr()) == x.numel()
     assert max(kept.values()) <= 64
 
 
