@@ -378,6 +378,42 @@ def test_value_and_grad_and_vjp_in_tf_function(tf, call):
     assert_right(call, *in_graph(call.logits))
 
 
+# --- kernels for large arrays ---------------------------------------------------------------------
+@pytest.fixture
+def large(monkeypatch):
+    """Have a tf.function take the kernels that are for large arrays."""
+    kernels = "softmaxkit.backends.tensorflow_rows"
+    for name, limit in (("COND_ELEMENTS", 0), ("FUSED_ELEMENTS", 0), ("FUSED_FROM_CLASSES", 1)):
+        monkeypatch.setattr(f"{kernels}.{name}", limit)
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["tf.function", "XLA"])
+def test_large_arrays(tf, large, call, xla):
+    function = tf.function(partial(second, tf, call, call), jit_compile=xla)
+    assert_right(call, *function(tf.constant(call.logits)))
+
+
+def test_vectorized_map_of_large_arrays(tf, large, call):
+    test_vectorized_map(tf, call)
+
+
+@pytest.mark.parametrize("classes", [5, 16, 33, 1000])
+@pytest.mark.parametrize("xla", [False, True], ids=["tf.function", "XLA"])
+@pytest.mark.parametrize("operation", ["softmax", "log_softmax"])
+def test_nan_and_infinities_in_large_arrays(tf, large, operation, xla, classes):
+    x = RNG.normal(0, 3, (classes, classes)).astype(np.float32)
+    wrong = np.arange(0, classes, 2)
+    x[wrong, wrong] = np.resize([np.nan, INF], wrong.size)
+    x[1] = -INF
+    x[3, 1:] = -INF
+    function = tf.function(getattr(softmaxkit, operation), jit_compile=xla)
+    got = function(tf.constant(x)).numpy()
+    with np.errstate(invalid="ignore"):
+        want = getattr(reference, operation)(x.astype(np.float64))
+    assert np.isnan(want).all(1).sum() == wrong.size + 1
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 ROWS = {"reduction": "none", "label_smoothing": 0.1}
 
 
