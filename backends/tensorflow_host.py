@@ -27,6 +27,7 @@ COPIED_BYTES = 1 << 16
 # cost it 170 ULP and NumPy 19, 128256 both 10.
 FUSED_ELEMENTS = 1 << 15
 FUSED_FROM_CLASSES, FUSED_TO_CLASSES = 16, 1 << 17
+FUSED_TO_AXES = 5  # oneDNN raises on more
 
 _EagerTensor = tf.__internal__.EagerTensor
 
@@ -69,7 +70,7 @@ def call(operation, native, x, options):
 
 def fused_softmax(x, axis):
     """Return softmax by TensorFlow's own kernel where that is fast and right, else None."""
-    if not (on_host(x) and x.dtype == tf.float32 and axis == x.ndim - 1):
+    if not (on_host(x) and x.dtype == tf.float32 and axis == x.ndim - 1 < FUSED_TO_AXES):
         return None
     rows, classes = x.shape[:-1].num_elements(), x.shape[-1]
     if rows * classes < FUSED_ELEMENTS or not FUSED_FROM_CLASSES <= classes <= FUSED_TO_CLASSES:

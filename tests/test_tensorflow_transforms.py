@@ -397,6 +397,15 @@ def test_vectorized_map_of_large_arrays(tf, large, call):
     test_vectorized_map(tf, call)
 
 
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "tf.function"])
+@pytest.mark.parametrize("axes", [1, 5, 6, 8])
+def test_softmax_of_many_axes(tf, axes, eager):
+    x = RNG.normal(0, 3, (*[2] * (axes - 1), 1 << (16 - axes))).astype(np.float32)
+    softmax = softmaxkit.softmax if eager else tf.function(softmaxkit.softmax)
+    got = softmax(tf.constant(x))
+    np.testing.assert_allclose(got, reference.softmax(x.astype(np.float64)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("classes", [5, 16, 33, 1000])
 @pytest.mark.parametrize("xla", [False, True], ids=["tf.function", "XLA"])
 @pytest.mark.parametrize("operation", ["softmax", "log_softmax"])
