@@ -13,11 +13,12 @@ from tensorflow.python.ops import control_flow_util
 from softmaxkit import _softmax
 
 # From this many classes on a sum over them is made in two steps; of so many each if C is unknown,
-# else of at most LONGEST_PART: XLA's sum over exp of 4096 x 4096 takes 7.0 ms with parts of 1024 or
-# 512, as in one step, and 7.9 with parts of 64.
-SPLIT_CLASSES = 4096
+# else of at most LONGEST_PART: XLA's sum over exp of 4096 x 4096 takes 7.1 ms with parts of 512, as
+# in one step, and 7.9 with parts of 64. Of fewer steps XLA makes a select of the tf.cond below:
+# cross-entropy and its gradient of 8192 x 1000 then took as long as tf.nn's, not 1.4 times less.
+SPLIT_CLASSES = 512
 PART = 256
-LONGEST_PART = 1024
+LONGEST_PART = 512
 
 # From so many elements on, or if their number is unknown, one sum of e^x serves the rows that no
 # class dominates. Cross-entropy and its gradient of 4096 x 4096 take 31 ms in a tf.function and 14
