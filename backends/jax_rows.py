@@ -189,29 +189,49 @@ def _statistics_jvp(axis, whole, primals, tangents):
 
 def _tangents(axis, x, labels, weights, skip, rows, dx, dweights):
     picked, _, log_sum, top = rows
-    beside = None if labels is None else expm1(picked)
-    # Arithmetic on rows is not to be repeated at each class.
-    log_sum, top, labels, beside = lax.optimization_barrier((log_sum, top, labels, beside))
     log_p = x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis)
     dx = jnp.zeros_like(x) if dx is None else dx
-    if skip is not None:
-        kept = ~jnp.expand_dims(skip, axis)
-        log_p, dx = jnp.where(kept, log_p, 0.0), jnp.where(kept, dx, 0.0)
-    d_log_sum = (jnp.exp(log_p) * dx).sum(axis)
     d_picked = d_dot = None
     if labels is not None:
-        # dx_y - Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep their digits.
+        # Every class of a skipped row counts as its label: NaN does not come through. A select more
+        # for that, and XLA does not vectorise: cross-entropy with its gradient of 200000 x 10 took
+        # 5.5 ms, so 3.4.
+        first, last = labels, labels
+        if skip is not None:
+            first, last = jnp.where(skip, 0, labels), jnp.where(skip, x.shape[axis], labels)
         classes = _softmax.along(jnp.arange(x.shape[axis]), x.ndim, axis)
-        at_label = classes == jnp.expand_dims(labels, axis)
-        p = jnp.where(at_label, jnp.expand_dims(beside, axis), jnp.exp(log_p))
-        d_picked = -(p * dx).sum(axis)
+        here = (classes >= jnp.expand_dims(first, axis)) & (classes <= jnp.expand_dims(last, axis))
+        # dx_y - Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep their digits.
+        beside, at_label = (jnp.expand_dims(f(picked), axis) for f in (expm1, jnp.exp))
+        d_picked = -(_unless(here, beside, log_p) * dx).sum(axis)
+        p = _unless(here, at_label, log_p)
+    elif skip is not None:
+        p = _unless(jnp.expand_dims(skip, axis), jnp.zeros((), x.dtype), log_p)
+    else:
+        p = jnp.exp(log_p)
+    d_log_sum = (p * dx).sum(axis)
     if weights is not None:
         mass = _mass(x, axis, weights)
         mass = mass.squeeze(axis) if mass.ndim else mass
         d_dot = (weights * dx).sum(axis) - mass * d_log_sum
         if dweights is not None:
+            log_p = log_p if skip is None else jnp.where(jnp.expand_dims(skip, axis), 0.0, log_p)
             d_dot = d_dot + _weighted(dweights, log_p, weights).sum(axis)
     return d_picked, d_dot, d_log_sum
+
+
+@jax.custom_jvp
+def _unless(here, rows, log_p):
+    """Return e^(log p), but `rows` where `here`: NaN does not come through in any derivative."""
+    return jnp.where(here, rows, jnp.exp(log_p))
+
+
+@_unless.defjvp
+def _unless_jvp(primals, tangents):
+    here, rows, log_p = primals
+    _, d_rows, d_log_p = tangents
+    p = _unless(here, jnp.zeros_like(rows), log_p)
+    return _unless(*primals), jnp.where(here, d_rows, p * d_log_p)
 
 
 def _pick(x, axis, labels):
