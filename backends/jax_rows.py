@@ -19,9 +19,11 @@ from softmaxkit import _softmax
 _FEW_LAST = 32
 _FEW = 96
 
-# Beyond this many classes a sum of more than exp(x - top) is first written out in the size of the
-# logits (121 ms at 256 x 128256, where that of exp takes 27), unless it is added up in parts.
-_LONG = 65536
+# Beyond this many classes XLA writes exp(x - top) out in the size of the logits before it sums:
+# 55 ms at 256 x 128256. The same numbers as 1024 rows of 32064 take 6.
+_LONG = 32768
+# Up to this many it makes one kernel of log-softmax, its sums included.
+_WHOLE = 4096
 
 
 @jax.custom_jvp
@@ -48,7 +50,7 @@ def statistics(x, axis, whole, labels, weights, skip):
     picked = dot = at_label = None
     if labels is not None:
         at_label = _pick(x, axis, labels) - top
-    if _few(x, axis) or (whole and axis == x.ndim - 1 and x.shape[axis] <= _LONG):
+    if _few(x, axis) or (whole and axis == x.ndim - 1 and x.shape[axis] <= _WHOLE):
         log_sum = _log_sum(x, axis, top)
     else:
         log_sum = _log_sum_unless_dominated(x, axis, top, at_label if weights is None else None)
@@ -68,30 +70,35 @@ def _few(x, axis):
 
 def _sums(terms, axis, *arrays):
     """Return the sums over the classes of the arrays that `terms` makes of `arrays`."""
-    classes = arrays[0].shape[axis]
-
-    def of(start, stop):
-        part = (
-            v if v.shape[axis] == 1 else lax.slice_in_dim(v, start, stop, axis=axis) for v in arrays
-        )
-        return terms(*part)
-
-    def by_slices(width, stop):
-        slices = [of(c, c + width) for c in range(0, stop, width)]
-        return [reduce(add, column) for column in zip(*slices, strict=True)]
-
+    shape = arrays[0].shape
+    classes = shape[axis]
     if _few(arrays[0], axis):
-        return by_slices(1, classes)
-    if classes <= _LONG:
+        each = (
+            terms(
+                *(
+                    v if v.shape[axis] == 1 else lax.slice_in_dim(v, c, c + 1, axis=axis)
+                    for v in arrays
+                )
+            )
+            for c in range(classes)
+        )
+        return [reduce(add, column) for column in zip(*each, strict=True)]
+    parts = _parts(classes) if axis == len(shape) - 1 else 1
+    if parts == 1:
         return [v.sum(axis, keepdims=True) for v in terms(*arrays)]
-    width, tail = divmod(classes, 8)
-    # The select, of NaN for NaN, parts two fusions: else the slices are written out.
-    totals = [
-        jnp.where(v == v, v, jnp.nan).sum(axis, keepdims=True)
-        for v in by_slices(width, classes - tail)
-    ]
-    rest = [v.sum(axis, keepdims=True) for v in of(classes - tail, classes)]
-    return [add(*pair) for pair in zip(totals, rest, strict=True)]
+    cut = (
+        jnp.repeat(v.reshape(-1, 1), parts, 0)
+        if v.shape[-1] == 1
+        else jnp.broadcast_to(v, shape).reshape(-1, classes // parts)
+        for v in arrays
+    )
+    return [v.sum(1).reshape(*shape[:-1], parts).sum(axis, keepdims=True) for v in terms(*cut)]
+
+
+def _parts(classes):
+    """Return into how many rows to cut a row: 1 if it is not long, or cannot be cut evenly."""
+    least, most = -(-classes // _LONG), classes // 512
+    return next((n for n in range(least, most + 1) if classes % n == 0), 1)
 
 
 def _log_sum(x, axis, top):
@@ -103,12 +110,12 @@ def _log_sum(x, axis, top):
 def _others_and_maxima(x, axis, top):
     """Return Σ e^(x-top) without the maxima, and how many they are."""
 
-    def terms(z):
+    def terms(z, top):
         e = jnp.exp(z - top)
         ones = jnp.floor(e)  # 1 at a maximum, else 0
         return e - ones, ones
 
-    return _sums(terms, axis, x)
+    return _sums(terms, axis, x, top)
 
 
 def _log_sum_unless_dominated(x, axis, top, at_label):
@@ -116,7 +123,7 @@ def _log_sum_unless_dominated(x, axis, top, at_label):
 
     With `at_label` the digits are those that log p needs at the label.
     """
-    total = jnp.exp(x - lax.optimization_barrier(top)).sum(axis, keepdims=True)
+    (total,) = _sums(lambda z, top: (jnp.exp(z - top),), axis, x, lax.optimization_barrier(top))
     # A second maximum makes the total 2 or more.
     dominated = total < 2
     if at_label is not None:
@@ -136,10 +143,10 @@ def _dot(x, axis, weights, top, log_sum):
     """Return Σ w log p, where 0 log 0 is 0."""
     if weights.ndim == 0:
         away = lax.optimization_barrier(top)
-        (total,) = _sums(lambda z: (z - away,), axis, x)
+        (total,) = _sums(lambda z, away: (z - away,), axis, x, away)
         return jnp.where(weights == 0, 0.0, weights * (total - x.shape[axis] * log_sum))
     parts = (_finite_part, _lost_part)
-    if _few(x, axis) or x.shape[axis] > _LONG:
+    if _few(x, axis):
         parts = (_finite_part_by_select, _lost_part_by_select)
     dot, lost = (_weighted_sum(part, x, axis, weights, top) for part in parts)
     dot = dot - _mass(x, axis, weights) * log_sum
@@ -148,7 +155,7 @@ def _dot(x, axis, weights, top, log_sum):
 
 def _weighted_sum(part, x, axis, weights, top):
     away = lax.optimization_barrier(top)
-    (total,) = _sums(lambda z, w: (part(w, z - away),), axis, x, weights)
+    (total,) = _sums(lambda z, w, away: (part(w, z - away),), axis, x, weights, away)
     return total
 
 
