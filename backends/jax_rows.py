@@ -16,14 +16,14 @@ from softmaxkit import _softmax
 # one in a loop over rows, which it vectorises. Cross-entropy of 200000 x 10: 1.3 ms, not 2.6; of
 # 8 x 21 x 256 x 256 along axis 1: 4.6 ms, not 31; of 4 x 50 x 200 x 200: 4.7 ms, not 22. At 64
 # classes on the last axis and at 81 on another it is a draw, and compiles in 0.3 s.
-_FEW_LAST = 32
-_FEW = 96
+FEW_LAST = 32
+FEW = 96
 
 # Beyond this many classes XLA writes exp(x - top) out in the size of the logits before it sums:
 # 55 ms at 256 x 128256. The same numbers as 1024 rows of 32064 take 6.
-_LONG = 32768
+LONG = 32768
 # Up to this many it makes one kernel of log-softmax, its sums included.
-_WHOLE = 4096
+WHOLE = 4096
 
 
 @jax.custom_jvp
@@ -50,7 +50,7 @@ def statistics(x, axis, whole, labels, weights, skip):
     picked = dot = at_label = None
     if labels is not None:
         at_label = _pick(x, axis, labels) - top
-    if _few(x, axis) or (whole and axis == x.ndim - 1 and x.shape[axis] <= _WHOLE):
+    if _few(x, axis) or (whole and axis == x.ndim - 1 and x.shape[axis] <= WHOLE):
         log_sum = _log_sum(x, axis, top)
     else:
         log_sum = _log_sum_unless_dominated(x, axis, top, at_label if weights is None else None)
@@ -65,7 +65,7 @@ def statistics(x, axis, whole, labels, weights, skip):
 
 
 def _few(x, axis):
-    return x.shape[axis] <= (_FEW_LAST if axis == x.ndim - 1 else _FEW)
+    return x.shape[axis] <= (FEW_LAST if axis == x.ndim - 1 else FEW)
 
 
 def _sums(terms, axis, *arrays):
@@ -97,7 +97,7 @@ def _sums(terms, axis, *arrays):
 
 def _parts(classes):
     """Return into how many rows to cut a row: 1 if it is not long, or cannot be cut evenly."""
-    least, most = -(-classes // _LONG), classes // 512
+    least, most = -(-classes // LONG), classes // 512
     return next((n for n in range(least, most + 1) if classes % n == 0), 1)
 
 

@@ -17,17 +17,11 @@ import tensorflow as tf
 from tensorflow.python.eager import forwardprop_util, record
 
 from softmaxkit.backends import numpy as host
+from softmaxkit.backends import tensorflow_rows as kernels
 
 # Where TensorFlow's own tensors begin; it aborts on others. Below so many bytes a copy costs less.
 _ALIGNMENT = 64
 COPIED_BYTES = 1 << 16
-
-# TensorFlow's own softmax, in float32 along the last axis: 7 ms for 4096 x 4096 with the look for
-# NaN, where NumPy takes 13 to 23. (64, 256) and (200000, 10) took both the same. A million classes
-# cost it 170 ULP and NumPy 19, 128256 both 10.
-FUSED_ELEMENTS = 1 << 15
-FUSED_FROM_CLASSES, FUSED_TO_CLASSES = 16, 1 << 17
-FUSED_TO_AXES = 5  # oneDNN raises on more
 
 _EagerTensor = tf.__internal__.EagerTensor
 
@@ -70,10 +64,7 @@ def call(operation, native, x, options):
 
 def fused_softmax(x, axis):
     """Return softmax by TensorFlow's own kernel where that is fast and right, else None."""
-    if not (on_host(x) and x.dtype == tf.float32 and axis == x.ndim - 1 < FUSED_TO_AXES):
-        return None
-    rows, classes = x.shape[:-1].num_elements(), x.shape[-1]
-    if rows * classes < FUSED_ELEMENTS or not FUSED_FROM_CLASSES <= classes <= FUSED_TO_CLASSES:
+    if not (on_host(x) and x.dtype == tf.float32 and kernels.has_kernel(x, axis)):
         return None
     p = tf.raw_ops.Softmax(logits=x)
     with record.stop_recording():

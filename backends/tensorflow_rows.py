@@ -25,31 +25,34 @@ LONGEST_PART = 512
 # under XLA, with two sums for all 40 and 29; below it is a draw.
 COND_ELEMENTS = 1 << 13
 
-# TensorFlow's own softmax along the last axis in a tf.function, with a look for NaN: 6.3 ms for
-# 4096 x 4096 and 3.7 for 8192 x 1000, by its exp and sum 13.6 and 7.1. As in tensorflow_host for
-# the number of classes and of axes.
+# TensorFlow's own softmax along the last axis, with a look for NaN. 4096 x 4096 in a tf.function:
+# 6.3 ms, by its exp and sum 13.6; eager: 7, by NumPy 13 to 23. (64, 256) and (200000, 10) took both
+# the same. A million classes cost it 170 ULP and NumPy 19, 128256 both 10.
 FUSED_ELEMENTS = 1 << 15
 FUSED_FROM_CLASSES, FUSED_TO_CLASSES = 16, 1 << 17
-FUSED_TO_AXES = 5
+_FUSED_TO_AXES = 5  # oneDNN raises on more
 
 
 def softmax_rows(x, axis, dtype):
     x = compute(x)
-    if _fusible(x, axis):
+    if not tf.executing_eagerly() and has_kernel(x, axis) and not _compiled_by_xla():
         return tf.cast(_fused_softmax(x), dtype)
     e = tf.exp(x - tf.stop_gradient(tf.reduce_max(x, axis, keepdims=True)))
     return tf.cast(e / sum_classes(e, axis, keepdims=True), dtype)
 
 
-def _fusible(x, axis):
-    classes, size = x.shape[-1], x.shape.num_elements()
-    if tf.executing_eagerly() or classes is None or not axis == x.shape.rank - 1 < FUSED_TO_AXES:
+def has_kernel(x, axis):
+    """Tell whether TensorFlow's own softmax is fast and exact enough; its size may be unknown."""
+    if not axis == x.shape.rank - 1 < _FUSED_TO_AXES or x.shape[axis] is None:
         return False
-    # XLA's own is 200 ULP off at 128256 classes, sums in two steps 34.
-    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
-        return False
+    size = x.shape.num_elements()
     large = size is None or size >= FUSED_ELEMENTS
-    return large and FUSED_FROM_CLASSES <= classes <= FUSED_TO_CLASSES
+    return large and FUSED_FROM_CLASSES <= x.shape[axis] <= FUSED_TO_CLASSES
+
+
+def _compiled_by_xla():
+    # Whose softmax is 200 ULP off at 128256 classes, sums in two steps 34.
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def _fused_softmax(x):

@@ -18,7 +18,7 @@ SETTINGS = [
     ("torch", "float64", "torch_blocks", TORCH | {"SHORT_ROW": 1}),
     # Half precision has kernels of its own where torch works in blocks.
     ("torch", "bfloat16", "torch_blocks", TORCH),
-    ("tensorflow", "float32", "tensorflow_host", {"FUSED_ELEMENTS": 0, "FUSED_FROM_CLASSES": 1}),
+    ("tensorflow", "float32", "tensorflow_rows", {"FUSED_ELEMENTS": 0, "FUSED_FROM_CLASSES": 1}),
 ]
 CASES = [case for case in conformance.cases() if not case.raises]
 

@@ -112,7 +112,9 @@ MAY_IMPORT = {
         "tensorflow",
     },
     "backends.tensorflow_rows": {"_softmax", "tensorflow"},
-    "backends.tensorflow_host": {"backends.numpy", "numpy", "tensorflow"},
+    "backends.tensorflow_host": {
+        *("backends.tensorflow_rows", "backends.numpy", "numpy", "tensorflow"),
+    },
     "backends.array_api": {"_rows", "_softmax", "_arguments", "numpy", "array_api_compat"},
     "conformance.reference": {"numpy"},
     # The benchmark: what is measured, and how, needs no terminal.
