@@ -136,7 +136,7 @@ def _sharpen(log_p, dominant):
     """Give back to log p of a class that dominates its row the digits that log Σ e^d has lost."""
     sure = log_p.amax(1) > dominant
     if sure.any():
-        rows = _rows_of(log_p, 1, sure)
+        rows = log_p.movedim(1, -1)[sure]
         index = rows.argmax(1)
         outer, *inner = sure.nonzero(as_tuple=True)
         log_p[(outer, index, *inner)] = _by_the_others(rows, index)
@@ -146,7 +146,7 @@ def _sharpen_picked(picked, index, log_p):
     """Do the same to the `picked` log p of the classes at `index`."""
     sure = picked > DOMINANT
     if sure.any():
-        picked[sure] = _by_the_others(_rows_of(log_p, 1, sure), index[sure])
+        picked[sure] = _by_the_others(log_p.movedim(1, -1)[sure], index[sure])
 
 
 def _by_the_others(rows, index):
@@ -217,25 +217,19 @@ def picked_and_dot(x, axis, labels, weights):
 
 
 def picked_and_probabilities(x, axis, labels):
-    """Compute log p of the labels, and p of every class, of which it is made."""
+    """Compute log p of the labels, and p, of which it is made, of every class but perhaps those."""
     p = torch.softmax(x, axis, out=empty(x.shape, x.dtype))
     index = labels.unsqueeze(axis)
-    picked = p.gather(axis, index).squeeze(axis).log_()
+    picked = p.gather(axis, index).log_()
     low, high = (extreme.item() for extreme in picked.aminmax())
-    if not high <= DOMINANT:  # NaN is not, either
-        sure = picked > DOMINANT
-        others = _rows_of(p, axis, sure).scatter_(1, labels[sure].unsqueeze(1), 0.0).sum(1)
-        picked[sure] = torch.log1p(-others)
-    if not low >= FAINT:
-        faint = picked < FAINT
-        log_p = torch.log_softmax(_rows_of(x, axis, faint), 1)
-        picked[faint] = log_p.gather(1, labels[faint].unsqueeze(1)).squeeze(1)
-    return picked, p
-
-
-def _rows_of(x, axis, some):
-    """Copy the rows that a mask tells, as (rows, classes)."""
-    return x.movedim(axis, -1)[some]
+    if not low >= FAINT:  # NaN is not, either
+        d = x.gather(axis, index) - x.amax(axis, keepdim=True)
+        log_p = d + p.amax(axis, keepdim=True).log_()
+        picked = torch.where(picked < FAINT, log_p, picked)
+    if not high <= DOMINANT:
+        others = p.scatter_(axis, index, 0.0).sum(axis, keepdim=True)
+        picked = torch.where(picked > DOMINANT, torch.log1p(-others), picked)
+    return picked.squeeze(axis), p
 
 
 def gradient(x, axis, labels, weights, skip, a, at_label, c, kept=None):
