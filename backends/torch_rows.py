@@ -62,7 +62,7 @@ def log_softmax_rows(x, axis, dtype):
     if is_eager(x) and x.numel():
         if x.numel() <= blocks.HOST_ELEMENTS and x.dtype is not torch.float64:
             log_p = torch.log_softmax(x, axis, dtype=torch.float64)
-            if not log_p.amax().item() > blocks.DOMINANT_IN_FLOAT64:
+            if log_p.amax().item() < blocks.DOMINANT_IN_FLOAT64:  # NaN is not
                 return log_p.to(dtype)
         return _by_output(x, axis, _eager_log_softmax, _log_softmax_derivative).to(dtype)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)

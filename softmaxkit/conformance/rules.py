@@ -214,6 +214,11 @@ def _special_values() -> Iterator[Case]:
     yield rule("logsumexp of a row of −inf is −inf, its gradient 0", "logsumexp",
                [[-INF, -INF], [1.0, 0.0]])  # fmt: skip
     yield rule("logsumexp of a row with +inf is +inf", "logsumexp", [[INF, 0.0], [1.0, 0.0]])
+    beside_nan = [[NAN, 0.0, 0.0], [30.0, 0.0, 0.0]]
+    yield rule("a row with NaN costs digits of that row alone", "log_softmax", beside_nan,
+               how={"saturated": True})  # fmt: skip
+    yield rule("a row with NaN costs digits of that row alone", "cross_entropy", beside_nan,
+               np.array([0, 0]), reduction="none", how={"saturated": True})  # fmt: skip
     yield rule("a row with NaN is NaN, that row alone", "logsumexp", [[NAN, 0.0], [1.0, 0.0]])
     for operation in ("cross_entropy", "focal_loss"):
         yield rule("−inf beside the target's logit is exact", operation,
