@@ -150,7 +150,7 @@ def _dot(x, axis, weights, top, log_sum):
         parts = (_finite_part_by_select, _lost_part_by_select)
     dot, lost = (_weighted_sum(part, x, axis, weights, top) for part in parts)
     dot = dot - _mass(x, axis, weights) * log_sum
-    return jnp.where(lost == 0, dot, -jnp.inf * lost)
+    return jnp.where(lost == 0, dot, dot - jnp.inf * lost)
 
 
 def _weighted_sum(part, x, axis, weights, top):

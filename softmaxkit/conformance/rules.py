@@ -231,6 +231,9 @@ def _special_values() -> Iterator[Case]:
                    [[INF, 1.0, 0.0], [1.0, 1.0, 1.0]], np.array([1, 1]), **alone)  # fmt: skip
         yield rule("a row of −inf is NaN, that row alone", operation,
                    [[-INF, -INF, -INF], [1.0, 1.0, 1.0]], np.array([1, 1]), **alone)  # fmt: skip
+    yield rule("probabilities on −inf: a row with +inf is NaN, that row alone", "cross_entropy",
+               [[INF, -INF, 0.0], [0.0, -INF, 1.0]], [[0.0, 0.5, 0.0], [0.5, 0.5, 0.0]],
+               **alone)  # fmt: skip
     yield rule("a class of weight 0 may have −inf", "cross_entropy",
                [[-INF, 1.0, 0.0], [1.0, 1.0, 1.0]], np.array([0, 1]),
                weight=np.array([0.0, 1.0, 1.0]), **alone)  # fmt: skip
