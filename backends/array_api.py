@@ -7,7 +7,8 @@ shapes and no assignment into arrays, so that lazy libraries stay lazy.
 from __future__ import annotations
 
 import sys
-from math import isnan, prod
+from functools import cache
+from math import isnan, isqrt, prod
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_lazy_array
@@ -316,10 +317,16 @@ def _sum_classes(x, axis):
     xp = array_namespace(x)
     classes = x.shape[axis]
     if not is_lazy_array(x) and classes >= SPLIT_CLASSES:
-        part = _softmax.divisor(classes)
+        part = _divisor(classes)
         x = xp.reshape(x, (*x.shape[:axis], classes // part, part, *x.shape[axis + 1 :]))
         x = xp.sum(x, axis=axis + 1)
     return xp.sum(x, axis=axis, keepdims=True)
+
+
+@cache
+def _divisor(length):
+    """Return the divisor of `length` nearest to its root from below."""
+    return next(part for part in range(isqrt(length), 0, -1) if length % part == 0)
 
 
 def _max(x, axis, keepdims):

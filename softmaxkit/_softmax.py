@@ -6,8 +6,6 @@ temperature and several axes are laid around kernels that know one axis only.
 
 from __future__ import annotations
 
-from functools import cache
-from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -199,9 +197,3 @@ def _constant_along(ops: Any, temperature: Array, x: Array, axis: Axes) -> bool:
     shape = ops.shape(temperature)
     shape = (1,) * (ndim - len(shape)) + tuple(shape)
     return all(shape[one] == 1 for one in ((axis,) if isinstance(axis, int) else axis))
-
-
-@cache
-def divisor(length: int) -> int:
-    """Return the divisor of `length` nearest to its root from below: to sum in two steps."""
-    return next(part for part in range(isqrt(length), 0, -1) if length % part == 0)
