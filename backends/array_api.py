@@ -218,6 +218,9 @@ def compute_like(x, logits):
     return astype(x, logits.dtype if xp.finfo(logits.dtype).bits >= 32 else xp.float32)
 
 
+weights_like = compute_like
+
+
 def as_index(labels):
     if str(labels.dtype).endswith("uint64"):  # 2**64 - 100 as int64 would be -100, and ignored
         labels = where(labels > 2**62, 2**62, labels)

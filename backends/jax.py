@@ -210,6 +210,9 @@ def compute_like(x, logits):
     return jnp.asarray(x, _wide(logits.dtype))
 
 
+weights_like = compute_like
+
+
 def as_index(labels):
     index = jax.dtypes.canonicalize_dtype(np.int64)
     if jnp.issubdtype(labels.dtype, jnp.unsignedinteger):

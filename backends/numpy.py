@@ -264,6 +264,9 @@ def compute_like(x, logits):
     return x.astype(wide_dtype(logits.dtype), copy=False)
 
 
+weights_like = compute_like
+
+
 def as_index(labels):
     return labels.astype(np.int64, copy=False)
 

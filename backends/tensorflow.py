@@ -261,6 +261,9 @@ def compute_like(x, logits):
     )  # tf.cast may keep a Variable
 
 
+weights_like = compute_like
+
+
 def as_index(labels):
     if labels.dtype == tf.uint64:  # 2**64 - 100 as int64 would be -100, and ignored
         labels = tf.minimum(labels, tf.uint64.max // 2)

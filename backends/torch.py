@@ -1,8 +1,8 @@
 """PyTorch: an eager loss as one autograd node; for every transform, row statistics as a Function.
 
 Small losses on the CPU are left to NumPy, large ones done in blocks (`torch_blocks`); `torch_state`
-tells what a tensor is used for, `torch_rows` has the kernels. Not measured on a GPU; nothing there
-waits for the device or copies to the host.
+tells what a tensor is used for, `torch_rows` has the kernels, `torch_plain` short cuts. Not measured
+on a GPU; nothing there waits for the device or copies to the host.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch._C._functorch import (
 from softmaxkit import _rows, _softmax
 from softmaxkit.backends import numpy as host
 from softmaxkit.backends import torch_blocks as blocks
+from softmaxkit.backends import torch_plain as plain
 from softmaxkit.backends import torch_rows as kernels
 from softmaxkit.backends import torch_state as state
 from softmaxkit.backends.torch_state import HALF, PLAIN, WIDE, host_array, is_eager, is_traced
@@ -38,8 +39,8 @@ def softmax(x, axis, where, temperature, dtype):
 
 
 def log_softmax(x, axis, where, temperature, dtype):
-    plain = where is None and temperature is None and dtype is None and type(axis) is int
-    if plain and x.dtype in WIDE and is_eager(x) and x.numel():
+    is_plain = where is None and temperature is None and dtype is None and type(axis) is int
+    if is_plain and x.dtype in WIDE and is_eager(x) and x.numel():
         return log_softmax_rows(x, axis, x.dtype)
     where, temperature = _beside(x, where), _beside(x, temperature)
     return _softmax.log_softmax(_this, x, axis, where, temperature, _result(x, dtype))
@@ -114,8 +115,8 @@ def _loss(operation, logits, targets, options):
     options["dtype"] = _result(logits, options["dtype"])
     if type(logits) not in PLAIN or is_traced():
         return _differentiable(operation, logits, targets, options)
-    if operation == "cross_entropy" and _is_plain(logits, targets, options):
-        value = _torchs_cross_entropy(logits, targets, options)
+    if operation == "cross_entropy" and plain.is_torchs(logits, targets, options):
+        value = plain.in_float64(logits, targets, options)
         if value is not None:
             return value
     with_gradient = torch.is_grad_enabled()
@@ -125,51 +126,8 @@ def _loss(operation, logits, targets, options):
                 return _differentiable(operation, logits, targets, options)
     if with_gradient and logits.requires_grad:
         return _Loss.apply(logits, targets, operation, options)
-    return _value_and_pull(operation, logits, targets, options, _this)[0]
-
-
-def _is_plain(logits, targets, options):
-    """Tell a small cross-entropy of which torch's own, in float64, has options and digits."""
-    index = targets.dtype is torch.int64
-    return (
-        logits.numel() <= blocks.HOST_ELEMENTS
-        and logits.is_cpu
-        and torch.float64 not in (logits.dtype, options["dtype"])  # it would lose digits of those
-        and options["axis"] == 1
-        and (index or (targets.is_floating_point() and not targets.requires_grad))
-        and options["labels_checked"]
-        and options["normalizer"] == ("weight" if index else "count")  # the defaults
-        and all(options[name] is None for name in _BEYOND_TORCH)
-        and not isinstance(options["label_smoothing"], Tensor)
-    )
-
-
-_theirs = torch.nn.functional.cross_entropy  # which programs may replace by ours
-_BEYOND_TORCH = ("weight", "sample_weight", "where", "ignore_index", "temperature", "z_loss")
-
-
-def _torchs_cross_entropy(logits, targets, options):
-    """Compute cross-entropy by torch in float64, or return None where that loses digits.
-
-    (32, 10) forward and backward: 113 µs as one node in Python, 45 as torch's own in C++.
-    """
-    if not logits.numel():
-        return None
-    reduction, smoothing = options["reduction"], options["label_smoothing"]
-    if smoothing is None and not targets.is_floating_point():
-        log_p = torch.log_softmax(logits, 1, torch.float64)
-        if not log_p.amax().item() < blocks.DOMINANT_IN_FLOAT64:
-            return None
-        value = torch.nn.functional.nll_loss(log_p, targets, reduction=reduction)
-    else:
-        targets = targets.double() if targets.is_floating_point() else targets
-        smoothing = smoothing or 0.0
-        rows = _theirs(logits.double(), targets, reduction="none", label_smoothing=smoothing)
-        # Smaller ones have lost digits, and NaN is 0 log 0.
-        if not rows.amin().item() > -blocks.DOMINANT_IN_FLOAT64:
-            return None
-        value = rows if reduction == "none" else rows.mean() if reduction == "mean" else rows.sum()
-    return value.to(options["dtype"] or logits.dtype)
+    ops = _Keeping() if logits.numel() <= blocks.BLOCK_ELEMENTS else _this
+    return _value_and_pull(operation, logits, targets, options, ops)[0]
 
 
 def _differentiable(operation, logits, targets, options):
@@ -185,6 +143,9 @@ def _value_and_pull(operation, logits, targets, options, ops):
     if logits.is_cpu and logits.numel() <= blocks.HOST_ELEMENTS:
         return _on_host(operation, logits, targets, options)
     with torch.no_grad():
+        keeps = ops is not _this and operation == "cross_entropy"
+        if keeps and plain.is_of_labels(logits, targets, options):
+            return plain.value_and_pull(ops, logits, targets, options["reduction"])
         return getattr(_rows, operation)(ops, logits, targets, gradient=True, **options)
 
 
@@ -360,6 +321,11 @@ def compute_like(x, logits):
     return x.to(blocks.wide_dtype(logits.dtype))
 
 
+def weights_like(x, logits):
+    stays = x.dtype in HALF and not (torch.is_grad_enabled() or is_traced())
+    return x if stays and state.in_blocks(logits) else compute_like(x, logits)
+
+
 def as_index(labels):
     index = labels.long()
     if labels.dtype is torch.uint64:  # 2**64 - 100 has become -100, which would be ignored
@@ -372,6 +338,8 @@ def stop_gradient(x):
 
 
 def sum(x, axis):
+    if x.dtype in HALF and axis is not None:  # only of `weights_like`
+        return blocks.sum_in_float32(x, axis)
     return x.sum() if axis is None else x.sum(axis)
 
 
@@ -422,7 +390,7 @@ class _Keeping:
     kept = None
 
     def row_statistics(self, x, axis, labels, weights, skip, lse=True):
-        if labels is None or weights is not None or lse or not kernels.are_worth_keeping(x, axis):
+        if labels is None or weights is not None or lse or not kernels.are_worth_keeping(x):
             return kernels.row_statistics(x, axis, labels, weights, skip, lse)
         rows, self.kept = kernels.picked_and_probabilities(x, axis, labels, skip)
         return rows

@@ -27,9 +27,12 @@ FAINT = -69.0
 DOMINANT_IN_HALF, DOMINANT_IN_FLOAT64 = -1e-2, -1e-8
 # Up to this many logits on the CPU a loss is left to NumPy, or to torch in float64; above, it is
 # done by the kernels here. Forward and backward, the one / the other, in µs: cross-entropy of
-# (128, 100) 102 / 126, (1000, 32) 142 / 136, (512, 128) 172 / 148; focal of (200, 100) 205 / 230,
-# (32, 1000) 241 / 229, (512, 128) 363 / 259.
-HOST_ELEMENTS = 1 << 15
+# (128, 100) 70 / 89, (256, 100) 94 / 94, (1000, 32) 142 / 104; focal 182 / 204, 237 / 215,
+# 355 / 239; log_softmax 61 / 52, 89 / 60, 139 / 70.
+HOST_ELEMENTS = 1 << 14
+# The same for cross-entropy of probabilities, or smoothed: 91 / 137, 121 / 150, 174 / 220, and
+# (64, 1000) 341 / 177.
+DOUBLE_ELEMENTS = 1 << 15
 # Results of more bytes than this are put in NumPy's memory, for which Linux is asked for pages of
 # 2 MiB: log_softmax of (4096, 4096) takes 12 ms there, and 30 in the pages of 4 KiB of torch's.
 FRESH_BYTES = 1 << 22
@@ -107,13 +110,21 @@ def each(kernel, x, axis):
     return out
 
 
-def softmax_into(x, out):
-    if has_kernel(x.shape):
-        torch.softmax(x, 1, out=out)
+def softmax(x, axis):
+    if has_kernel(x.shape, axis):
+        if x.nbytes <= FRESH_BYTES:
+            return torch.softmax(x, axis)
+        return torch.softmax(x, axis, out=empty(x.shape, x.dtype))
+    return each(softmax_into, x, axis)
+
+
+def softmax_into(x, out, axis=1):
+    if has_kernel(x.shape, axis):
+        torch.softmax(x, axis, out=out)
     else:
-        torch.sub(x, x.amax(1, keepdim=True), out=out)
+        torch.sub(x, x.amax(axis, keepdim=True), out=out)
         out.exp_()
-        out.div_(out.sum(1, keepdim=True))
+        out.div_(out.sum(axis, keepdim=True))
 
 
 def log_softmax_into(x, out, dominant=DOMINANT):
@@ -153,6 +164,14 @@ def _by_the_others(rows, index):
     """Return log1p(-Σ p) over the classes that are not at `index`; spoils `rows` of log p."""
     rows.scatter_(1, index.unsqueeze(1), -torch.inf)
     return torch.log1p(0.0 - rows.exp_().sum(1))
+
+
+def sum_in_float32(x, axis):
+    x3 = as_blocks(x, axis)
+    out = x.new_empty(_row_shape(x3), dtype=torch.float32)
+    for block in slices(x3):
+        torch.sum(part(x3, block), 1, dtype=torch.float32, out=part(out, block))
+    return out.reshape(x.shape[:axis] + x.shape[axis + 1 :])
 
 
 def statistics(x, axis, labels, weights):
@@ -218,7 +237,7 @@ def picked_and_dot(x, axis, labels, weights):
 
 def picked_and_probabilities(x, axis, labels):
     """Compute log p of the labels, and p, of which it is made, of every class but perhaps those."""
-    p = torch.softmax(x, axis, out=empty(x.shape, x.dtype))
+    p = softmax(x, axis)
     index = labels.unsqueeze(axis)
     picked = p.gather(axis, index).log_()
     low, high = (extreme.item() for extreme in picked.aminmax())
@@ -234,33 +253,45 @@ def picked_and_probabilities(x, axis, labels):
 
 def gradient(x, axis, labels, weights, skip, a, at_label, c, kept=None):
     """Return a·p + b·1_y + c·w, in the memory of `kept`, which are the probabilities, if given."""
-    x3 = as_blocks(x, axis)
-    rows, flat_rows = x.shape[:axis] + x.shape[axis + 1 :], (len(x3), 1, *x3.shape[2:])
     out = empty(x.shape, x.dtype) if kept is None else kept
-    out3 = as_blocks(out, axis)
-    wide = wide_dtype(x.dtype)
-    labels, at_label, skip = (
-        v if v is None else v.expand(rows).reshape(flat_rows) for v in (labels, at_label, skip)
+    beside = tuple(  # the rows' numbers, along the logits
+        v.unsqueeze(axis) if isinstance(v, Tensor) and v.ndim == x.ndim - 1 else v
+        for v in (labels, skip, a, at_label, c)
     )
-    a, c = (
-        v.expand(rows).reshape(flat_rows) if isinstance(v, Tensor) and v.ndim else v for v in (a, c)
+    if x.numel() <= BLOCK_ELEMENTS:
+        _gradient_into(out, x, axis, *beside, weights, kept is not None)
+        return out
+    out3, x3 = as_blocks(out, axis), as_blocks(x, axis)
+    flat = (len(x3), 1, *x3.shape[2:])
+    shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    beside = tuple(
+        v.expand(shape).reshape(flat) if isinstance(v, Tensor) and v.ndim else v for v in beside
     )
-    if c is not None and isinstance(weights, Tensor):
+    if isinstance(weights, Tensor):
         weights = as_blocks(weights.expand(x.shape), axis)
-
     for block in slices(x3):
-        z = part(out3, block)
-        if x.dtype is not wide:
-            z = torch.softmax(part(x3, block), 1, dtype=wide)
-        elif kept is None:
-            softmax_into(part(x3, block), z)
-        z.mul_(part(a, block))
-        if at_label is not None:
-            z.scatter_(1, part(labels, block), part(at_label, block))
-        if c is not None:
-            z.add_(part(c, block) * part(weights, block))
-        if skip is not None:
-            z.masked_fill_(part(skip, block), 0.0)
-        if x.dtype is not wide:
-            part(out3, block).copy_(z)
+        out_n, x_n, weights_n = (part(v, block) for v in (out3, x3, weights))
+        rows = (part(v, block) for v in beside)
+        _gradient_into(out_n, x_n, 1, *rows, weights_n, kept is not None)
     return out
+
+
+def _gradient_into(out, x, axis, labels, skip, a, at_label, c, weights, is_there):
+    wide = wide_dtype(x.dtype)
+    z = out
+    if x.dtype is not wide:
+        z = torch.softmax(x, axis, dtype=wide)
+    elif not is_there:
+        softmax_into(x, z, axis)
+    z.mul_(a)
+    if at_label is not None:
+        z.scatter_(axis, labels, at_label)
+    if c is not None and isinstance(weights, Tensor):
+        weights = weights.to(wide)
+        z.addcmul_(weights, c) if isinstance(c, Tensor) else z.add_(weights, alpha=c)
+    elif c is not None:
+        z.add_(c * weights)
+    if skip is not None:
+        z.masked_fill_(skip, 0.0)
+    if z is not out:
+        out.copy_(z)

@@ -28,7 +28,7 @@ def softmax_rows(x, axis, dtype):
     rounded = x.dtype in HALF and axis != x.ndim - 1 and x.is_cpu
     if dtype is x.dtype and not rounded:
         if is_eager(x) and _gains_by_blocks(x, axis):
-            return _by_output(x, axis, _eager_softmax, _softmax_derivative)
+            return _by_output(x, axis, blocks.softmax, _softmax_derivative)
         try:
             return torch.softmax(x, axis)
         except NotImplementedError:  # torch has none of 8 bits
@@ -67,12 +67,6 @@ def log_softmax_rows(x, axis, dtype):
         return _by_output(x, axis, _eager_log_softmax, _log_softmax_derivative).to(dtype)
     _, _, log_sum, top = row_statistics(x, axis, None, None, None)
     return (x - top.unsqueeze(axis) - log_sum.unsqueeze(axis)).to(dtype)
-
-
-def _eager_softmax(x, axis):
-    if blocks.has_kernel(x.shape, axis):
-        return torch.softmax(x, axis, out=blocks.empty(x.shape, x.dtype))
-    return blocks.each(blocks.softmax_into, x, axis)
 
 
 def _eager_log_softmax(x, axis):
@@ -116,11 +110,10 @@ def _log_softmax_derivative(of_out, out, axis, of_x):
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
-    if not (lse or torch.is_grad_enabled()) and in_blocks(x) and blocks.has_kernel(x.shape, axis):
+    only_value = not (lse or torch.is_grad_enabled() or is_traced())
+    if only_value and in_blocks(x) and blocks.has_kernel(x.shape, axis):
         rows = blocks.picked_and_dot(x, axis, labels, weights)
-        if skip is not None:
-            rows = tuple(v if v is None else v.masked_fill(skip, 0.0) for v in rows)
-        return rows
+        return rows if skip is None else _but_skipped(rows, skip)
     if not (weights is None or isinstance(weights, Tensor)):
         weights = x.new_full((1,) * x.ndim, weights, dtype=blocks.wide_dtype(x.dtype))
     if is_compiling():
@@ -138,13 +131,14 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
     return _TransformableRowStatistics.apply(x, axis, labels, weights, skip)
 
 
-def are_worth_keeping(x, axis):
+def are_worth_keeping(x):
     """Tell whether to keep the probabilities, so that a gradient is made in their memory.
 
     Forward and backward with them / made anew, in ms: (1000, 1000) 1.3 / 2.4, (4096, 4096) 15 / 20,
-    (256, 128256) 24 / 50, (8, 21, 256, 256) 17 / 21. Both need the memory of one gradient.
+    (256, 128256) 24 / 50, (8, 21, 256, 256) 17 / 21, (200000, 10) 5.7 / 6.7. Both need the memory
+    of one gradient. With smoothing or probabilities as targets there is nothing to gain: 15 / 15.
     """
-    return x.dtype in WIDE and in_blocks(x) and blocks.has_kernel(x.shape, axis)
+    return x.dtype in WIDE and in_blocks(x)
 
 
 def picked_and_probabilities(x, axis, labels, skip):
@@ -152,6 +146,10 @@ def picked_and_probabilities(x, axis, labels, skip):
     picked, p = blocks.picked_and_probabilities(x, axis, labels)
     picked = picked if skip is None else picked.masked_fill(skip, 0.0)
     return (picked, None, None, None), p
+
+
+def _but_skipped(rows, skip):
+    return tuple(v if v is None else v.masked_fill(skip, 0.0) for v in rows)
 
 
 def _statistics(x, axis, labels, weights):
@@ -183,9 +181,7 @@ class _RowStatistics(torch.autograd.Function):
             rows = blocks.statistics(x, axis, labels, weights)
         else:
             rows = _statistics(x, axis, labels, weights)
-        if skip is not None:
-            rows = tuple(v if v is None else v.masked_fill(skip, 0.0) for v in rows)
-        return rows
+        return rows if skip is None else _but_skipped(rows, skip)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -49,6 +49,10 @@ CALLS = {
         ),
         ("numpy", "SHARED_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE),
         ("numpy", "SMALL_ELEMENTS"): (("softmax", "log_softmax"), BY_FEW),
+        ("torch", "DOUBLE_ELEMENTS"): (
+            ("cross_entropy_smoothing_grad", "cross_entropy_probabilities_grad"),
+            [*MIDDLE, (64, 1000)],
+        ),
         ("torch", "FRESH_BYTES"): (("softmax", "log_softmax"), BY_SIZE),
         ("torch", "HOST_ELEMENTS"): (GRADIENTS, MIDDLE),
         ("torch", "LONG_COLUMN"): (("softmax", "cross_entropy_grad"), COLUMNS),

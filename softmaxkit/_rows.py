@@ -109,7 +109,8 @@ def _class_loss(
         own = mass if uniform is None else _times(1.0 - label_smoothing, mass)
         share = uniform if uniform is None else _times(uniform, weight_c)
     else:
-        q = ops.compute_like(targets, logits)
+        alone = weight is None and uniform is None and gamma is None
+        q = (ops.weights_like if alone else ops.compute_like)(targets, logits)
         mass = ops.sum(_times(q, weight_c), axis) if _by_weight(normalizer) else None
         if uniform is not None:
             q = (1.0 - label_smoothing) * q + uniform

@@ -7,7 +7,8 @@ import softmaxkit
 from softmaxkit import conformance
 
 BLOCKS = {"BLOCK_ELEMENTS": 16, "SHARED_ELEMENTS": 0, "SMALL_ELEMENTS": 0}
-TORCH = {"BLOCK_ELEMENTS": 16, "HOST_ELEMENTS": 0, "SHORT_ELEMENTS": 0, "FRESH_BYTES": 0}
+TORCH = {"BLOCK_ELEMENTS": 16, "SHORT_ELEMENTS": 0, "FRESH_BYTES": 0}
+TORCH |= {"HOST_ELEMENTS": 0, "DOUBLE_ELEMENTS": 0}
 # Backend, dtype, its module with the limits, and what they are made: blocks of a few rows, and
 # every kernel that is for large arrays.
 SETTINGS = [

@@ -29,6 +29,7 @@ FRAMEWORKS = {
 BLOCKS = (
     "numpy_blocks",
     "torch_blocks",
+    "torch_plain",
     "torch_rows",
     "torch_state",
     "tensorflow_host",
@@ -97,8 +98,9 @@ MAY_IMPORT = {
     # Small losses on the CPU are left to NumPy.
     "backends.torch": {
         *("_rows", "_softmax", "backends.torch_rows", "backends.torch_blocks"),
-        *("backends.torch_state", "backends.numpy", "numpy", "torch"),
+        *("backends.torch_plain", "backends.torch_state", "backends.numpy", "numpy", "torch"),
     },
+    "backends.torch_plain": {"backends.torch_blocks", "backends.torch_rows", "torch"},
     "backends.torch_rows": {
         *("backends.torch_blocks", "backends.torch_state", "backends.numpy", "torch"),
     },

@@ -63,6 +63,20 @@ def test_first_order_backward_and_forward(torch, function, logits):
     )
 
 
+@pytest.mark.parametrize("enabled", [True, False], ids=["grad", "no_grad"])
+def test_forward_mode_of_many_logits(torch, enabled):
+    """Blocks, which forward mode cannot go through, are for calls that are not differentiated."""
+    x, dx = torch.randn(2, 200, 100, dtype=torch.float64)
+    q = torch.softmax(torch.randn(200, 100), 1).to(torch.bfloat16)
+    with torch.set_grad_enabled(enabled), torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, dx)
+        loss = softmaxkit.cross_entropy(dual, q)
+        tangent = torch.autograd.forward_ad.unpack_dual(loss).tangent
+    q = q.double()
+    expected = ((x.softmax(1) * q.sum(1, keepdim=True) - q) * dx).sum() / 200
+    torch.testing.assert_close(tangent, expected)
+
+
 def test_second_order(torch, function, logits):
     assert torch.autograd.gradgradcheck(function, logits)
 
