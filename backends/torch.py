@@ -1,8 +1,8 @@
 """PyTorch: an eager loss as one autograd node; for every transform, row statistics as a Function.
 
 Small losses on the CPU are left to NumPy, large ones done in blocks (`torch_blocks`); `torch_state`
-tells what a tensor is used for, `torch_rows` has the kernels, `torch_plain` short cuts. Not measured
-on a GPU; nothing there waits for the device or copies to the host.
+tells what a tensor is used for, `torch_rows` has the kernels, `torch_plain` short cuts. Not
+measured on a GPU; nothing there waits for the device or copies to the host.
 """
 
 from __future__ import annotations
