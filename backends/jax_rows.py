@@ -14,10 +14,14 @@ from softmaxkit import _softmax
 
 # XLA reduces a short axis, or one that is not the last, slowly; so many classes are added up one by
 # one in a loop over rows, which it vectorises. Cross-entropy of 200000 x 10: 1.3 ms, not 2.6; of
-# 8 x 21 x 256 x 256 along axis 1: 4.6 ms, not 31; of 4 x 50 x 200 x 200: 4.7 ms, not 22. At 64
-# classes on the last axis and at 81 on another it is a draw, and compiles in 0.3 s.
+# 8 x 21 x 256 x 256 along axis 1: 4.6 ms, not 31; of 8 x 150 x 16384: 8.3, not 15; of
+# 2 x 150 x 65536: 78, not 222. At 64 classes on the last axis it is a draw; at 192 on another the
+# gradient of probabilities takes 110 ms, not 64; 256 take longer everywhere. Compiles in 0.4 s.
 FEW_LAST = 32
-FEW = 96
+FEW = 160
+# An odd number of rows it does not vectorise: beyond so many the reductions are faster.
+# Cross-entropy of 31623 x 32: 1.1 ms, not 2.3; log-softmax: 0.5, not 2.4; at 101 rows it is a draw.
+ODD = 256
 
 # Beyond this many classes XLA writes exp(x - top) out in the size of the logits before it sums:
 # 55 ms at 256 x 128256. The same numbers as 1024 rows of 32064 take 6.
@@ -65,7 +69,12 @@ def statistics(x, axis, whole, labels, weights, skip):
 
 
 def _few(x, axis):
-    return x.shape[axis] <= (FEW_LAST if axis == x.ndim - 1 else FEW)
+    classes = x.shape[axis]
+    if axis != x.ndim - 1:
+        return classes <= FEW
+    rows = x.size // classes
+    odd = isinstance(rows, int) and rows > ODD and rows % 2  # jax.export has symbolic ones
+    return classes <= FEW_LAST and not odd
 
 
 def _sums(terms, axis, *arrays):
