@@ -39,6 +39,9 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
         return backends.torch, x
     if type(x) is np.ndarray and x.dtype.kind in "fiub":
         return backends.numpy, x
+    if isinstance(x, Asking):
+        backend, array = resolve(call, name, x.array)
+        return x.backend(backend), array
     # Tracers pass isinstance. Before ndarray subclasses: JAX's typed literals are both.
     if isinstance(x, getattr(modules.get("jax"), "Array", ())) or (
         type(x).__module__ == "jax._src.literals" and isinstance(x, np.ndarray)
@@ -56,9 +59,6 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
         return backends.tensorflow, x
     if isinstance(x, _HOST):
         return backends.numpy, _numpy_array(call, name, x)
-    if isinstance(x, Asking):
-        backend, array = resolve(call, name, x.array)
-        return x.backend(backend), array
     # On the type: an instance may answer to any name (mocks, proxies).
     if hasattr(type(x), "__array_namespace__") or _known_to_compat(x):
         usable(call, name, backends.array_api, x)
