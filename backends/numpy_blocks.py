@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -109,7 +110,8 @@ class Layout:
 
     def by_row(self, *values):
         """Return None and numbers, and what broadcasts to the rows as arrays of blocks."""
-        return [_broadcast(one, self.row_shape, self.per_row) for one in values]
+        shape, seen_as = self.row_shape, self.per_row
+        return [v if v is None else _broadcast(v, shape, seen_as) for v in values]
 
     def across(self, values):
         """Return None, a number, or what broadcasts to the logits as an array of blocks."""
@@ -195,9 +197,7 @@ def _by_blocks(kernel, x, axis, dtype):
 
 
 class _Rows(tuple):
-    """Row statistics and their layout; in `rest` what a gradient in `out` needs beside its e^d."""
-
-    layout = out = rest = room = None
+    """Row statistics, and in `kept` (layout, room, e^d in the shape of x or None, Σ e^d - 1)."""
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
@@ -214,8 +214,9 @@ def statistics_kept(x, axis, labels, weights, skip, lse=True, out=None, room=Non
 def _statistics(x, axis, labels, weights, skip, kept, room=None):
     layout = Layout(x.shape, axis, wide_dtype(x.dtype))
     source = x.reshape(layout.full)
-    (labels,), weights = layout.by_row(labels), layout.across(weights)
-    exponentials = None if kept is None else kept.reshape(layout.full)
+    labels = labels if labels is None else labels.reshape(layout.per_row)
+    weights = layout.across(weights)
+    exponentials = kept if kept is None else kept.reshape(layout.full)
     if layout.whole:
         z = source.astype(layout.dtype, copy=False)
         rows = _statistics_of(z, False, labels, weights, exponentials, room or fresh)
@@ -234,16 +235,13 @@ def _statistics(x, axis, labels, weights, skip, kept, room=None):
                         target[...] = values.reshape(target.shape)
 
         layout.each(work, room)
-    rows = [v if v is None else v.reshape(layout.row_shape) for v in rows]
-    rest = rows.pop()
+    *rows, rest = rows
+    rows = _Rows([v if v is None else v.reshape(layout.row_shape) for v in rows])
+    rows.kept = layout, room, kept, rest
     if skip is not None:
         for statistic in rows:
             if statistic is not None:
                 np.copyto(statistic, 0, where=skip)
-    rows = _Rows(rows)
-    rows.layout = layout
-    if kept is not None:
-        rows.out, rows.rest, rows.room = kept, rest, room
     return rows
 
 
@@ -254,7 +252,8 @@ def _statistics_of(z, copied, labels, weights, kept, room):
     """
     top, at = _top(z)
     # In as few arrays as can be: those of one block are to share the cache.
-    through = kept is not None and weights is None
+    alike = _is_number(weights)
+    through = kept is not None and alike
     out = kept if through else z if copied else room("d", z.shape)
     d = np.subtract(z, top, out=out, order="C")
     log_p = dot = None
@@ -262,7 +261,9 @@ def _statistics_of(z, copied, labels, weights, kept, room):
         entries, index = _entries(d, labels)
         log_p = entries[index].reshape(top.shape)
     at_top = None if at is None else d.reshape(-1)[at]  # 0, or NaN for a maximum of inf
-    if weights is None:
+    if alike:
+        if weights is not None:
+            dot = _sum(d)
         e = np.exp(d, out=d)
     else:
         e = np.exp(d, out=room("e", z.shape) if kept is None else kept)
@@ -272,26 +273,28 @@ def _statistics_of(z, copied, labels, weights, kept, room):
     log_sum = np.log1p(rest)
     if log_p is not None:
         log_p -= log_sum
-    if weights is not None:
+    if not alike:
         dot = _dot(d, log_sum, weights)
+    elif weights is not None:  # Σ d and -log_sum are of one sign: nothing cancels
+        dot = weights * (dot - z.shape[1] * log_sum) if weights != 0 else 0 * log_sum
     return log_p, dot, log_sum, top, rest
 
 
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     log_p, _, log_sum, top = rows
-    layout = rows.layout
-    out, rest = rows.out, rows.rest
+    layout, room, out, rest = rows.kept
     if out is None:
         source = x.reshape(layout.full)
         out = _aligned(x.shape, layout.dtype)
         target = out.reshape(layout.full)
+        rest = None
     else:
         source = target = out.reshape(layout.full)
         log_sum = top = None
-    per_row = layout.by_row(log_p, log_sum, top, rest, labels, skip, a, b, c)
+    per_row = rest, *layout.by_row(log_p, log_sum, top, labels, skip, a, b, c)
     weights = layout.across(weights)
     if layout.whole:
-        _write_gradient(source, target, weights, *per_row, rows.room or fresh)
+        _write_gradient(source, target, weights, *per_row, room or fresh)
         return out
 
     def work(blocks, room):
@@ -304,11 +307,11 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
             if layout.turned:
                 layout.store(target[block], result)
 
-    layout.each(work, rows.room)
+    layout.each(work, room)
     return out
 
 
-def _write_gradient(z, out, weights, log_p, log_sum, top, rest, labels, skip, a, b, c, room):
+def _write_gradient(z, out, weights, rest, log_p, log_sum, top, labels, skip, a, b, c, room):
     """Write a·p + b·1_y + c·w of a block to `out`; `z` holds logits, or with `rest` the e^d."""
     if rest is None:
         np.subtract(z, top, out=out)
@@ -362,7 +365,7 @@ def _top(z):
     if z.shape[2] != 1:
         return np.maximum.reduce(z, 1, keepdims=True), None
     at = z[:, :, 0].argmax(1)
-    at += _starts(z)
+    at += _starts(z.size, z.shape[1])
     return z.reshape(-1)[at][:, None, None], at
 
 
@@ -396,12 +399,16 @@ def _dot(d, log_sum, w):
 def _entries(z, labels):
     """Return a view of a block, its rows contiguous, and the index of each row's label in it."""
     if z.shape[2] == 1:
-        return z.reshape(-1), labels.reshape(-1) + _starts(z)
+        return z.reshape(-1), labels.reshape(-1) + _starts(z.size, z.shape[1])
     return z, (np.arange(len(z))[:, None, None], labels, np.arange(z.shape[2]))
 
 
-def _starts(z):
-    return np.arange(0, z.size, z.shape[1])
+# Of one block by rows, so at most BLOCK_ELEMENTS / FEW_CLASSES of them: 32 kB.
+@lru_cache(maxsize=16)
+def _starts(size, classes):
+    starts = np.arange(0, size, classes)
+    starts.flags.writeable = False
+    return starts
 
 
 def _sum(z):
