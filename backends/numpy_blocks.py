@@ -155,12 +155,20 @@ def fresh(name, shape):
     """Stand for the `Room` of an only block: where a ufunc is given None, its result is new."""
 
 
+def small_rows(kernel, x):
+    """Apply a kernel, which writes to its second argument, to a small array along its last axis."""
+    out = np.empty(x.shape, x.dtype)
+    by_rows = (-1, x.shape[-1], 1)
+    kernel(x.reshape(by_rows), out.reshape(by_rows), fresh)
+    return out
+
+
 def softmax_rows(x, axis, dtype):
-    return _by_blocks(_write_softmax, x, axis, dtype)
+    return _by_blocks(write_softmax, x, axis, dtype)
 
 
-def _write_softmax(z, out, room):
-    np.subtract(z, np.maximum.reduce(z, 1, keepdims=True), out=out)
+def write_softmax(z, out, room):
+    np.subtract(z, _top(z)[0], out=out)
     np.exp(out, out=out)
     np.divide(out, _sum(out), out=out)
 
@@ -197,21 +205,24 @@ def _by_blocks(kernel, x, axis, dtype):
 
 
 class _Rows(tuple):
-    """Row statistics, and in `kept` (layout, room, e^d in the shape of x or None, Σ e^d - 1)."""
+    """Row statistics, and in `kept` what the gradient is made of.
+
+    (layout, room, e^d in the shape of x or None, and as arrays of blocks Σ e^d - 1, log Σ e^d, max)
+    """
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
-    return _statistics(x, axis, labels, weights, skip, None)
+    return _statistics(x, axis, labels, weights, skip, lse, None)
 
 
 def statistics_kept(x, axis, labels, weights, skip, lse=True, out=None, room=None):
     """Keep the exponentials for one gradient in the memory that it will be in, `out` if given."""
     if out is None:
         out = np.empty(x.shape, wide_dtype(x.dtype))
-    return _statistics(x, axis, labels, weights, skip, out, room)
+    return _statistics(x, axis, labels, weights, skip, lse, out, room)
 
 
-def _statistics(x, axis, labels, weights, skip, kept, room=None):
+def _statistics(x, axis, labels, weights, skip, lse, kept, room=None):
     layout = Layout(x.shape, axis, wide_dtype(x.dtype))
     source = x.reshape(layout.full)
     labels = labels if labels is None else labels.reshape(layout.per_row)
@@ -235,9 +246,10 @@ def _statistics(x, axis, labels, weights, skip, kept, room=None):
                         target[...] = values.reshape(target.shape)
 
         layout.each(work, room)
-    *rows, rest = rows
-    rows = _Rows([v if v is None else v.reshape(layout.row_shape) for v in rows])
-    rows.kept = layout, room, kept, rest
+    log_p, dot, log_sum, top, rest = rows
+    given = log_p, dot, *((log_sum, top) if lse else (None, None))
+    rows = _Rows([v if v is None else v.reshape(layout.row_shape) for v in given])
+    rows.kept = layout, room, kept, rest, log_sum, top
     if skip is not None:
         for statistic in rows:
             if statistic is not None:
@@ -281,8 +293,7 @@ def _statistics_of(z, copied, labels, weights, kept, room):
 
 
 def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
-    log_p, _, log_sum, top = rows
-    layout, room, out, rest = rows.kept
+    layout, room, out, rest, log_sum, top = rows.kept
     if out is None:
         source = x.reshape(layout.full)
         out = _aligned(x.shape, layout.dtype)
@@ -290,8 +301,7 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
         rest = None
     else:
         source = target = out.reshape(layout.full)
-        log_sum = top = None
-    per_row = rest, *layout.by_row(log_p, log_sum, top, labels, skip, a, b, c)
+    per_row = rest, log_sum, top, *layout.by_row(rows[0], labels, skip, a, b, c)
     weights = layout.across(weights)
     if layout.whole:
         _write_gradient(source, target, weights, *per_row, room or fresh)
@@ -311,7 +321,7 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     return out
 
 
-def _write_gradient(z, out, weights, rest, log_p, log_sum, top, labels, skip, a, b, c, room):
+def _write_gradient(z, out, weights, rest, log_sum, top, log_p, labels, skip, a, b, c, room):
     """Write a·p + b·1_y + c·w of a block to `out`; `z` holds logits, or with `rest` the e^d."""
     if rest is None:
         np.subtract(z, top, out=out)
@@ -411,9 +421,19 @@ def _starts(size, classes):
     return starts
 
 
+@lru_cache(maxsize=16)
+def _ones(classes, dtype):
+    ones = np.ones(classes, dtype)
+    ones.flags.writeable = False
+    return ones
+
+
 def _sum(z):
     # NumPy sums pairwise along rows, but one after the other across them.
-    if z.shape[2] != 1 and z.shape[1] > 256:
+    _, classes, columns = z.shape
+    if columns == 1 and classes <= FEW_CLASSES:  # (32, 10): 0.4 µs, where a reduction takes 1.3
+        return z[:, :, 0].dot(_ones(classes, z.dtype))[:, None, None]
+    if columns != 1 and classes > 256:
         whole = z.shape[1] // 128 * 128
         parts = z[:, :whole].reshape(len(z), -1, 128, z.shape[2]).sum(2).sum(1, keepdims=True)
         return parts + z[:, whole:].sum(1, keepdims=True)
