@@ -28,6 +28,8 @@ BUFFER_ELEMENTS = 512
 # A result begins where a cache line does, so that TensorFlow can take it over without a copy.
 _ALIGNMENT = 64
 
+_ONE = np.array(1, np.float32)  # 0.3 µs less than 1 to add
+
 silent = np.errstate(all="ignore")  # inf - inf, log 0 and underflow are results here, not news
 
 
@@ -126,11 +128,11 @@ class Layout:
 
 
 def _is_number(values):
-    return getattr(values, "ndim", 0) == 0
+    return values is None or type(values) is float or values.ndim == 0
 
 
 def _broadcast(values, shape, seen_as):
-    if values is None or type(values) is float or _is_number(values):
+    if _is_number(values):
         return values
     if values.shape != shape:
         values = np.broadcast_to(values, shape)
@@ -329,7 +331,7 @@ def _write_gradient(z, out, weights, rest, log_sum, top, log_p, labels, skip, a,
         np.exp(out, out=out)
         out *= a
     else:
-        np.multiply(z, a / (rest + 1), out=out)
+        np.multiply(z, a / (rest + _ONE), out=out)
     if labels is not None:
         # a p + b as (a+b) p - b (p-1): in saturated rows a is -b, and p - 1 = expm1(log p).
         at_label = -b * np.expm1(log_p)
@@ -422,17 +424,17 @@ def _starts(size, classes):
 
 
 @lru_cache(maxsize=16)
-def _ones(classes, dtype):
-    ones = np.ones(classes, dtype)
-    ones.flags.writeable = False
-    return ones
+def ones(length, dtype):
+    vector = np.ones(length, dtype)
+    vector.flags.writeable = False
+    return vector
 
 
 def _sum(z):
     # NumPy sums pairwise along rows, but one after the other across them.
     _, classes, columns = z.shape
     if columns == 1 and classes <= FEW_CLASSES:  # (32, 10): 0.4 µs, where a reduction takes 1.3
-        return z[:, :, 0].dot(_ones(classes, z.dtype))[:, None, None]
+        return z[:, :, 0].dot(ones(classes, z.dtype))[:, None, None]
     if columns != 1 and classes > 256:
         whole = z.shape[1] // 128 * 128
         parts = z[:, :whole].reshape(len(z), -1, 128, z.shape[2]).sum(2).sum(1, keepdims=True)

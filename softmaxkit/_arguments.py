@@ -22,7 +22,7 @@ REDUCTIONS = ("none", "mean", "sum")
 NORMALIZERS = ("weight", "count", "batch")
 # What else is a string, NumPy is not asked: its TypeError cannot be caught while Dynamo traces.
 _NUMPY_NAMES = ("f2", "f4", "f8", *(name for name in np.sctypeDict if isinstance(name, str)))
-_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_UNSIGNED = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 Axis = int | tuple[int, ...] | None
 Shape = tuple[int | None, ...]
 
@@ -426,11 +426,12 @@ def labels_in_range(
 
 
 def _all_in_range(values: np.ndarray, num_classes: int) -> bool:
-    half = 1 << (8 * values.itemsize - 1)
-    if values.dtype.kind == "i" and values.dtype.isnative and num_classes <= half:
-        # One pass for both ends: as unsigned numbers, negative ones are at least `half`.
-        unsigned = values.view(_UNSIGNED[values.itemsize])
-        return bool(np.maximum.reduce(unsigned, axis=None) < num_classes)
+    dtype = values.dtype
+    if dtype.kind == "i" and dtype.isnative and dtype.itemsize >= 4 and num_classes < 1 << 31:
+        # One pass for both ends: as unsigned numbers, negative ones are at least 1 << 31. argmax
+        # takes 0.4 µs for 32 labels, max 1.1; for many they take the same.
+        unsigned = values.view(_UNSIGNED[dtype.itemsize])
+        return unsigned.item(unsigned.argmax()) < num_classes
     return bool(values.min() >= 0 and values.max() < num_classes)
 
 

@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 
 _PLAIN = (float, str)  # numbers and names, where an array may stand as well
 
+
 # --- losses over classes --------------------------------------------------------------------------
-def cross_entropy(ops: Any, logits: Array, targets: Array, **options: Any) -> Any:
-    """Cross-entropy: the class loss without a focusing factor."""
-    return _class_loss(ops, logits, targets, gamma=None, **options)
-
-
 def focal_loss(ops: Any, logits: Array, targets: Array, *, alpha: Any, **options: Any) -> Any:
     """Focal loss over classes (Lin et al. 2017, arXiv:1708.02002)."""
-    return _class_loss(ops, logits, targets, weight=alpha, z_loss=None, **options)
+    return cross_entropy(ops, logits, targets, weight=alpha, **options)
 
 
 def penalty(ops: Any, log_p: Array, gamma: float | None) -> Array:
@@ -55,12 +51,11 @@ def _modulator(ops: Any, log_p: Array, gamma: float) -> tuple[Array, Array, Arra
     return certain, far, safe, (-ops.expm1(safe)) ** gamma
 
 
-def _class_loss(
+def cross_entropy(
     ops: Any,
     logits: Array,
     targets: Array,
     *,
-    gamma: float | None,
     axis: int,
     weight: Any,
     sample_weight: Array | None,
@@ -68,17 +63,19 @@ def _class_loss(
     ignore_index: int | None,
     label_smoothing: Any,
     temperature: Any,
-    z_loss: Any,
     reduction: str,
     normalizer: Any,
     dtype: DType,
     labels_checked: bool,
+    z_loss: Any = None,
+    gamma: float | None = None,
     gradient: bool = False,
 ) -> Any:
-    """Return the loss, or with `gradient` also a function of (logits, cotangent of the loss).
+    """Return cross-entropy, or with a `gamma` focal loss.
 
-    That returns the cotangent of the logits; it is given them again, since whoever keeps it for
-    later keeps them in its own way.
+    With `gradient` also a function of (logits, cotangent of the loss). That returns the cotangent
+    of the logits; it is given them again, since whoever keeps it for later keeps them in its own
+    way.
 
     The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
     class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
@@ -262,7 +259,7 @@ def _binary_loss(
     dtype: DType,
     gradient: bool = False,
 ) -> Any:
-    """Return α_t (1-p_t)^γ BCE, or with `gradient` also a function as of `_class_loss`."""
+    """Return α_t (1-p_t)^γ BCE, or with `gradient` also a function as of `cross_entropy`."""
     given_dtype = logits.dtype
     result_dtype = given_dtype if dtype is None else dtype
     logits = as_wide_as(ops, logits, dtype)

@@ -130,11 +130,10 @@ class _Gradient(Asking):
 
 @cache
 def _graded(backend: Any, name: str) -> Any:
-    return _Instead(backend, name, partial(_loss, backend, name))
+    def loss(logits: Any, targets: Any, **options: Any) -> Any:
+        return backend.value_and_grad(name, logits, targets, options)
 
-
-def _loss(backend: Any, name: str, logits: Any, targets: Any, **options: Any) -> Any:
-    return backend.value_and_grad(name, logits, targets, options)
+    return _Instead(backend, name, loss)
 
 
 class _Product(Asking):
