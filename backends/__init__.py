@@ -108,7 +108,7 @@ class Backend(Protocol):
         autodiff (a shift cancels), the derivative is of the form a·p + b·1_y + c·w. Rows where
         `skip` is True, whatever they hold, give 0 in all four and a gradient of exactly 0. The
         last two may be None if `lse` is False: then only the backend's own `row_gradient` sees
-        them.
+        them. The result may have an attribute `total`, Σ_c w_c, where that came with the pass.
         """
 
     def row_gradient(

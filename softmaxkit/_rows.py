@@ -183,7 +183,8 @@ def cross_entropy(
             if every:
                 v = share * penalty_slope(ops, log_p_c, gamma)
             c = of_row if every else -of_row
-            a = a - c * _total(ops, v, x, axis)
+            total = None if every else getattr(rows, "total", None)
+            a = a - c * (_total(ops, v, x, axis) if total is None else total)
         if lse is not None:
             a = a + 2.0 * z_loss * lse * of_row
         derivative = ops.row_gradient(x, axis, rows, labels, v, skip, a, b, c)
