@@ -13,6 +13,11 @@ from softmaxkit import _threads
 # other at the interpreter's lock after each step: (2048, 1000) softmax took two of them 2.12 ns per
 # element with blocks of 1 << 14, 1.01 of 1 << 16, 0.79 of 1 << 18, and one of them 1.3 to 1.6.
 BLOCK_ELEMENTS = 1 << 18
+# A thread alone waits for no other, and with smaller blocks a result and scratch memory are less
+# than what the C library gives back to the system each time, to be had again by page faults: with
+# 1 << 17 log-softmax of (100, 1000) took 0.41 ms, with 1 << 16 0.11; without such luck smoothing of
+# (400, 1000) 0.58 and 0.74.
+LONE_ELEMENTS = 1 << 16
 # From this many elements on, other threads are worth waking: softmax of (1000, 1000) takes 0.56 of
 # the time so, its gradient of cross-entropy the same; of (300, 1000) that took 1.25 times as long.
 SHARED_ELEMENTS = 1 << 19
@@ -22,6 +27,9 @@ FEW_CLASSES = 64
 FEW_COLUMNS = 64
 # So small an array is not turned over.
 SMALL_ELEMENTS = 1 << 12
+# Along so few classes a product with ones sums faster, (32, 10) in 0.4 µs where a reduction takes
+# 1.3, and to as many digits: 0.29 ULP on the mean and 1.4 at most, 0.31 and 1.7 by reductions.
+DOT_CLASSES = 32
 # NumPy spreads the one number of a row over its buffer (8192 elements) to subtract it from shorter
 # rows. With a buffer no longer than a row, 1000 classes took 0.10 ns per element instead of 0.17.
 BUFFER_ELEMENTS = 512
@@ -53,15 +61,17 @@ class Layout:
         self.by_class = classes <= FEW_CLASSES
         short = inner < FEW_COLUMNS and (inner > 1 or self.by_class)
         self.turned = short and self.size > SMALL_ELEMENTS
+        shared = self.size >= SHARED_ELEMENTS
+        self.block = BLOCK_ELEMENTS if shared else min(LONE_ELEMENTS, BLOCK_ELEMENTS)
         # A single block, worked on where it stands.
-        self.whole = self.size <= BLOCK_ELEMENTS and not self.turned
+        self.whole = self.size <= self.block and not self.turned
 
     def each(self, work, room=None):
         """Have `work` done on every block, by several threads if there are many."""
-        if self.size <= BLOCK_ELEMENTS:
+        if self.size <= self.block:
             return work([...], room or Room(self.dtype))
         outer, classes, inner = self.full
-        rows = BLOCK_ELEMENTS // classes
+        rows = self.block // classes
         columns = inner if self.turned else min(max(rows, FEW_COLUMNS), inner)
         several = max(rows // columns, 1)
         blocks = [
@@ -439,7 +449,7 @@ def ones(length, dtype):
 def _sum(z):
     # NumPy sums pairwise along rows, but one after the other across them.
     _, classes, columns = z.shape
-    if columns == 1 and classes <= FEW_CLASSES:  # (32, 10): 0.4 µs, where a reduction takes 1.3
+    if columns == 1 and classes <= DOT_CLASSES:
         return z[:, :, 0].dot(ones(classes, z.dtype))[:, None, None]
     if columns != 1 and classes > 256:
         whole = z.shape[1] // 128 * 128

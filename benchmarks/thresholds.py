@@ -47,6 +47,8 @@ CALLS = {
             ("softmax", "cross_entropy_grad"),
             [(40_000 // columns, 100, columns) for columns in (8, 32, 128, 512)],
         ),
+        ("numpy", "DOT_CLASSES"): (("softmax", "cross_entropy_grad"), BY_FEW[:2] + MIDDLE[:3]),
+        ("numpy", "LONE_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE[:2]),
         ("numpy", "SHARED_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE),
         ("numpy", "SMALL_ELEMENTS"): (("softmax", "log_softmax"), BY_FEW),
         ("torch", "DOUBLE_ELEMENTS"): (
