@@ -52,7 +52,7 @@ class Layout:
     classes, else as (rows, C, 1). In all these forms axis 1 is that of the classes.
     """
 
-    def __init__(self, shape, axis, dtype):
+    def __init__(self, shape, axis, dtype, shared=False):
         outer, classes, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
         self.dtype = dtype
         self.shape, self.row_shape = shape, shape[:axis] + shape[axis + 1 :]
@@ -61,7 +61,7 @@ class Layout:
         self.by_class = classes <= FEW_CLASSES
         short = inner < FEW_COLUMNS and (inner > 1 or self.by_class)
         self.turned = short and self.size > SMALL_ELEMENTS
-        shared = self.size >= SHARED_ELEMENTS
+        shared = shared or self.size >= SHARED_ELEMENTS
         self.block = BLOCK_ELEMENTS if shared else min(LONE_ELEMENTS, BLOCK_ELEMENTS)
         # A single block, worked on where it stands.
         self.whole = self.size <= self.block and not self.turned
@@ -235,7 +235,8 @@ def statistics_kept(x, axis, labels, weights, skip, lse=True, out=None, room=Non
 
 
 def _statistics(x, axis, labels, weights, skip, lse, kept, room=None):
-    layout = Layout(x.shape, axis, wide_dtype(x.dtype))
+    # With a room, `x` is a block itself, and is not cut again.
+    layout = Layout(x.shape, axis, wide_dtype(x.dtype), shared=room is not None)
     source = x.reshape(layout.full)
     labels = labels if labels is None else labels.reshape(layout.per_row)
     weights = layout.across(weights)

@@ -22,7 +22,7 @@ REDUCTIONS = ("none", "mean", "sum")
 NORMALIZERS = ("weight", "count", "batch")
 # What else is a string, NumPy is not asked: its TypeError cannot be caught while Dynamo traces.
 _NUMPY_NAMES = ("f2", "f4", "f8", *(name for name in np.sctypeDict if isinstance(name, str)))
-_UNSIGNED = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+_UNSIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 Axis = int | tuple[int, ...] | None
 Shape = tuple[int | None, ...]
 
