@@ -13,6 +13,7 @@ import numpy as np
 from softmaxkit import _rows, _softmax
 from softmaxkit.backends import numpy_blocks as blocks
 from softmaxkit.backends.numpy_blocks import silent, wide_dtype
+from softmaxkit.backends.numpy_sums import ones
 
 LIBRARY = "NumPy"
 
@@ -236,7 +237,7 @@ permute = np.transpose
 
 def sum(x, axis):
     if axis is None and x.ndim == 1 and x.size <= blocks.FEW_CLASSES:
-        return x.dot(blocks.ones(x.size, x.dtype))
+        return x.dot(ones(x.size, x.dtype))
     if type(axis) is not int or x.size <= blocks.SMALL_ELEMENTS or x.dtype != wide_dtype(x.dtype):
         return np.add.reduce(x, axis)
     return blocks.sum_classes(x, axis)

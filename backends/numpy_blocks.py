@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import prod
 
 import numpy as np
 
 from softmaxkit import _threads
+from softmaxkit.backends.numpy_sums import dot_block, sum_block
 
 # A block is small enough for the caches, and large enough for two threads not to wait for each
 # other at the interpreter's lock after each step: (2048, 1000) softmax took two of them 2.12 ns per
@@ -27,13 +28,6 @@ FEW_CLASSES = 64
 FEW_COLUMNS = 64
 # So small an array is not turned over.
 SMALL_ELEMENTS = 1 << 12
-# Along so few classes a product with ones sums faster, (32, 10) in 0.4 µs where a reduction takes
-# 1.3, and to as many digits: 0.29 ULP on the mean and 1.4 at most, 0.31 and 1.7 by reductions.
-DOT_CLASSES = 32
-# Along more, in float32, such products of this many classes: 0.07 ns per element of 1000 classes,
-# 0.16 by reductions, and to as many digits (0.31 ULP on the mean and 1.0 at most, 0.27 and 1.1). In
-# float64 there was less to gain and digits to lose.
-PART_CLASSES = 512
 # NumPy spreads the one number of a row over its buffer (8192 elements) to subtract it from shorter
 # rows. With a buffer no longer than a row, 1000 classes took 0.10 ns per element instead of 0.17.
 BUFFER_ELEMENTS = 512
@@ -186,7 +180,7 @@ def softmax_rows(x, axis, dtype):
 def write_softmax(z, out, room):
     np.subtract(z, _top(z)[0], out=out)
     np.exp(out, out=out)
-    np.divide(out, _sum(out), out=out)
+    np.divide(out, sum_block(out), out=out)
 
 
 def log_softmax_rows(x, axis, dtype):
@@ -294,7 +288,7 @@ def _statistics_of(z, copied, labels, weights, kept, room):
     at_top = None if at is None else d.reshape(-1)[at]  # 0, or NaN for a maximum of inf
     if alike:
         if weights is not None:
-            dot = _sum(d)
+            dot = sum_block(d)
         e = np.exp(d, out=d)
     else:
         e = np.exp(d, out=room("e", z.shape) if kept is None else kept)
@@ -305,7 +299,8 @@ def _statistics_of(z, copied, labels, weights, kept, room):
     if log_p is not None:
         log_p -= log_sum
     if not alike:
-        dot, total = _dot(d, log_sum, weights)
+        dot, total = dot_block(d, weights)
+        dot = dot - total * log_sum  # nothing cancels where no weight is negative
     elif weights is not None:  # Σ d and -log_sum are of one sign: nothing cancels
         dot = weights * (dot - z.shape[1] * log_sum) if weights != 0 else 0 * log_sum
     return log_p, dot, log_sum, top, rest, total
@@ -373,7 +368,7 @@ def sum_classes(x, axis):
     def work(blocks, room):
         for block in blocks:
             part = out[block]
-            part[...] = _sum(layout.load(source[block], room)).reshape(part.shape)
+            part[...] = sum_block(layout.load(source[block], room)).reshape(part.shape)
 
     layout.each(work)
     return out.reshape(layout.row_shape)
@@ -405,32 +400,13 @@ def _rest(e, at_top, at, spare, room):
     """
     if at is not None:
         e.reshape(-1)[at] = at_top
-        return _sum(e)
-    total = _sum(e)
+        return sum_block(e)
+    total = sum_block(e)
     rest = total - 1
     if not (total >= 2).all():  # from 2 on nothing is lost; below there is one maximum
         ones = np.floor(e, out=room("ones", e.shape) if spare is None else spare)
-        np.copyto(rest, _sum(np.subtract(e, ones, out=ones)), where=total < 2)
+        np.copyto(rest, sum_block(np.subtract(e, ones, out=ones)), where=total < 2)
     return rest
-
-
-def _dot(d, log_sum, w):
-    """Return Σ w log p, over d, where 0 log 0 is 0, and Σ w."""
-    total = _sum(w)
-    add = partial(_dot_rows, w=w)
-    if d.shape[2] != 1 or d.dtype != np.float32:
-        d *= w
-        add = _sum
-    dot = add(d)
-    if _has_nan(dot):
-        np.copyto(d, 0, where=w == 0)
-        dot = add(d)
-    return dot - total * log_sum, total  # nothing cancels where no weight is negative
-
-
-def _has_nan(x):
-    greatest = x.item(x.argmax())  # a NaN is the greatest of all; isnan().any() takes 1 µs more
-    return greatest != greatest
 
 
 def _entries(z, labels):
@@ -446,42 +422,3 @@ def _starts(size, classes):
     starts = np.arange(0, size, classes)
     starts.flags.writeable = False
     return starts
-
-
-@lru_cache(maxsize=16)
-def ones(length, dtype):
-    vector = np.ones(length, dtype)
-    vector.flags.writeable = False
-    return vector
-
-
-def _dot_rows(z, w):
-    """Return Σ w z of a float32 block by rows; Σ z where `w` is None. In parts, to keep digits."""
-    rows, w = z[:, :, 0], w if w is None else w[:, :, 0]
-    count, classes = rows.shape
-    if classes <= PART_CLASSES:
-        total = np.vecdot(rows, ones(classes, rows.dtype) if w is None else w)
-    else:
-        parts, part = classes // PART_CLASSES, ones(PART_CLASSES, rows.dtype)
-        whole = parts * PART_CLASSES
-        cut = count, parts, PART_CLASSES
-        first = part if w is None else w[:, :whole].reshape(cut)
-        total = np.add.reduce(np.vecdot(rows[:, :whole].reshape(cut), first), 1)
-        if whole < classes:
-            last = part[: classes - whole] if w is None else w[:, whole:]
-            total += np.vecdot(rows[:, whole:], last)
-    return total[:, None, None]
-
-
-def _sum(z):
-    # NumPy sums pairwise along rows, but one after the other across them.
-    _, classes, columns = z.shape
-    if columns == 1 and classes <= DOT_CLASSES:
-        return z[:, :, 0].dot(ones(classes, z.dtype))[:, None, None]
-    if columns == 1 and z.dtype == np.float32:
-        return _dot_rows(z, None)
-    if columns != 1 and classes > 256:
-        whole = z.shape[1] // 128 * 128
-        parts = z[:, :whole].reshape(len(z), -1, 128, z.shape[2]).sum(2).sum(1, keepdims=True)
-        return parts + z[:, whole:].sum(1, keepdims=True)
-    return np.add.reduce(z, 1, keepdims=True)

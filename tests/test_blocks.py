@@ -13,6 +13,10 @@ TORCH |= {"HOST_ELEMENTS": 0, "DOUBLE_ELEMENTS": 0}
 # every kernel that is for large arrays.
 SETTINGS = [
     ("numpy", "float32", "numpy_blocks", BLOCKS),
+    # By one thread.
+    ("numpy", "float32", "numpy_blocks", {"LONE_ELEMENTS": 16, "SMALL_ELEMENTS": 0}),
+    # Sums in parts.
+    ("numpy", "float32", "numpy_sums", {"DOT_CLASSES": 1, "PART_CLASSES": 2}),
     ("torch", "float32", "torch_blocks", TORCH),
     # Few classes too by torch's own softmax.
     ("torch", "float32", "torch_blocks", TORCH | {"SHORT_ROW": 1}),

@@ -28,6 +28,7 @@ FRAMEWORKS = {
 # Modules of backends/ that are no backend: they belong to the one they are named after.
 BLOCKS = (
     "numpy_blocks",
+    "numpy_sums",
     "torch_blocks",
     "torch_plain",
     "torch_rows",
@@ -93,8 +94,11 @@ MAY_IMPORT = {
     "_rows": {"_softmax"},
     "_softmax": set(),
     "backends.__init__": {"numpy"},
-    "backends.numpy": {"_rows", "_softmax", "backends.numpy_blocks", "numpy"},
-    "backends.numpy_blocks": {"_threads", "numpy"},
+    "backends.numpy": {
+        *("_rows", "_softmax", "backends.numpy_blocks", "backends.numpy_sums", "numpy"),
+    },
+    "backends.numpy_blocks": {"_threads", "backends.numpy_sums", "numpy"},
+    "backends.numpy_sums": {"numpy"},
     # Small losses on the CPU are left to NumPy.
     "backends.torch": {
         *("_rows", "_softmax", "backends.torch_rows", "backends.torch_blocks"),
