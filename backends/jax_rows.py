@@ -92,7 +92,7 @@ def _sums(terms, axis, *arrays):
             )
             for c in range(classes)
         )
-        return [reduce(add, column) for column in zip(*each, strict=True)]
+        return [_total(column) for column in zip(*each, strict=True)]
     parts = _parts(classes) if axis == len(shape) - 1 else 1
     if parts == 1:
         return [v.sum(axis, keepdims=True) for v in terms(*arrays)]
@@ -103,6 +103,15 @@ def _sums(terms, axis, *arrays):
         for v in arrays
     )
     return [v.sum(1).reshape(*shape[:-1], parts).sum(axis, keepdims=True) for v in terms(*cut)]
+
+
+def _total(column):
+    """Return the sum of a few arrays, in groups of eight.
+
+    One by one, 100 classes cost cross-entropy 7.9 ULP, not 4, in the same time.
+    """
+    groups = (column[i : i + 8] for i in range(0, len(column), 8))
+    return reduce(add, (reduce(add, group) for group in groups))
 
 
 def _parts(classes):
