@@ -16,8 +16,8 @@ from softmaxkit import _softmax
 # one in a loop over rows, which it vectorises. Cross-entropy of 200000 x 10: 1.3 ms, not 2.6; of
 # 200000 x 100: 9.6, not 22 (log-softmax: 33, not 29; of 20000 x 100: 1.0, not 1.3); of
 # 8 x 21 x 256 x 256 along axis 1: 4.6, not 31; of 8 x 150 x 16384: 8.3, not 15; of
-# 2 x 150 x 65536: 78, not 222. With more classes gradients of probabilities are slower: 20000 x 128:
-# 5.5, not 3.8; 4 x 192 x 16384: 110, not 64. At the limits it compiles in 0.3 to 1 s.
+# 2 x 150 x 65536: 78, not 222. With more classes gradients of probabilities slow down (20000 x 128:
+# 5.5, not 3.8; 4 x 192 x 16384: 110, not 64). At the limits it compiles in 0.3 to 1 s.
 FEW_LAST = 100
 FEW = 160
 # An odd number of rows it does not vectorise: beyond so many the reductions are faster.
