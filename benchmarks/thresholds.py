@@ -63,7 +63,6 @@ CALLS = {
         ("tensorflow", "COPIED_BYTES"): (("softmax", "log_softmax"), BY_FEW + BY_SIZE[:2]),
         ("tensorflow", "FUSED_ELEMENTS"): (("softmax",), MIDDLE + BY_SIZE[:2]),
         ("tensorflow", "FUSED_FROM_CLASSES"): (("softmax",), BY_CLASSES[:3]),
-        ("tensorflow", "FUSED_TO_CLASSES"): (("softmax",), [(32, 30_000), (32, 300_000)]),
     }.items()
 }
 
