@@ -274,9 +274,7 @@ def take(vector, labels):
     return tf.gather(vector, labels)
 
 
-def length(x, axis, like):
-    known = x.shape[axis]
-    return tf.cast(tf.shape(x)[axis], like.dtype) if known is None else known
+length = kernels.length
 
 
 def size(x):
