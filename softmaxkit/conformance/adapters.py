@@ -313,11 +313,14 @@ def _jax() -> Adapter:
         return vjp
 
     def through(call: Callable[[Function], Function]) -> Any:
-        """Backpropagate through the transformed function."""
+        """Backpropagate through the transformed function, both ways compiled as one."""
 
         def vjp(function: Function, arrays: list[Any], position: int, cotangent: Any) -> Any:
-            value, pull = jax.vjp(call(function), *arrays)
-            return value, pull(cotangent)[position]
+            def both(cotangent: Any, *arrays: Any) -> Any:
+                value, pull = jax.vjp(call(function), *arrays)
+                return value, pull(cotangent)[position]
+
+            return jax.jit(both)(cotangent, *arrays)
 
         return vjp
 
