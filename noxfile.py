@@ -25,7 +25,7 @@ REQUIREMENTS = {
     "dask": "dask[array]",
 }
 # Half a minute of mpmath, the same with every framework: once, in the session `none`.
-SKIP_GOLDEN = ("--deselect", "tests/test_reference.py::test_golden_json_is_what_its_script_writes")
+SKIP_GOLDEN = ("--deselect", "tests/test_golden.py::test_golden_json_is_what_its_script_writes")
 # Tests of NumPy by itself run in the session `none`; in bfloat16 where a library brings ml_dtypes.
 SKIP_NUMPY = (
     *SKIP_GOLDEN,

@@ -1,7 +1,7 @@
 """The oracle: every operation as the textbook writes it, in NumPy and float64.
 
 It shares no code with any kernel and imports NumPy alone; clarity comes before speed (one-hot
-matrices are built, gradients are computed with every value). ``tests/test_reference.py`` holds it
+matrices are built, gradients are computed with every value). ``tests/test_golden.py`` holds it
 to values computed with mpmath, saturated rows included.
 
 The whole loss family is one formula. With z = logits / temperature, the kept classes' softmax p,
