@@ -147,7 +147,8 @@ def skeleton(node):
     )
 
 
-# Refusals that need two libraries, or TensorFlow (test_dispatch.py), or one library only (above).
+# Refusals that need two libraries (test_companions.py), or TensorFlow (test_dispatch.py), or one
+# library only (above).
 ELSEWHERE = (
     "an array of the logits' library",
     "has unknown rank",
