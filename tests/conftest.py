@@ -104,6 +104,25 @@ def strict() -> ModuleType:
 
 
 @pytest.fixture
+def same(torch: ModuleType) -> Callable[..., None]:
+    """Compare value, dtype and shape of two tensors, and the gradients by some leaves."""
+
+    def gradients(value: Any, leaves: list[Any]) -> Any:
+        """Differentiate a fixed sum of the values."""
+        weights = torch.linspace(0.5, 1.5, max(value.numel(), 1))[: value.numel()]
+        return torch.autograd.grad((value * weights.view(value.shape)).sum(), leaves)
+
+    def compare(got: Any, expected: Any, leaves: Any = (), **tolerance: Any) -> None:
+        torch.testing.assert_close(got, expected, **tolerance)
+        if leaves:
+            pairs = zip(*(gradients(each, leaves) for each in (got, expected)), strict=True)
+            for mine, other in pairs:
+                torch.testing.assert_close(mine, other, **tolerance)
+
+    return compare
+
+
+@pytest.fixture
 def run_python(tmp_path: Path) -> Callable[..., str]:
     """Run a script in a fresh interpreter, on the softmaxkit under test; return what it prints."""
 
