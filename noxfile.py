@@ -159,9 +159,10 @@ def wheel(session: nox.Session) -> None:
     install(session, f"softmaxkit[cli] @ {archive.as_uri()}")
     session.chdir(dist)  # beside the checkout's softmaxkit, Python would import that
     session.run("python", "-c", "import softmaxkit as s; assert 'site-packages' in s.__file__")
-    pytest = (*PYTEST, "-c", str(ROOT / "pyproject.toml"))
+    config = ("-c", str(ROOT / "pyproject.toml"))
     tests = str(ROOT / "tests")
-    session.run(*pytest, tests, *SKIP_GOLDEN, *session.posargs, env=demand("numpy"))
+    session.run(*PYTEST, *config, tests, *SKIP_GOLDEN, *session.posargs, env=demand("numpy"))
+    pytest = ("python", "-m", "pytest", *config)
     session.run(*pytest, "--pyargs", "softmaxkit.conformance", env=demand("numpy"))
     session.run(*pytest, tests, "-m", "packaging", env=demand("numpy"))
 
