@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softmaxkit.conformance import reference
+from softmaxkit.conformance import reference, reference_activations
 
 X = np.array([[2, 1, 0], [0.5, -1, 3], [1, 1, 1]])
 Y = np.array([0, 2, 1])
@@ -20,13 +20,17 @@ def call(name, *arguments, **options):
     return getattr(reference, name)(*arguments, **options)
 
 
-def test_reference_imports_numpy_alone():
-    tree = ast.parse(Path(reference.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [(reference, {reference_activations.__name__}), (reference_activations, set())],
+)
+def test_reference_imports_numpy_alone(module, more):
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {
         getattr(node, "module", None) or alias.name for node in imports for alias in node.names
     }
-    assert {module.partition(".")[0] for module in modules} == {"numpy"}
+    assert modules == {"numpy", "numpy.typing"} | more
     assert all(not getattr(node, "level", 0) for node in imports)
 
 
