@@ -65,6 +65,8 @@ def fused_softmax(x, axis):
     """Return softmax by TensorFlow's own kernel where that is fast and right, else None."""
     if not (on_host(x) and x.dtype == tf.float32 and kernels.has_kernel(x, axis)):
         return None
+    if x.shape.num_elements() < kernels.FUSED_EAGER_ELEMENTS:
+        return None
     p = tf.raw_ops.Softmax(logits=x)
     with record.stop_recording():
         total = kernels.sum_classes(p, -1, keepdims=True)

@@ -62,6 +62,7 @@ CALLS = {
         ("torch", "SHORT_ROW"): (("softmax", "cross_entropy_grad"), BY_CLASSES[:3]),
         ("tensorflow", "COPIED_BYTES"): (("softmax", "log_softmax"), BY_FEW + BY_SIZE[:2]),
         ("tensorflow", "FUSED_ELEMENTS"): (("softmax",), MIDDLE + BY_SIZE[:2]),
+        ("tensorflow", "FUSED_EAGER_ELEMENTS"): (("softmax",), MIDDLE + BY_SIZE[:2]),
         ("tensorflow", "FUSED_FROM_CLASSES"): (("softmax",), BY_CLASSES[:3]),
     }.items()
 }

@@ -9,6 +9,7 @@ from softmaxkit import conformance
 BLOCKS = {"BLOCK_ELEMENTS": 16, "SHARED_ELEMENTS": 0, "SMALL_ELEMENTS": 0}
 TORCH = {"BLOCK_ELEMENTS": 16, "SHORT_ELEMENTS": 0, "FRESH_BYTES": 0}
 TORCH |= {"HOST_ELEMENTS": 0, "DOUBLE_ELEMENTS": 0}
+FUSED = {"FUSED_ELEMENTS": 0, "FUSED_EAGER_ELEMENTS": 0, "FUSED_FROM_CLASSES": 1}
 # Backend, dtype, its module with the limits, and what they are made: blocks of a few rows, and
 # every kernel that is for large arrays.
 SETTINGS = [
@@ -23,7 +24,7 @@ SETTINGS = [
     ("torch", "float64", "torch_blocks", TORCH | {"SHORT_ROW": 1}),
     # Half precision has kernels of its own where torch works in blocks.
     ("torch", "bfloat16", "torch_blocks", TORCH),
-    ("tensorflow", "float32", "tensorflow_rows", {"FUSED_ELEMENTS": 0, "FUSED_FROM_CLASSES": 1}),
+    ("tensorflow", "float32", "tensorflow_rows", FUSED),
 ]
 CASES = [case for case in conformance.cases() if not case.raises]
 
