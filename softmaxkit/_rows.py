@@ -110,6 +110,7 @@ def cross_entropy(
         own = mass if uniform is None else _times(1.0 - label_smoothing, mass)
         share = uniform if uniform is None else _times(uniform, weight_c)
     else:
+        # What only the row kernels and `sum` see may stay in half precision: no array of its own.
         alone = weight is None and uniform is None and gamma is None
         q = (ops.weights_like if alone else ops.compute_like)(targets, logits)
         mass = ops.sum(_times(q, weight_c), axis) if _by_weight(normalizer) else None
