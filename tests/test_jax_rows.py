@@ -22,7 +22,7 @@ def test_an_odd_number_of_rows_and_a_symbolic_one(jax, rows):
     x, y = jax.numpy.asarray(logits), jax.numpy.asarray(targets)
     loss = jax.jit(partial(softmaxkit.cross_entropy, reduction="none"))
     truth = reference.cross_entropy(logits, targets, reduction="none")
-    # A logit of 60 is rounded at 7e-15, and so is e^(z - 60), of which the first row's loss is made.
+    # A logit of 60 is rounded at 7e-15, and so is e^(z - 60), which makes the first row's loss.
     np.testing.assert_allclose(loss(x, y), truth, rtol=1e-14, atol=0)
     shape = jax.export.symbolic_shape("rows, 10")
     specs = (jax.ShapeDtypeStruct(s, v.dtype) for s, v in ((shape, x), (shape[:1], y)))
