@@ -18,6 +18,11 @@ LIBRARY = "JAX"
 
 _this = sys.modules[__name__]
 
+# A sum over all of so many numbers or more stands behind a condition: else XLA computes each number
+# within the sum, one by one. Cross-entropy of 200000 x 10 took 53 ms, so 2; binary cross-entropy
+# of 8192 x 1000 took 40, so 13. An optimization_barrier does not keep them apart.
+APART = 4096
+
 _STATIC = ("axis", "gamma", "ignore_index", "reduction", "normalizer", "dtype", "labels_checked")
 
 
@@ -180,7 +185,6 @@ def as_dtype(dtype, like):
 # --- array functions for the loss family ----------------------------------------------------------
 where = jnp.where
 exp = jnp.exp
-sum = jnp.sum
 any = jnp.any
 amax = jnp.max
 expm1 = jax_rows.expm1
@@ -246,6 +250,13 @@ def softplus(x):
 softplus.defjvps(lambda dx, _, x: dx * sigmoid(x))
 
 
+def sum(x, axis):
+    if axis is None and isinstance(x.size, int) and x.size >= APART:  # jax.export: symbolic ones
+        first = lax.stop_gradient(x.reshape(-1)[0])
+        return lax.cond(first == first, jnp.sum, lambda x: jnp.sum(x) + first, x)  # else NaN
+    return jnp.sum(x, axis)
+
+
 def merge_last(x, count):
     keep = x.ndim - count
     return x.reshape((*x.shape[:keep], prod(x.shape[keep:])))
@@ -262,11 +273,11 @@ def softmax_rows(x, axis, dtype):
 
 
 def log_softmax_rows(x, axis, dtype):
-    _, _, log_sum, top = jax_rows.statistics(compute(x), axis, True, None, None, None)
+    _, _, log_sum, top = jax_rows.statistics(compute(x), axis, None, None, None)
     return (x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis)).astype(dtype)
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
     if weights is not None:
         weights = jnp.asarray(weights, _wide(x.dtype))
-    return jax_rows.statistics(compute(x), axis, False, labels, weights, skip)
+    return jax_rows.statistics(compute(x), axis, labels, weights, skip)

@@ -27,8 +27,6 @@ ODD = 256
 # Beyond this many classes XLA writes exp(x - top) out in the size of the logits before it sums:
 # 55 ms at 256 x 128256. The same numbers as 1024 rows of 32064 take 6.
 LONG = 32768
-# Up to this many it makes one kernel of log-softmax, its sums included.
-WHOLE = 4096
 
 
 @jax.custom_jvp
@@ -40,22 +38,18 @@ def expm1(x):
 expm1.defjvps(lambda dx, _, x: dx * jnp.exp(x))
 
 
-# XLA's CPU fusions make one pass of sums over sub, mul, exp, floor, max and min, up to a result in
-# the size of the logits: log-softmax of 4096 x 4096 is one kernel. A comparison or a select below a
-# sum is first written out: at 4096 x 4096 the sum of exp(d) takes 5 ms, of where(d == 0, 0, exp(d))
-# 35 ms. Hence arithmetic below. The barriers keep x - top from being shared between two sums, for
-# which it would be written out, too.
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def statistics(x, axis, whole, labels, weights, skip):
-    """Return log p at the label, the dot product, log Σ e^(x-top) and top, each where asked for.
-
-    `whole`: they go into a result in the size of the logits.
-    """
+# XLA's CPU fusions make one pass of a sum over sub, mul, exp, floor, max and min. A comparison or a
+# select below a sum is first written out: at 4096 x 4096 the sum of exp(d) takes 5 ms, that of
+# where(d == 0, 0, exp(d)) 35. Hence arithmetic below. The barriers keep x - top from being shared
+# between two sums, for which it would be written out, too.
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def statistics(x, axis, labels, weights, skip):
+    """Return log p at the label, the dot product, log Σ e^(x-top) and top, each where asked for."""
     top = x.max(axis, keepdims=True)
     picked = dot = at_label = None
     if labels is not None:
         at_label = _pick(x, axis, labels) - top
-    if _few(x, axis) or (whole and axis == x.ndim - 1 and x.shape[axis] <= WHOLE):
+    if _few(x, axis):
         log_sum = _log_sum(x, axis, top)
     else:
         log_sum = _log_sum_unless_dominated(x, axis, top, at_label if weights is None else None)
@@ -143,19 +137,17 @@ def _log_sum_unless_dominated(x, axis, top, at_label):
     With `at_label` the digits are those that log p needs at the label.
     """
     (total,) = _sums(lambda z, top: (jnp.exp(z - top),), axis, x, lax.optimization_barrier(top))
-    # A second maximum makes the total 2 or more.
-    dominated = total < 2
-    if at_label is not None:
-        dominated &= at_label == 0
+    needed = total if at_label is None else jnp.where(at_label == 0, total, 2.0)
 
-    def both(x, top, total, dominated):
-        others, _ = _others_and_maxima(x, axis, top)
-        return jnp.where(dominated, jnp.log1p(others), jnp.log(total))
-
-    def one(x, top, total, dominated):
+    def one(x, top, total):
         return jnp.log(total)
 
-    return lax.cond(dominated.any(), both, one, x, top, total, dominated)
+    def both(x, top, total):
+        others, _ = _others_and_maxima(x, axis, top)
+        # A second maximum makes the total 2 or more.
+        return jnp.where(total < 2, jnp.log1p(others), jnp.log(total))
+
+    return lax.cond(needed.min() >= 2, one, both, x, top, total)  # a row of NaN: both
 
 
 def _dot(x, axis, weights, top, log_sum):
@@ -199,14 +191,15 @@ def _mass(x, axis, weights):
     """Return Σ w."""
     if weights.ndim == 0:
         return weights * x.shape[axis]
-    return weights.sum(axis, keepdims=True) * (x.shape[axis] // weights.shape[axis])
+    (mass,) = _sums(lambda w: (w,), axis, weights)
+    return mass * (x.shape[axis] // weights.shape[axis])
 
 
 @partial(statistics.defjvp, symbolic_zeros=True)
-def _statistics_jvp(axis, whole, primals, tangents):
+def _statistics_jvp(axis, primals, tangents):
     x, labels, weights, skip = primals
     dx, _, dweights, _ = (None if isinstance(d, SymbolicZero) else d for d in tangents)
-    rows = statistics(x, axis, whole, labels, weights, skip)
+    rows = statistics(x, axis, labels, weights, skip)
     # Recomputed where they are needed: in eager mode p would be kept for the way back.
     moved = jax.checkpoint(_tangents, static_argnums=0, prevent_cse=False)
     d_picked, d_dot, d_log_sum = moved(axis, x, labels, weights, skip, rows, dx, dweights)

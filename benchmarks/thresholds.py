@@ -38,10 +38,11 @@ COLUMNS = [(8, classes, 4000) for classes in (20, 80, 320)]
 CALLS = {
     key: [(operation, shape) for operation in operations for shape in shapes]
     for key, (operations, shapes) in {
+        ("jax", "APART"): (("cross_entropy",), [*BY_FEW, (10_000, 10), (200_000, 10)]),
         ("jax", "FEW"): (("log_softmax", "cross_entropy_grad"), COLUMNS),
         ("jax", "FEW_LAST"): (("log_softmax", "cross_entropy_grad"), BY_CLASSES[:4]),
         ("jax", "LONG"): (("log_softmax", "cross_entropy"), [(64, 60_000), (64, 300_000)]),
-        ("jax", "WHOLE"): (("log_softmax",), [(4000, 1000), (400, 10_000), (100, 40_000)]),
+        ("jax", "ODD"): (("log_softmax", "cross_entropy"), [(n, 32) for n in (61, 301, 31_623)]),
         ("numpy", "FEW_CLASSES"): (("softmax", "cross_entropy_grad"), BY_CLASSES),
         ("numpy", "FEW_COLUMNS"): (
             ("softmax", "cross_entropy_grad"),
