@@ -12,6 +12,7 @@ import numpy as np
 
 from softmaxkit import _rows, _softmax
 from softmaxkit.backends import numpy_blocks as blocks
+from softmaxkit.backends import numpy_plain as plain
 from softmaxkit.backends.numpy_blocks import silent, wide_dtype
 from softmaxkit.backends.numpy_sums import ones
 
@@ -44,12 +45,12 @@ def logsumexp(x, axis, where, keepdims, dtype):
 
 @silent
 def cross_entropy(logits, targets, **options):
-    return _rows.cross_entropy(_this, logits, targets, **options)
+    return _loss("cross_entropy", _this, logits, targets, options)
 
 
 @silent
 def focal_loss(logits, targets, **options):
-    return _rows.focal_loss(_this, logits, targets, **options)
+    return _loss("focal_loss", _this, logits, targets, options)
 
 
 @silent
@@ -75,16 +76,23 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
 
 @silent
 def value_and_grad(operation, logits, targets, options):
-    loss = getattr(_rows, operation)
     # With more classes the rows' numbers are few beside the logits, and this was no faster:
     # (4096, 4096) took 25 ms so and 20 as a whole, focal (8, 21, 256, 256) 33 and 44.
     large = logits.size > blocks.BLOCK_ELEMENTS and "axis" in options
     if large and logits.shape[options["axis"]] <= blocks.FEW_CLASSES:
         count = _count_of_rows(logits, targets, options)
         if count is not None:
-            return _by_blocks(loss, logits, targets, options | {"normalizer": count})
-    value, pull = loss(_once, logits, targets, gradient=True, **options)
+            return _by_blocks(
+                getattr(_rows, operation), logits, targets, options | {"normalizer": count}
+            )
+    value, pull = _loss(operation, _once, logits, targets, options, gradient=True)
     return value, pull(logits, 1.0)
+
+
+def _loss(operation, ops, logits, targets, options, gradient=False):
+    if plain.is_plain(operation, logits, targets, options):
+        return plain.loss(ops, logits, targets, options, gradient)
+    return getattr(_rows, operation)(ops, logits, targets, gradient=gradient, **options)
 
 
 def _count_of_rows(logits, targets, options):
@@ -140,7 +148,7 @@ def _by_blocks(loss, logits, targets, options):
 @silent
 def value_and_pull(operation, logits, targets, options):
     """Return a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
-    value, pull = getattr(_rows, operation)(_this, logits, targets, gradient=True, **options)
+    value, pull = _loss(operation, _this, logits, targets, options, gradient=True)
     return value, silent(pull)
 
 

@@ -241,7 +241,7 @@ def _statistics(x, axis, labels, weights, skip, lse, kept, room=None):
     exponentials = kept if kept is None else kept.reshape(layout.full)
     if layout.whole:
         z = source.astype(layout.dtype, copy=False)
-        rows = _statistics_of(z, False, labels, weights, exponentials, room or fresh)
+        rows = statistics_of_block(z, False, labels, weights, exponentials, room or fresh)
     else:
         each = weights is not None and not _is_number(weights)
         wanted = labels is not None, weights is not None, True, True, kept is not None, each
@@ -251,7 +251,7 @@ def _statistics(x, axis, labels, weights, skip, lse, kept, room=None):
             for block in blocks:
                 z, part = layout.load(source[block], room), layout.part(block)
                 copied, w = layout.copies(source), layout.load_any(weights, block, room)
-                found = _statistics_of(z, copied, part(labels), w, part(exponentials), room)
+                found = statistics_of_block(z, copied, part(labels), w, part(exponentials), room)
                 for row, values in zip(rows, found, strict=True):
                     if row is not None:
                         target = row[block]
@@ -270,7 +270,7 @@ def _statistics(x, axis, labels, weights, skip, lse, kept, room=None):
     return rows
 
 
-def _statistics_of(z, copied, labels, weights, kept, room):
+def statistics_of_block(z, copied, labels, weights, kept, room):
     """Return of a block's rows log p_y, Σ w log p, log Σ e^d, max, Σ e^d without one maximum, Σ w.
 
     `copied` tells that `z` may be written to, `kept` is where the e^d are to stay, or None.
@@ -318,7 +318,7 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     per_row = rest, log_sum, top, *layout.by_row(rows[0], labels, skip, a, b, c)
     weights = layout.across(weights)
     if layout.whole:
-        _write_gradient(source, target, weights, *per_row, room or fresh)
+        write_gradient(source, target, weights, *per_row, room or fresh)
         return out
 
     def work(blocks, room):
@@ -327,7 +327,7 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
             z = layout.load(source[block], room) if rest is None else part(source)
             result = room("loaded", z.shape) if layout.turned else target[block]
             w = layout.load_any(weights, block, room)
-            _write_gradient(z, result, w, *map(part, per_row), room)
+            write_gradient(z, result, w, *map(part, per_row), room)
             if layout.turned:
                 layout.store(target[block], result)
 
@@ -335,7 +335,7 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c):
     return out
 
 
-def _write_gradient(z, out, weights, rest, log_sum, top, log_p, labels, skip, a, b, c, room):
+def write_gradient(z, out, weights, rest, log_sum, top, log_p, labels, skip, a, b, c, room):
     """Write a·p + b·1_y + c·w of a block to `out`; `z` holds logits, or with `rest` the e^d."""
     if rest is None:
         np.subtract(z, top, out=out)

@@ -28,6 +28,7 @@ FRAMEWORKS = {
 # Modules of backends/ that are no backend: they belong to the one they are named after.
 BLOCKS = (
     "numpy_blocks",
+    "numpy_plain",
     "numpy_sums",
     "torch_blocks",
     "torch_plain",
@@ -95,9 +96,11 @@ MAY_IMPORT = {
     "_softmax": set(),
     "backends.__init__": {"numpy"},
     "backends.numpy": {
-        *("_rows", "_softmax", "backends.numpy_blocks", "backends.numpy_sums", "numpy"),
+        *("_rows", "_softmax", "numpy"),
+        *("backends.numpy_blocks", "backends.numpy_plain", "backends.numpy_sums"),
     },
     "backends.numpy_blocks": {"_threads", "backends.numpy_sums", "numpy"},
+    "backends.numpy_plain": {"_rows", "backends.numpy_blocks", "numpy"},
     "backends.numpy_sums": {"numpy"},
     # Small losses on the CPU are left to NumPy.
     "backends.torch": {
