@@ -273,11 +273,11 @@ def softmax_rows(x, axis, dtype):
 
 
 def log_softmax_rows(x, axis, dtype):
-    _, _, log_sum, top = jax_rows.statistics(compute(x), axis, None, None, None)
+    _, _, log_sum, top = jax_rows.statistics(compute(x), axis, True, None, None, None)
     return (x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis)).astype(dtype)
 
 
 def row_statistics(x, axis, labels, weights, skip, lse=True):
     if weights is not None:
         weights = jnp.asarray(weights, _wide(x.dtype))
-    return jax_rows.statistics(compute(x), axis, labels, weights, skip)
+    return jax_rows.statistics(compute(x), axis, False, labels, weights, skip)

@@ -27,6 +27,13 @@ ODD = 256
 # Beyond this many classes XLA writes exp(x - top) out in the size of the logits before it sums:
 # 55 ms at 256 x 128256. The same numbers as 1024 rows of 32064 take 6.
 LONG = 32768
+# With so many classes or more the labels are set in the gradient, row by row, and not looked for in
+# every entry: cross-entropy with its gradient of 4096 x 4096 takes 30 ms so, not 39.
+SET_CLASSES = 64
+# Of more logits, with at most so many classes, it makes one kernel of log-softmax, two sums of e^d
+# included: 4096 x 4096 takes 24 ms so; by one sum 25, or 34 where a class dominates a row. Of fewer
+# the two cost more: 256 x 1000 took 0.64 ms, by one sum 0.33, or 0.48.
+WHOLE_ELEMENTS, WHOLE_CLASSES = 1 << 22, 4096
 
 
 @jax.custom_jvp
@@ -42,14 +49,17 @@ expm1.defjvps(lambda dx, _, x: dx * jnp.exp(x))
 # select below a sum is first written out: at 4096 x 4096 the sum of exp(d) takes 5 ms, that of
 # where(d == 0, 0, exp(d)) 35. Hence arithmetic below. The barriers keep x - top from being shared
 # between two sums, for which it would be written out, too.
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def statistics(x, axis, labels, weights, skip):
-    """Return log p at the label, the dot product, log Σ e^(x-top) and top, each where asked for."""
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def statistics(x, axis, whole, labels, weights, skip):
+    """Return log p at the label, the dot product, log Σ e^(x-top) and top, each where asked for.
+
+    `whole`: they go into a result in the size of the logits.
+    """
     top = x.max(axis, keepdims=True)
     picked = dot = at_label = None
     if labels is not None:
         at_label = _pick(x, axis, labels) - top
-    if _few(x, axis):
+    if _few(x, axis) or (whole and _is_one_kernel(x, axis)):
         log_sum = _log_sum(x, axis, top)
     else:
         log_sum = _log_sum_unless_dominated(x, axis, top, at_label if weights is None else None)
@@ -63,12 +73,17 @@ def statistics(x, axis, labels, weights, skip):
     return rows
 
 
+def _is_one_kernel(x, axis):
+    many = isinstance(x.size, int) and x.size > WHOLE_ELEMENTS  # jax.export has symbolic ones
+    return axis == x.ndim - 1 and many and x.shape[axis] <= WHOLE_CLASSES
+
+
 def _few(x, axis):
     classes = x.shape[axis]
     if axis != x.ndim - 1:
         return classes <= FEW
     rows = x.size // classes
-    odd = isinstance(rows, int) and rows > ODD and rows % 2  # jax.export has symbolic ones
+    odd = isinstance(rows, int) and rows > ODD and rows % 2
     return classes <= FEW_LAST and not odd
 
 
@@ -160,7 +175,8 @@ def _dot(x, axis, weights, top, log_sum):
     if _few(x, axis):
         parts = (_finite_part_by_select, _lost_part_by_select)
     dot, lost = (_weighted_sum(part, x, axis, weights, top) for part in parts)
-    dot = dot - _mass(x, axis, weights) * log_sum
+    (mass,) = _sums(lambda w: (w,), axis, weights)
+    dot = dot - mass * (x.shape[axis] // weights.shape[axis]) * log_sum
     return jnp.where(lost == 0, dot, dot - jnp.inf * lost)
 
 
@@ -191,15 +207,14 @@ def _mass(x, axis, weights):
     """Return Σ w."""
     if weights.ndim == 0:
         return weights * x.shape[axis]
-    (mass,) = _sums(lambda w: (w,), axis, weights)
-    return mass * (x.shape[axis] // weights.shape[axis])
+    return weights.sum(axis, keepdims=True) * (x.shape[axis] // weights.shape[axis])
 
 
 @partial(statistics.defjvp, symbolic_zeros=True)
-def _statistics_jvp(axis, primals, tangents):
+def _statistics_jvp(axis, whole, primals, tangents):
     x, labels, weights, skip = primals
     dx, _, dweights, _ = (None if isinstance(d, SymbolicZero) else d for d in tangents)
-    rows = statistics(x, axis, labels, weights, skip)
+    rows = statistics(x, axis, whole, labels, weights, skip)
     # Recomputed where they are needed: in eager mode p would be kept for the way back.
     moved = jax.checkpoint(_tangents, static_argnums=0, prevent_cse=False)
     d_picked, d_dot, d_log_sum = moved(axis, x, labels, weights, skip, rows, dx, dweights)
@@ -212,23 +227,13 @@ def _tangents(axis, x, labels, weights, skip, rows, dx, dweights):
     dx = jnp.zeros_like(x) if dx is None else dx
     d_picked = d_dot = None
     if labels is not None:
-        # Every class of a skipped row counts as its label: NaN does not come through. A select more
-        # for that, and XLA does not vectorise: cross-entropy with its gradient of 200000 x 10 took
-        # 5.5 ms, so 3.2.
-        first, last = labels, labels
-        if skip is not None:
-            first, last = jnp.where(skip, 0, labels), jnp.where(skip, x.shape[axis], labels)
-        classes = _softmax.along(jnp.arange(x.shape[axis]), x.ndim, axis)
-        here = (classes >= jnp.expand_dims(first, axis)) & (classes <= jnp.expand_dims(last, axis))
-        # dx_y - Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep their digits.
-        beside, at_label = (jnp.expand_dims(f(picked), axis) for f in (expm1, jnp.exp))
-        d_picked = -(_unless(here, beside, log_p) * dx).sum(axis)
-        p = _unless(here, at_label, log_p)
-    elif skip is not None:
-        p = _unless(jnp.expand_dims(skip, axis), jnp.zeros((), x.dtype), log_p)
+        move = _by_set_labels if _sets(x, axis) else _by_compared_labels
+        d_picked, d_log_sum = move(axis, labels, skip, picked, log_p, dx)
     else:
         p = jnp.exp(log_p)
-    d_log_sum = (p * dx).sum(axis)
+        if skip is not None:
+            p = _unless(jnp.expand_dims(skip, axis), jnp.zeros((), x.dtype), log_p)
+        d_log_sum = (p * dx).sum(axis)
     if weights is not None:
         mass = _mass(x, axis, weights)
         mass = mass.squeeze(axis) if mass.ndim else mass
@@ -237,6 +242,41 @@ def _tangents(axis, x, labels, weights, skip, rows, dx, dweights):
             log_p = log_p if skip is None else jnp.where(jnp.expand_dims(skip, axis), 0.0, log_p)
             d_dot = d_dot + _weighted(dweights, log_p, weights).sum(axis)
     return d_picked, d_dot, d_log_sum
+
+
+# Both give dx_y - Σ p dx and Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep
+# their digits.
+def _by_set_labels(axis, labels, skip, picked, log_p, dx):
+    if skip is not None:
+        log_p = jnp.where(jnp.expand_dims(skip, axis), -jnp.inf, log_p)
+    index = jnp.expand_dims(labels, axis)
+    others = jnp.put_along_axis(
+        jnp.exp(log_p), index, 0.0, axis, inplace=False, mode="promise_in_bounds"
+    )
+    by_others = (others * dx).sum(axis)
+    dx_y = _pick(dx, axis, labels).squeeze(axis)
+    return -(by_others + expm1(picked) * dx_y), by_others + jnp.exp(picked) * dx_y
+
+
+def _by_compared_labels(axis, labels, skip, picked, log_p, dx):
+    # Every class of a skipped row counts as its label: NaN does not come through. A select more
+    # for that, and XLA does not vectorise: cross-entropy with its gradient of 200000 x 10 took
+    # 5.5 ms, so 3.2.
+    classes = log_p.shape[axis]
+    first, last = labels, labels
+    if skip is not None:
+        first, last = jnp.where(skip, 0, labels), jnp.where(skip, classes, labels)
+    each = _softmax.along(jnp.arange(classes), log_p.ndim, axis)
+    here = (each >= jnp.expand_dims(first, axis)) & (each <= jnp.expand_dims(last, axis))
+    beside, at_label = (jnp.expand_dims(f(picked), axis) for f in (expm1, jnp.exp))
+    return tuple(
+        sign * (_unless(here, rows, log_p) * dx).sum(axis)
+        for sign, rows in ((-1, beside), (1, at_label))
+    )
+
+
+def _sets(x, axis):
+    return axis == x.ndim - 1 and x.shape[axis] >= SET_CLASSES
 
 
 @jax.custom_jvp

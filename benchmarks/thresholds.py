@@ -42,6 +42,9 @@ CALLS = {
         ("jax", "FEW"): (("log_softmax", "cross_entropy_grad"), COLUMNS),
         ("jax", "FEW_LAST"): (("log_softmax", "cross_entropy_grad"), BY_CLASSES[:4]),
         ("jax", "LONG"): (("log_softmax", "cross_entropy"), [(64, 60_000), (64, 300_000)]),
+        ("jax", "SET_CLASSES"): (GRADIENTS, BY_CLASSES),
+        ("jax", "WHOLE_CLASSES"): (("log_softmax",), [(1000, 10_000), (300, 30_000)]),
+        ("jax", "WHOLE_ELEMENTS"): (("log_softmax",), [(n, 1000) for n in (300, 1000, 3000, 9000)]),
         ("jax", "ODD"): (("log_softmax", "cross_entropy"), [(n, 32) for n in (61, 301, 31_623)]),
         ("numpy", "FEW_CLASSES"): (("softmax", "cross_entropy_grad"), BY_CLASSES),
         ("numpy", "FEW_COLUMNS"): (

@@ -22,6 +22,8 @@ WEIGHTS = [1.0, 2.0, 5.0]
 MASK = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1], [1, 1, 0]], bool)
 EMPTY = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]], bool)
 ROWS = [[0.5], [1.0], [2.0], [4.0]]
+# Enough classes for labels to be set in the gradient, row by row.
+MANY = RNG.normal(0, 2, (3, 64)) + np.eye(3, 64) * [[0], [50], [1]]
 FOCAL = {"gamma": 0.5}
 ALPHA = {"alpha": WEIGHTS, "label_smoothing": 0.1}
 SAMPLES = {"sample_weight": ROWS, "label_smoothing": 0.1}
@@ -36,6 +38,8 @@ CALLS = {
     "cross_entropy, -inf": (HOLES, [2, 0, 1, 2], {"temperature": ROWS, "normalizer": 3.0}),
     "cross_entropy, soft -inf": (HOLES, np.isfinite(HOLES) / 2, {"sample_weight": 2.0}),
     "cross_entropy, saturated": (SATURATED, TOP, {}),
+    "cross_entropy, many": (MANY, [-100, 1, 9], {"label_smoothing": 0.1, "reduction": "none"}),
+    "focal_loss, many": (MANY, [5, 1, -100], {"sample_weight": [1.0, 2.0, 3.0]}),
     "focal_loss, rows": (LOGITS, LABELS, {"reduction": "none", **ALPHA}),
     "focal_loss, mask": (LOGITS, LABELS, {"where": MASK, "temperature": ROWS, **ALPHA}),
     "focal_loss, axis": (CUBE, [[0, 2], [1, -100]], {"axis": 1, "normalizer": "batch", **FOCAL}),
@@ -267,8 +271,9 @@ def test_saturated_rows_keep_their_digits_in_every_transform(jax, gamma):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal_loss"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_nan_in_an_ignored_row_does_not_come_through(jax, name, smoothing):
-    x = np.where(np.equal(LABELS, -100)[:, None], np.nan, LOGITS)
+@pytest.mark.parametrize("logits", [LOGITS, np.tile(LOGITS, 22)], ids=["3", "66"])
+def test_nan_in_an_ignored_row_does_not_come_through(jax, name, smoothing, logits):
+    x = np.where(np.equal(LABELS, -100)[:, None], np.nan, logits)
     targets = jax.numpy.asarray(LABELS)
     loss = partial(getattr(softmaxkit, name), targets=targets, label_smoothing=smoothing)
     along = np.where(np.isnan(x), np.nan, direction(x))
