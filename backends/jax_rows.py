@@ -154,15 +154,19 @@ def _log_sum_unless_dominated(x, axis, top, at_label):
     (total,) = _sums(lambda z, top: (jnp.exp(z - top),), axis, x, lax.optimization_barrier(top))
     needed = total if at_label is None else jnp.where(at_label == 0, total, 2.0)
 
-    def one(x, top, total):
+    def one(x, top, total, needed):
         return jnp.log(total)
 
-    def both(x, top, total):
+    def both(x, top, total, needed):
         others, _ = _others_and_maxima(x, axis, top)
         # A second maximum makes the total 2 or more.
         return jnp.where(total < 2, jnp.log1p(others), jnp.log(total))
 
-    return lax.cond(needed.min() >= 2, one, both, x, top, total)  # a row of NaN: both
+    def as_needed(x, top, total, needed):
+        return lax.cond(needed.min() >= 2, one, both, x, top, total, needed)  # a row of NaN: both
+
+    # To choose, a GPU would make the host wait for it.
+    return lax.platform_dependent(x, top, total, needed, cpu=as_needed, default=both)
 
 
 def _dot(x, axis, weights, top, log_sum):

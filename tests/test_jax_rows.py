@@ -82,3 +82,15 @@ def test_a_first_row_of_nan_among_few_and_many(jax, name, rows):
     assert np.isnan(tangent)
     each = jax.jit(jax.vmap(loss))(jax.numpy.stack([one[0], one[0].at[0].set(0.0)]))
     assert np.isnan(each).tolist() == [True, False]
+
+
+def test_nothing_on_a_gpu_waits_for_what_it_computes(jax):
+    # A condition on a value casts it from bool to an index.
+    x, y = jax.numpy.zeros((5000, 200)), jax.numpy.zeros(5000, int)
+    traced = jax.jit(jax.value_and_grad(softmaxkit.cross_entropy)).trace(x, y)
+    waits = {
+        platform: "(tensor<i1>) -> tensor<i32>"
+        in traced.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert waits == {"cpu": True, "cuda": False, "tpu": False}
