@@ -43,7 +43,7 @@ _SUM_ERROR = 6
 
 def softmax_rows(x, axis, dtype):
     x = compute(x)
-    if _is_plain_graph() and has_kernel(x, axis):
+    if _is_plain_graph() and has_kernel(x, axis) and _has_only_cpus():
         return tf.cast(_fused_softmax(x), dtype)
     e = tf.exp(x - tf.stop_gradient(tf.reduce_max(x, axis, keepdims=True)))
     return tf.cast(e / sum_classes(e, axis, keepdims=True), dtype)
@@ -71,6 +71,11 @@ def _fused_softmax(x):
     p = tf.raw_ops.Softmax(logits=tf.stop_gradient(x))
     total = sum_classes(p, -1, keepdims=True)
     return _p(x, tf.cond(is_one(total), lambda: p, lambda: p / total))
+
+
+def _has_only_cpus():
+    """Tell whether a condition on a value makes no host wait for a device."""
+    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
 
 
 def is_one(total):
@@ -184,7 +189,7 @@ def _log_sum(x, axis, top, at_label, e=None):
     With `at_label` they are those that log p needs at the label. `e` is e^(x-top) if it is kept.
     """
     size = x.shape.num_elements()
-    if size is not None and size < COND_ELEMENTS:
+    if (size is not None and size < COND_ELEMENTS) or not _has_only_cpus():
         others, maxima = _others_and_maxima(tf.exp(x - top) if e is None else e, axis)
         return tf.math.log1p(others + (maxima - 1)), others + maxima
     total = sum_classes(tf.exp(x - top) if e is None else e, axis, keepdims=True)

@@ -171,3 +171,26 @@ def test_keras_fit(tf, keras, options):
         losses.append(model.fit(x, y, 4, 3, verbose=0, shuffle=False).history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-5)  # six steps, each adds its rounding
     assert losses[0][-1] < losses[0][0]
+
+
+def test_nothing_on_a_gpu_waits_for_what_it_computes(tf, monkeypatch):
+    logits = RNG.normal(0, 2, (40, 1000))
+    labels = RNG.integers(0, 1000, 40)
+
+    def step(x):
+        value, gradient = softmaxkit.value_and_grad(softmaxkit.cross_entropy)(x, labels)
+        return value, gradient, softmaxkit.softmax(x)
+
+    def conditions():
+        traced = tf.function(step).get_concrete_function(tf.TensorSpec(logits.shape, tf.float64))
+        value, gradient, p = traced(tf.constant(logits))
+        np.testing.assert_allclose(value, reference.cross_entropy(logits, labels), rtol=VALUE)
+        truth = reference.gradient("cross_entropy", logits, labels)
+        np.testing.assert_allclose(gradient, truth, rtol=GRADIENT, atol=1e-18)
+        np.testing.assert_allclose(p, reference.softmax(logits), rtol=GRADIENT)
+        return {op.type for op in traced.graph.get_operations()} & {"If", "StatelessIf"}
+
+    assert conditions()
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [gpu])
+    assert not conditions()
