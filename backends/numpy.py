@@ -91,7 +91,7 @@ def value_and_grad(operation, logits, targets, options):
 
 def _loss(operation, ops, logits, targets, options, gradient=False):
     if plain.is_plain(operation, logits, targets, options):
-        return plain.loss(ops, logits, targets, options, gradient)
+        return plain.loss(ops, logits, targets, options, gradient, keep=ops is _once)
     return getattr(_rows, operation)(ops, logits, targets, gradient=gradient, **options)
 
 

@@ -36,8 +36,11 @@ def is_plain(operation, logits, targets, options):
     )
 
 
-def loss(ops, logits, targets, options, gradient):
-    """Return what `_rows.cross_entropy` does, which explains the names."""
+def loss(ops, logits, targets, options, gradient, keep):
+    """Return what `_rows.cross_entropy` does, to the bit; it explains the names.
+
+    `keep` the exponentials for one gradient.
+    """
     by_rows = -1, logits.shape[-1], 1
     x = logits.reshape(by_rows)
     gamma, smoothing = options.get("gamma"), options["label_smoothing"]
@@ -48,23 +51,22 @@ def loss(ops, logits, targets, options, gradient):
     else:
         labels = targets.astype(np.int64, copy=False).reshape(-1, 1, 1)
         if smoothing is not None:
-            own, share = 1.0 - smoothing, smoothing / logits.shape[-1]
-    kept = np.empty(x.shape, x.dtype) if gradient else None
+            own, share = 1.0 - smoothing, smoothing * (1.0 / logits.shape[-1])
+    kept = np.empty(x.shape, x.dtype) if keep else None
     log_p, dot, log_sum, top, rest, total = blocks.statistics_of_block(
         x, False, labels, share, kept, blocks.fresh
     )
     each = 0.0 if labels is None else own * _rows.penalty(ops, log_p, gamma)
-    each = (each if share is None else each - dot).reshape(-1)
+    each = (each if share is None else each - dot).reshape(logits.shape[:-1])[()]
     count = each.size if options["reduction"] == "mean" else 1
-    if options["reduction"] == "none":
-        value = each.reshape(logits.shape[:-1])[()]
-    else:
+    value = each
+    if options["reduction"] != "none":
         value = ops.sum(each, None) / logits.dtype.type(count)
     if not gradient:
         return value
 
     def pull(logits, of_value):
-        of_row = of_value / count
+        of_row = 1.0 / count * of_value
         if getattr(of_row, "ndim", 0):
             of_row = of_row.reshape(-1, 1, 1)
         out = np.empty(logits.shape, logits.dtype)
@@ -75,9 +77,10 @@ def loss(ops, logits, targets, options, gradient):
             a = -b
         if share is not None:
             c = -of_row
-            a = a - c * (smoothing if total is None else total)
-        per_row = rest, log_sum, top, log_p, labels, None, a, b, c
-        blocks.write_gradient(kept, out.reshape(by_rows), share, *per_row, blocks.fresh)
+            a = a - c * (share * logits.shape[-1] if total is None else total)
+        z, known = (kept, rest) if keep else (logits.reshape(by_rows), None)
+        per_row = known, log_sum, top, log_p, labels, None, a, b, c
+        blocks.write_gradient(z, out.reshape(by_rows), share, *per_row, blocks.fresh)
         return out
 
     return value, pull
