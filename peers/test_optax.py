@@ -51,7 +51,7 @@ def calls(request, monkeypatch):
         monkeypatch.setattr(module, name, counting(name))
     # optax's tests draw masks. One in 32 keeps nothing, and logits without a class, for which
     # optax has a loss of 0, softmaxkit refuses.
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002 - their tests draw from the global generator
     if request.cls is not None:
         key = f"{request.cls.__name__}.{request.node.name}"
         if key in EXPECTED_DIFFERENCES:
