@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 
 import softmaxkit
-from softmaxkit.conformance import adapters
+from softmaxkit.conformance import Adapter, adapters
 
 
 @dataclass(frozen=True)
 class Library:
     """An array library: its conformance adapter, and the backend module that serves it."""
 
-    adapter: adapters.Adapter
+    adapter: Adapter
     backend: ModuleType
 
     def array(self, value: Any, dtype: str = "float32") -> Any:

@@ -13,7 +13,8 @@ For a backend of your own, make an `Adapter`: either your library's arrays go th
 (an array-API library), or ``functions=`` has operations of the same names and arguments.
 """
 
-from softmaxkit.conformance.adapters import FEATURES, Adapter, load, names
+from softmaxkit.conformance.adapter import FEATURES, Adapter
+from softmaxkit.conformance.adapters import load, names
 from softmaxkit.conformance.case import OPERATIONS, Case
 from softmaxkit.conformance.cases import cases
 from softmaxkit.conformance.running import Result, run, run_case, settings

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from softmaxkit.conformance import reference
-from softmaxkit.conformance.adapters import Adapter
+from softmaxkit.conformance.adapter import Adapter
 from softmaxkit.conformance.case import ACTIVATIONS, LOSSES, Case
 from softmaxkit.conformance.cases import cases
 from softmaxkit.conformance.tolerances import distance, limit
