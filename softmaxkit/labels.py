@@ -6,6 +6,7 @@ from typing import Any
 
 from softmaxkit import _arguments as check
 from softmaxkit._dispatch import resolve
+from softmaxkit._targets import labels_in_range
 
 __all__ = ["one_hot", "smooth_labels"]
 
@@ -137,7 +138,7 @@ def _one_hot(
 ) -> Any:
     check.count(call, "num_classes", num_classes, "pass the number of classes")
     axis = check.one_axis(call, axis, len(backend.shape(labels)) + 1)
-    checked, _ = check.labels_in_range(
+    checked, _ = labels_in_range(
         call, name, backend.visible(labels), int(num_classes), None, ignorable=False
     )
     dtype = check.float_dtype(call, backend, dtype, labels)

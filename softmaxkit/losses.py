@@ -9,6 +9,7 @@ import numpy as np
 
 from softmaxkit import _arguments as check
 from softmaxkit._dispatch import companion, resolve
+from softmaxkit._targets import binary_targets, class_targets
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "focal_loss", "sigmoid_focal_loss"]
 
@@ -317,7 +318,7 @@ def _class_options(
     check.float_logits(call, backend, logits)
     shape = backend.shape(logits)
     axis = check.class_axis(call, axis, len(shape), "logits")
-    targets, labels_checked, ignore_index = check.class_targets(
+    targets, labels_checked, ignore_index = class_targets(
         call, backend, targets, logits, axis, ignore_index
     )
     rows = shape[:axis] + shape[axis + 1 :]
@@ -351,7 +352,7 @@ def _binary_options(
     """Check what the losses over independent labels have in common."""
     backend, logits = resolve(call, "logits", logits)
     check.float_logits(call, backend, logits)
-    targets = check.binary_targets(call, backend, targets, logits)
+    targets = binary_targets(call, backend, targets, logits)
     given = check.normalizer(call, backend, normalizer, reduction, logits)
     return (
         backend,

@@ -160,7 +160,7 @@ ELSEWHERE = (
 
 def test_every_refusal_has_a_row():
     frontends = (
-        *("_arguments", "_dispatch", "activations", "losses", "labels", "gradients"),
+        *("_arguments", "_targets", "_dispatch", "activations", "losses", "labels", "gradients"),
         *("threads", "_threads"),
     )
     for name in frontends:
