@@ -136,7 +136,10 @@ MAY_IMPORT = {
     "torch.__init__": {"torch.functional", "torch.nn"},
     "torch.functional": {"softmaxkit", "torch"},
     "torch.nn": {"torch", "torch.functional"},
-    "jax": {"softmaxkit", "jax", "numpy"},
+    "jax.__init__": {"jax._nn", "jax._optax"},
+    "jax._axes": {"jax", "numpy"},
+    "jax._nn": {"softmaxkit", "jax", "jax._axes"},
+    "jax._optax": {"softmaxkit", "jax", "jax._axes"},
     "tensorflow": {"softmaxkit", "tensorflow"},
     "keras": {"losses", "numpy", "keras"},
 }

@@ -1,163 +1,16 @@
-"""The names and signatures of `jax.nn` and `optax.losses`: change one import line.
-
-    from softmaxkit import jax as losses  # was: from optax import losses
-
-    loss = losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-By name it is ``from softmaxkit.jax import softmax, log_softmax, logsumexp`` in the place of ``from
-jax.nn import``. Losses come for each row, as optax gives them; `softmax_focal_loss` is what optax
-has no name for. What differs from jax.nn and optax is softmaxkit's semantics:
-
-- A label outside [0, C) is an IndexError, or where labels cannot be read (traced, not on a CPU) a
-  row whose loss and gradient are NaN. optax counts -1 from the end, and gives the other rows NaN
-  with a finite gradient.
-- An integer label on a class that `where` leaves out costs +inf; optax sums over the others alone
-  and subtracts the logit that was left out.
-- 0 log 0 is 0: at logits of -inf `softmax_cross_entropy` is as safe as the one called safe.
-- Classes that `where` leaves out get no share of the smoothing in `smooth_labels`.
-- gamma below 0, an alpha of `sigmoid_focal_loss` or a smoothing factor outside [0, 1] and logits
-  with no class are ValueErrors. Integer labels, and a smoothing factor, do not broadcast.
-"""
+"""The functions of `optax.losses`, by softmaxkit, and the focal loss that optax has no name for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from numpy.lib.array_utils import normalize_axis_tuple
 
 import softmaxkit
-
-__all__ = [
-    "log_softmax",
-    "logsumexp",
-    "poly_loss_cross_entropy",
-    "safe_softmax_cross_entropy",
-    "sigmoid_binary_cross_entropy",
-    "sigmoid_focal_loss",
-    "smooth_labels",
-    "softmax",
-    "softmax_cross_entropy",
-    "softmax_cross_entropy_with_integer_labels",
-    "softmax_focal_loss",
-]
-
-Axes = int | tuple[int, ...] | None
+from softmaxkit.jax._axes import Axes, class_mask, together_as_last
 
 
-# --- jax.nn ---------------------------------------------------------------------------------------
-def softmax(x: Any, axis: Axes = -1, where: Any = None) -> Any:
-    """Probabilities along `axis`, as `jax.nn.softmax`; see `softmaxkit.softmax`.
-
-    Parameters
-    ----------
-    x : array
-    axis : int, tuple of int, or None, default -1
-        None for all axes.
-    where : bool array that broadcasts to `x`, optional
-        The others give 0.
-
-    Returns
-    -------
-    array
-        Shape and dtype of `x`; integers become the default float.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `softmaxkit.softmax`.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from softmaxkit.jax import softmax
-    >>> print(softmax(jnp.array([1.0, 1.0, 5.0]), where=jnp.array([True, True, False])))
-    [0.5 0.5 0. ]
-    """
-    return softmaxkit.softmax(jnp.asarray(x), axis, where=where)
-
-
-def log_softmax(x: Any, axis: Axes = -1, where: Any = None) -> Any:
-    """Log-probabilities along `axis`, as `jax.nn.log_softmax`; see `softmaxkit.log_softmax`.
-
-    Parameters
-    ----------
-    x, axis, where
-        As for `softmax`; the others give -inf.
-
-    Returns
-    -------
-    array
-        Shape and dtype of `x`; integers become the default float.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `softmaxkit.log_softmax`.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from softmaxkit.jax import log_softmax
-    >>> bool(log_softmax(jnp.array([30.0, 0.0], dtype="float32"))[0] < 0)
-    True
-    """
-    return softmaxkit.log_softmax(jnp.asarray(x), axis, where=where)
-
-
-def logsumexp(
-    a: Any,
-    axis: Axes = None,
-    b: Any = None,
-    keepdims: bool = False,
-    return_sign: bool = False,
-    where: Any = None,
-) -> Any:
-    """Logarithm of a sum of exponentials, as `jax.nn.logsumexp`; see `softmaxkit.logsumexp`.
-
-    Parameters
-    ----------
-    a : array
-    axis : int, sequence of int, or None, default None
-        None for all axes.
-    b : array that broadcasts with `a`, optional
-        Factors of the exponentials, which may be negative.
-    keepdims : bool, default False
-        Keep the reduced axes, with length 1.
-    return_sign : bool, default False
-        Return the logarithm of the absolute value, and the sign of the sum.
-    where : bool array that broadcasts to `a`, optional
-        True where an entry takes part.
-
-    Returns
-    -------
-    array, or two
-        Shape of `a` without `axis`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `softmaxkit.logsumexp`.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from softmaxkit.jax import logsumexp
-    >>> print(f"{logsumexp(jnp.array([1000.0, 1000.0])):.3f}")
-    1000.693
-    """
-    a = jnp.asarray(a)
-    if b is not None or return_sign or jnp.iscomplexobj(a):
-        # softmaxkit's sums are positive: it has no factors, no sign and no complex numbers.
-        return jax.nn.logsumexp(a, axis, b, keepdims, return_sign, where)
-    axis = tuple(axis) if isinstance(axis, list) else axis
-    return softmaxkit.logsumexp(a, axis, where=where, keepdims=keepdims)
-
-
-# --- optax ----------------------------------------------------------------------------------------
 def softmax_cross_entropy(logits: Any, labels: Any, axis: Axes = -1, where: Any = None) -> Any:
     """Cross-entropy of each row for probabilities, as `optax.softmax_cross_entropy`.
 
@@ -352,7 +205,7 @@ def poly_loss_cross_entropy(
     labels = _of_kind("poly_loss_cross_entropy", labels, jnp.floating, "floats; one_hot them")
     dtype = jnp.result_type(logits, labels, epsilon)
     wide = jnp.promote_types(dtype, jnp.float32)
-    where = _mask(where, logits.ndim, axis)
+    where = class_mask(where, logits.ndim, axis)
     cross_entropy = _rows(softmaxkit.cross_entropy, logits, labels, axis, where, dtype=wide)
     miss = -jnp.expm1(softmaxkit.log_softmax(logits, axis, where=where, dtype=wide))
     return (cross_entropy + epsilon * (labels * miss).sum(axis, where=where)).astype(dtype)
@@ -471,7 +324,7 @@ def smooth_labels(labels: Any, alpha: Any, *, axis: Axes = -1, where: Any = None
     labels = _of_kind("smooth_labels", labels, jnp.floating, "floats; one_hot them")
     if isinstance(axis, int):
         return softmaxkit.smooth_labels(labels, alpha, axis=axis, where=where)
-    together, apart = _together(labels.shape, axis)
+    together, apart = together_as_last(labels.shape, axis)
     where = None if where is None else together(jnp.broadcast_to(where, labels.shape))
     return apart(softmaxkit.smooth_labels(together(labels), alpha, where=where))
 
@@ -485,9 +338,9 @@ def _rows(
     indices = jnp.issubdtype(labels.dtype, jnp.integer)
     if not indices:
         logits, labels = jnp.broadcast_arrays(logits, labels)
-    where = _mask(where, logits.ndim, axis)
+    where = class_mask(where, logits.ndim, axis)
     if not isinstance(axis, int):
-        together, _ = _together(logits.shape, axis)
+        together, _ = together_as_last(logits.shape, axis)
         where = None if where is None else together(jnp.broadcast_to(where, logits.shape))
         logits, labels, axis = together(logits), labels if indices else together(labels), -1
     if where is not None and indices:  # a row with no class left
@@ -496,30 +349,6 @@ def _rows(
         labels = jnp.where(where, labels, 0)
     return loss(
         logits, labels, axis=axis, where=where, ignore_index=None, reduction="none", **options
-    )
-
-
-def _mask(where: Any, ndim: int, axis: Axes) -> Any:
-    """Return a mask of rows as one of classes."""
-    if where is None:
-        return None
-    where = jnp.asarray(where)
-    if where.ndim == ndim:
-        return where
-    return jnp.expand_dims(where, tuple(range(ndim)) if axis is None else axis)
-
-
-def _together(shape: tuple[int, ...], axis: Any) -> tuple[Callable[[Any], Any], ...]:
-    """Return how to lay these axes together as the last, and how to undo it."""
-    axes = normalize_axis_tuple(range(len(shape)) if axis is None else axis, len(shape))
-    rest = [one for one in range(len(shape)) if one not in axes]
-    order = (*rest, *axes)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    moved = [shape[one] for one in order]
-    merged = (*moved[: len(rest)], prod(moved[len(rest) :]))
-    return (
-        lambda x: x.transpose(order).reshape(merged),
-        lambda x: x.reshape(moved).transpose(back),
     )
 
 

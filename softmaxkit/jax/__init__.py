@@ -1,0 +1,46 @@
+"""The names and signatures of `jax.nn` and `optax.losses`: change one import line.
+
+    from softmaxkit import jax as losses  # was: from optax import losses
+
+    loss = losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+By name it is ``from softmaxkit.jax import softmax, log_softmax, logsumexp`` in the place of ``from
+jax.nn import``. Losses come for each row, as optax gives them; `softmax_focal_loss` is what optax
+has no name for. What differs from jax.nn and optax is softmaxkit's semantics:
+
+- A label outside [0, C) is an IndexError, or where labels cannot be read (traced, not on a CPU) a
+  row whose loss and gradient are NaN. optax counts -1 from the end, and gives the other rows NaN
+  with a finite gradient.
+- An integer label on a class that `where` leaves out costs +inf; optax sums over the others alone
+  and subtracts the logit that was left out.
+- 0 log 0 is 0: at logits of -inf `softmax_cross_entropy` is as safe as the one called safe.
+- Classes that `where` leaves out get no share of the smoothing in `smooth_labels`.
+- gamma below 0, an alpha of `sigmoid_focal_loss` or a smoothing factor outside [0, 1] and logits
+  with no class are ValueErrors. Integer labels, and a smoothing factor, do not broadcast.
+"""
+
+from softmaxkit.jax._nn import log_softmax, logsumexp, softmax
+from softmaxkit.jax._optax import (
+    poly_loss_cross_entropy,
+    safe_softmax_cross_entropy,
+    sigmoid_binary_cross_entropy,
+    sigmoid_focal_loss,
+    smooth_labels,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+    softmax_focal_loss,
+)
+
+__all__ = [
+    "log_softmax",
+    "logsumexp",
+    "poly_loss_cross_entropy",
+    "safe_softmax_cross_entropy",
+    "sigmoid_binary_cross_entropy",
+    "sigmoid_focal_loss",
+    "smooth_labels",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+    "softmax_focal_loss",
+]
