@@ -67,7 +67,7 @@ def test_signatures_are_torchs(ours, theirs, name):
     assert bare(getattr(ours, name)) == bare(getattr(theirs, name))
 
 
-@pytest.mark.parametrize("module", ["", ".functional", ".nn"])
+@pytest.mark.parametrize("module", ["", "._activations", "._losses", ".nn"])
 def test_examples_in_docstrings_run(torch, module):
     result = doctest.testmod(import_module(f"softmaxkit.torch{module}"))
     assert result.failed == 0

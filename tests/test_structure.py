@@ -134,7 +134,10 @@ MAY_IMPORT = {
     "bench.results": {"bench.libraries", "bench.operations"},
     # Façades: the public frontends, and their framework.
     "torch.__init__": {"torch.functional", "torch.nn"},
-    "torch.functional": {"softmaxkit", "torch"},
+    "torch.functional": {"torch._activations", "torch._losses"},
+    "torch._activations": {"softmaxkit", "torch", "torch._conventions"},
+    "torch._losses": {"softmaxkit", "torch", "torch._conventions"},
+    "torch._conventions": {"torch"},
     "torch.nn": {"torch", "torch.functional"},
     "jax.__init__": {"jax._nn", "jax._optax"},
     "jax._axes": {"jax", "numpy"},

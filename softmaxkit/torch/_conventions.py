@@ -1,0 +1,34 @@
+"""torch's conventions: the dtypes in which it computes, also under autocast, and its mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HALF = (torch.float16, torch.bfloat16)
+FLOATS = (*HALF, torch.float32, torch.float64)  # in which torch computes these functions
+REFUSED = (TypeError, ValueError, IndexError)  # by softmaxkit
+
+
+def dtype_of(x: Tensor) -> torch.dtype:
+    """Return the dtype in which torch sees `x`: autocast hands it to losses in float32."""
+    device = x.device.type
+    if x.dtype in HALF and device != "meta" and torch.is_autocast_enabled(device):
+        return torch.float32
+    return x.dtype
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def reduced(
+    loss: Callable[..., Tensor], count: Callable[[], Any], reduction: str, dtype: torch.dtype
+) -> Tensor:
+    """Return the reduced loss, with torch's mean: of nothing it is 0/0, NaN; softmaxkit's is 0."""
+    if reduction != "mean":
+        return loss(reduction=reduction, dtype=dtype)
+    return (loss(reduction="sum", dtype=wide(dtype)) / count()).to(dtype)

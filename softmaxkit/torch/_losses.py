@@ -1,0 +1,326 @@
+"""The losses of `torch.nn.functional` and `torchvision.ops`, by softmaxkit."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import softmaxkit
+from softmaxkit.torch._conventions import FLOATS, REFUSED, dtype_of, reduced, wide
+
+# It takes log-probabilities, of which it gathers one for each row: nothing to be computed better.
+nll_loss = torch.nn.functional.nll_loss
+
+
+# --- losses over classes --------------------------------------------------------------------------
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of logits, as `torch.nn.functional.cross_entropy`.
+
+    Parameters
+    ----------
+    input : Tensor
+        Logits (C,), (N, C) or (N, C, d1, ...).
+    target : Tensor
+        Class indices, int64 or uint8, in the shape of `input` without the class axis; or
+        probabilities in the shape of `input`.
+    weight : (C,) Tensor, optional
+        Weight of each class.
+    size_average, reduce : bool, optional
+        Deprecated names of reductions.
+    ignore_index : int, default -100
+        Rows with this label count for nothing.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by Σ weight[target] for class indices, by the number of rows for
+        probabilities; NaN where that is 0.
+    label_smoothing : float in [0, 1], default 0
+        Targets become (1-ε) y + ε/C.
+
+    Returns
+    -------
+    Tensor
+        0-d, or in the shape of the rows for ``reduction="none"``.
+
+    Raises
+    ------
+    Exception
+        As torch, with its text: IndexError for a label out of range, RuntimeError for shapes and
+        dtypes that do not fit.
+
+    Examples
+    --------
+    >>> import torch, softmaxkit.torch as F
+    >>> logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]])
+    >>> F.cross_entropy(logits, torch.tensor([0, 2]), label_smoothing=0.1)
+    tensor(0.4100)
+    """
+    if size_average is not None or reduce is not None:
+        reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
+    if _torch_takes(input, target, weight, ignore_index, label_smoothing):
+        dtype = dtype_of(input)
+        if target.is_floating_point():
+            for other in (target, weight):
+                dtype = dtype if other is None else torch.promote_types(dtype, dtype_of(other))
+        loss = partial(
+            softmaxkit.cross_entropy,
+            input,
+            target,
+            axis=_class_axis(input),
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+        )
+        count = partial(_mass, input, target, weight, ignore_index)
+        try:
+            return reduced(loss, count, reduction, dtype)
+        except REFUSED:
+            pass
+    return torch.nn.functional.cross_entropy(
+        input,
+        target,
+        weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+
+
+def focal_loss(
+    input: Tensor,
+    target: Tensor,
+    alpha: Tensor | float | None = None,
+    gamma: float = 2.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Focal loss over classes; torch has none: arguments as `cross_entropy`'s, class axis 1.
+
+    Parameters
+    ----------
+    input, target, ignore_index, label_smoothing
+        As for `cross_entropy`; `target` of any integer dtype.
+    alpha : float or (C,) Tensor, optional
+        Factor for every class, or for each.
+    gamma : float, at least 0, default 2
+        Focusing; 0 is cross-entropy.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the number of rows that are not ignored; NaN where that is 0.
+
+    Returns
+    -------
+    Tensor
+        0-d, or in the shape of the rows for ``reduction="none"``.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `softmaxkit.focal_loss`.
+
+    References
+    ----------
+    Lin et al. 2017, "Focal loss for dense object detection", arXiv:1708.02002, equation 5.
+
+    Examples
+    --------
+    >>> import torch, softmaxkit.torch as F
+    >>> logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]])
+    >>> F.focal_loss(logits, torch.tensor([0, 2]), reduction="none")
+    tensor([0.0457, 0.0008])
+    """
+    loss = partial(
+        softmaxkit.focal_loss,
+        input,
+        target,
+        gamma=gamma,
+        alpha=alpha,
+        axis=_class_axis(input),
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+    )
+    count = partial(_mass, input, target, None, ignore_index)
+    return reduced(loss, count, reduction, dtype_of(input))
+
+
+def _torch_takes(
+    input: Any, target: Any, weight: Any, ignore_index: Any, label_smoothing: Any
+) -> bool:
+    """Tell whether the kinds are those that torch takes; softmaxkit takes more."""
+    if not (
+        isinstance(input, Tensor)
+        and isinstance(target, Tensor)
+        and isinstance(weight, Tensor | None)
+        and isinstance(ignore_index, int)
+        and isinstance(label_smoothing, int | float)
+        and input.dtype in FLOATS
+    ):
+        return False
+    if target.dtype in FLOATS:
+        return ignore_index < 0
+    fits = weight is None or (dtype_of(weight) is dtype_of(input) and not weight.requires_grad)
+    return target.dtype is torch.int64 and fits  # torch takes uint8 too, in few of its branches
+
+
+def _class_axis(input: Tensor) -> int:
+    return 1 if input.ndim > 1 else 0
+
+
+def _mass(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Any:
+    """Return what torch's mean divides by."""
+    if target.is_floating_point():
+        return target.numel() // input.shape[_class_axis(input)]
+    labels = target.long().flatten()
+    kept = labels != ignore_index
+    if weight is None:
+        return kept.sum()
+    # Labels out of range that could not be seen, as on a GPU, have made the loss NaN.
+    each = weight.index_select(0, labels.where(kept, 0).clamp(0, len(weight) - 1))
+    return each.where(kept, 0).sum(dtype=wide(weight.dtype))
+
+
+# --- losses over independent labels ---------------------------------------------------------------
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of logits, as `torch.nn.functional.binary_cross_entropy_with_logits`.
+
+    Parameters
+    ----------
+    input : Tensor
+        Logits of any shape.
+    target : Tensor
+        Probabilities in the shape of `input`.
+    weight : Tensor that broadcasts to `input`, optional
+        Weight of each element.
+    size_average, reduce : bool, optional
+        Deprecated names of reductions.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the number of elements; NaN where there are none.
+    pos_weight : Tensor that broadcasts to `input`, optional
+        Weight of the positive term.
+
+    Returns
+    -------
+    Tensor
+        0-d, or in the shape of `input` for ``reduction="none"``; in the dtype of `target`.
+
+    Raises
+    ------
+    Exception
+        As torch, with its text.
+
+    Examples
+    --------
+    >>> import torch, softmaxkit.torch as F
+    >>> F.binary_cross_entropy_with_logits(torch.tensor([0.0, 2.0]), torch.tensor([0.0, 1.0]))
+    tensor(0.4100)
+    """
+    if size_average is not None or reduce is not None:
+        reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
+    if (
+        isinstance(input, Tensor)
+        and isinstance(target, Tensor)
+        and input.dtype in FLOATS
+        and target.dtype in FLOATS
+        and all(
+            factor is None or (isinstance(factor, Tensor) and not factor.requires_grad)
+            for factor in (weight, pos_weight)
+        )
+        and (pos_weight is None or pos_weight.dtype is not torch.bool)
+    ):
+        loss = partial(
+            softmaxkit.binary_cross_entropy,
+            input,
+            target,
+            pos_weight=pos_weight,
+            sample_weight=weight,
+        )
+        try:
+            return reduced(loss, input.numel, reduction, dtype_of(target))
+        except REFUSED:
+            pass
+    return torch.nn.functional.binary_cross_entropy_with_logits(
+        input, target, weight, reduction=reduction, pos_weight=pos_weight
+    )
+
+
+def sigmoid_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2,
+    reduction: str = "none",
+) -> Tensor:
+    """Focal loss of independent labels, as `torchvision.ops.sigmoid_focal_loss`.
+
+    Parameters
+    ----------
+    inputs : Tensor
+        Logits of any shape.
+    targets : Tensor
+        Probabilities in the shape of `inputs`.
+    alpha : float in [0, 1], or -1, default 0.25
+        Weight of the positive label against the negative; -1 for no weighting.
+    gamma : float, at least 0, default 2
+        Focusing; 0 is binary cross-entropy.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of elements; NaN where there are none.
+
+    Returns
+    -------
+    Tensor
+        0-d, or in the shape of `inputs` for ``reduction="none"``.
+
+    Raises
+    ------
+    ValueError
+        As torchvision, for `alpha`, `reduction` and shapes; as softmaxkit for `gamma`.
+
+    References
+    ----------
+    Lin et al. 2017, "Focal loss for dense object detection", arXiv:1708.02002.
+
+    Examples
+    --------
+    >>> import torch, softmaxkit.torch as F
+    >>> F.sigmoid_focal_loss(torch.tensor([1.0]), torch.tensor([0.7]), alpha=-1)
+    tensor([0.1019])
+    """
+    if not 0 <= alpha <= 1 and alpha != -1:
+        raise ValueError(
+            f"Invalid alpha value: {alpha}. alpha must be in the range [0,1] or -1 for ignore."
+        )
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(
+            f"Invalid Value for arg 'reduction': '{reduction} \n "
+            f"Supported reduction modes: 'none', 'mean', 'sum'"
+        )
+    if inputs.shape != targets.shape or not (targets.dtype in FLOATS and inputs.dtype in FLOATS):
+        # It refuses, and torchvision leaves that to it.
+        return torch.nn.functional.binary_cross_entropy_with_logits(inputs, targets)
+    loss = partial(
+        softmaxkit.sigmoid_focal_loss,
+        inputs,
+        targets,
+        gamma=gamma,
+        alpha=None if alpha == -1 else alpha,
+    )
+    dtype = torch.promote_types(dtype_of(inputs), dtype_of(targets))
+    return reduced(loss, inputs.numel, reduction, dtype)
