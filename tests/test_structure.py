@@ -144,7 +144,8 @@ MAY_IMPORT = {
     "jax._nn": {"softmaxkit", "jax", "jax._axes"},
     "jax._optax": {"softmaxkit", "jax", "jax._axes"},
     "tensorflow": {"softmaxkit", "tensorflow"},
-    "keras": {"losses", "numpy", "keras"},
+    "keras.__init__": {"losses", "numpy", "keras", "keras._base"},
+    "keras._base": {"numpy", "keras"},
 }
 
 
