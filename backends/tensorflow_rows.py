@@ -77,7 +77,7 @@ def _fused_softmax(x):
     """Return softmax by TensorFlow's own kernel, its rows divided by their sums if need be."""
     p = tf.raw_ops.Softmax(logits=tf.stop_gradient(x))
     total = sum_classes(p, -1, keepdims=True)
-    return _p(x, tf.cond(tf.reduce_all(is_one(total)), lambda: p, lambda: p / total))
+    return _p(x, tf.cond(tf.reduce_all(is_one(total)), lambda: p, lambda: p / total), -1)
 
 
 def _has_only_cpus():
@@ -92,14 +92,14 @@ def is_one(total):
 
 
 # With a gradient of its own, as pfor converts none of tf.cond.
-def _p(x, p):
+def _p(x, p, axis):
     x, p = _in_this_graph(x, p)
 
     @tf.custom_gradient
     def softmax(x):
         def by_x(upstream):
-            again = _p(x, p)
-            return again * (upstream - tf.reduce_sum(again * upstream, -1, keepdims=True))
+            again = _p(x, p, axis)
+            return again * (upstream - tf.reduce_sum(again * upstream, axis, keepdims=True))
 
         return tf.identity(p), by_x
 
@@ -108,8 +108,12 @@ def _p(x, p):
 
 def log_softmax_rows(x, axis, dtype):
     x = compute(x)
-    _, _, log_sum, top = row_statistics(x, axis, None, None, None)
-    return tf.cast(x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis), dtype)
+    fixed = tf.stop_gradient(x)
+    top = tf.reduce_max(fixed, axis, keepdims=True)
+    shifted = fixed - top
+    e = tf.exp(shifted) if _is_plain_graph() else None
+    log_sum, total = _log_sum(fixed, axis, top, None, e)
+    return tf.cast(_log_p(x, shifted - log_sum, axis, e, total), dtype)
 
 
 class _Row(NamedTuple):
@@ -326,14 +330,14 @@ def _shifted(z, top, log_sum):
     return tf.stop_gradient(z) - top - log_sum
 
 
-def _log_p(z, value, axis):
-    z, value = _in_this_graph(z, value)
+def _log_p(z, value, axis, e=None, total=None):
+    z, value, e, total = _in_this_graph(z, value, e, total)
 
     @tf.custom_gradient
     def log_p(z):
         def by_z(upstream):
-            total = sum_classes(upstream, axis, keepdims=True)
-            return upstream - tf.exp(_log_p(z, value, axis)) * total
+            p = tf.exp(_log_p(z, value, axis)) if e is None else _p(z, e / total, axis)
+            return upstream - p * sum_classes(upstream, axis, keepdims=True)
 
         return tf.identity(value), by_z
 
