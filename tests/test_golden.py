@@ -72,7 +72,8 @@ def test_the_comparison_can_fail(op):
         assert ulp_error(wrong, want, scale) == np.inf
 
 
-def test_golden_json_is_what_its_script_writes():
+def test_golden_json_is_what_its_script_writes(monkeypatch):
+    monkeypatch.syspath_prepend(GOLDEN_DIR)  # as where it is run: it imports its neighbour
     script = runpy.run_path(str(GOLDEN_DIR / "make_golden.py"))
     assert script["render"]() == (GOLDEN_DIR / "golden.json").read_text(encoding="utf-8")
 
