@@ -89,6 +89,12 @@ def jax() -> ModuleType:
 
 
 @pytest.fixture
+def optax(jax: ModuleType) -> ModuleType:
+    pytest.importorskip("optax", reason="optax, with which this compares, is not installed")
+    return import_module("optax.losses")
+
+
+@pytest.fixture
 def tf() -> ModuleType:
     return _module("tensorflow", "tensorflow")
 
