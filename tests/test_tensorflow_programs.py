@@ -1,4 +1,4 @@
-"""TensorFlow programs with a loss in them: quiet, saved, on several devices, in Keras."""
+"""TensorFlow programs with a loss in them: quiet, saved, in loops, on several devices, in Keras."""
 
 import numpy as np
 import pytest
@@ -85,6 +85,60 @@ def test_saved_model_reloaded(tf, tmp_path, custom):
         np.testing.assert_allclose(gradient, truth, rtol=GRADIENT, atol=1e-14)
     with pytest.raises((LookupError, TypeError)):
         tape.gradient(gradient if custom else rows, x)
+
+
+@pytest.mark.parametrize("operation", ["cross_entropy", "focal_loss"])
+def test_one_trace_for_every_batch_size(tf, operation):
+    function = getattr(softmaxkit, operation)
+    signature = [tf.TensorSpec([None, None], tf.float64), tf.TensorSpec([None], tf.int64)]
+    dynamic, by_shape = tf.function(function, input_signature=signature), tf.function(function)
+    for rows in (4, 7, 4, 7):
+        x, y = np.resize(LOGITS, (rows, 3)), np.resize(LABELS, rows)
+        for graph in (dynamic, by_shape):
+            got = graph(tf.constant(x), tf.constant(y))
+            np.testing.assert_allclose(got, getattr(reference, operation)(x, y), rtol=VALUE)
+    assert dynamic.experimental_get_tracing_count() == 1
+    assert by_shape.experimental_get_tracing_count() == 2
+
+
+def by_while_loop(tf, function, xs, ys):
+    def body(i, *arrays):
+        results = function((xs[i], ys[i]))
+        return i + 1, *(
+            array.write(i, result) for array, result in zip(arrays, results, strict=True)
+        )
+
+    empty = [tf.TensorArray(xs.dtype, 3) for _ in range(2)]
+    return [array.stack() for array in tf.while_loop(lambda i, *_: i < 3, body, [0, *empty])[1:]]
+
+
+MAPS = {
+    "vectorized_map": lambda tf, f, *xs: tf.vectorized_map(f, xs, fallback_to_while_loop=False),
+    "map_fn": lambda tf, f, *xs: tf.map_fn(f, xs, fn_output_signature=(xs[0].dtype,) * 2),
+    "while_loop": by_while_loop,
+    "scan": lambda tf, f, *xs: tf.scan(lambda _, x: f(x), xs, (xs[0][0, :, 0], xs[0][0])),
+    "Dataset.map": lambda tf, f, *xs: next(
+        iter(tf.data.Dataset.from_tensor_slices(xs).map(lambda *x: f(x)).batch(3))
+    ),
+}
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "tf.function"])
+@pytest.mark.parametrize("how", MAPS)
+def test_over_logits_and_labels_by(tf, how, graph):
+    xs, ys = np.stack([LOGITS, 2 * LOGITS, -LOGITS]), np.stack([LABELS, LABELS, [1, 1, 0, 2]])
+
+    def derivatives(given):
+        return softmaxkit.value_and_grad(softmaxkit.focal_loss)(*given, **ROWS)
+
+    def mapped(xs, ys):
+        return MAPS[how](tf, derivatives, xs, ys)
+
+    got = (tf.function(mapped) if graph else mapped)(tf.constant(xs), tf.constant(ys))
+    for x, y, value, gradient in zip(xs, ys, *got, strict=True):
+        np.testing.assert_allclose(value, reference.focal_loss(x, y, **ROWS), rtol=VALUE)
+        truth = reference.gradient("focal_loss", x, y, **ROWS)
+        np.testing.assert_allclose(gradient, truth, rtol=GRADIENT, atol=1e-14)
 
 
 REPLICAS = """
