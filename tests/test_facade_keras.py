@@ -1,4 +1,4 @@
-"""softmaxkit.keras on every Keras backend: keras_cases.py in a process of its own for each.
+"""softmaxkit.keras on every Keras backend: keras_*cases.py in a process of its own for each.
 
 Keras takes its backend from the environment, once, when it is imported.
 """
@@ -26,8 +26,10 @@ def test_every_case_on(backend, tmp_path):
     if backend not in adapters.names():
         pytest.skip(f"{backend} is not among the libraries under test")
     config = ("-c", str(TESTS.parent / "pyproject.toml"), "-p", "no:cacheprovider")
+    config += ("-o", "pythonpath=tests")  # where keras_common.py is
+    cases = [str(TESTS / name) for name in ("keras_cases.py", "keras_model_cases.py")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *config, "-q", str(TESTS / "keras_cases.py")],
+        [sys.executable, "-m", "pytest", *config, "-q", *cases],
         capture_output=True,
         check=False,
         cwd=tmp_path,
