@@ -172,16 +172,40 @@ def _log_sum_unless_dominated(x, axis, top, at_label):
 def _dot(x, axis, weights, top, log_sum):
     """Return Σ w log p, where 0 log 0 is 0."""
     if weights.ndim == 0:
-        away = lax.optimization_barrier(top)
-        (total,) = _sums(lambda z, away: (z - away,), axis, x, away)
-        return jnp.where(weights == 0, 0.0, weights * (total - x.shape[axis] * log_sum))
-    parts = (_finite_part, _lost_part)
-    if _few(x, axis):
-        parts = (_finite_part_by_select, _lost_part_by_select)
-    dot, lost = (_weighted_sum(part, x, axis, weights, top) for part in parts)
+        (negative,) = _sums(lambda z, top: (top - z,), axis, x, top)
+        return jnp.where(weights == 0, 0.0, -weights * (negative + x.shape[axis] * log_sum))
     (mass,) = _sums(lambda w: (w,), axis, weights)
-    dot = dot - mass * (x.shape[axis] // weights.shape[axis]) * log_sum
-    return jnp.where(lost == 0, dot, dot - jnp.inf * lost)
+    if _few(x, axis):
+        total = _total_but_zeros(
+            x, axis, weights, top, _finite_part_by_select, _lost_part_by_select
+        )
+    else:
+        total = _total_of_logs(x, axis, weights, top)
+    return total - mass * (x.shape[axis] // weights.shape[axis]) * log_sum
+
+
+def _total_of_logs(x, axis, weights, top):
+    """Return Σ w (x-top), where 0 (-inf) is 0."""
+    # Of top - x: of x - top, which another sum has, too, XLA would make an array.
+    (negative,) = _sums(lambda z, w, top: (w * (top - z),), axis, x, weights, top)
+    plain = -negative
+
+    def one(x, weights, top, plain):
+        return plain
+
+    def safe(x, weights, top, plain):
+        return _total_but_zeros(x, axis, weights, top, _finite_part, _lost_part)
+
+    def as_needed(x, weights, top, plain):
+        return lax.cond(jnp.isfinite(plain).all(), one, safe, x, weights, top, plain)
+
+    # To choose, a GPU would make the host wait for it.
+    return lax.platform_dependent(x, weights, top, plain, cpu=as_needed, default=safe)
+
+
+def _total_but_zeros(x, axis, weights, top, *parts):
+    total, lost = (_weighted_sum(part, x, axis, weights, top) for part in parts)
+    return jnp.where(lost == 0, total, total - jnp.inf * lost)
 
 
 def _weighted_sum(part, x, axis, weights, top):

@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import warnings
+from importlib import import_module
 
 import numpy as np
 import pytest

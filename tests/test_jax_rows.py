@@ -85,9 +85,31 @@ def test_a_first_row_of_nan_among_few_and_many(jax, name, rows):
     assert np.isnan(each).tolist() == [True, False]
 
 
-def test_nothing_on_a_gpu_waits_for_what_it_computes(jax):
+# A class of -inf makes of one sum two: 0 (-inf) is 0, and a share of it is lost.
+@pytest.mark.parametrize("share", [None, 0.0, 1e-300, 0.5])
+def test_probabilities_of_many_classes_and_a_logit_of_minus_infinity(jax, share):
+    logits, targets = RNG.normal(0, 2, (4, 200)), RNG.dirichlet(np.ones(200), 4)
+    if share is not None:
+        logits[1, 7], targets[1, 7] = -np.inf, share
+    x, y = jax.numpy.asarray(logits), jax.numpy.asarray(targets)
+    rows = partial(softmaxkit.cross_entropy, reduction="none")
+    truth = reference.cross_entropy(logits, targets, reduction="none")
+    assert np.isinf(truth[1]) == bool(share)
+    # 1e-14: some 50 roundings, of sums over 200 classes and of e^d.
+    np.testing.assert_allclose(jax.jit(rows)(x, y), truth, rtol=1e-14, atol=0)
+    gradient = jax.jit(jax.grad(lambda x: rows(x, y).sum()))(x)
+    truth = reference.gradient("cross_entropy", logits, targets, reduction="sum")
+    # p - q is off by the rounding of p.
+    np.testing.assert_allclose(gradient, truth, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("targets", [(5000,), (5000, 200)])
+def test_nothing_on_a_gpu_waits_for_what_it_computes(jax, targets):
     # A condition on a value casts it from bool to an index.
-    x, y = jax.numpy.zeros((5000, 200)), jax.numpy.zeros(5000, int)
+    x, y = (
+        jax.numpy.zeros((5000, 200)),
+        jax.numpy.zeros(targets, int if targets == (5000,) else float),
+    )
     traced = jax.jit(jax.value_and_grad(softmaxkit.cross_entropy)).trace(x, y)
     waits = {
         platform: "(tensor<i1>) -> tensor<i32>"
