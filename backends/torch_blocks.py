@@ -237,8 +237,9 @@ def picked_and_dot(x, axis, labels, weights):
             torch.sum(log_p, 1, out=part(dot, block)).mul_(weights)
         elif weights is not None:
             w = part(weights, block)
-            dot_n = torch.sum(log_p * w, 1, out=part(dot, block))
+            dot_n = torch.sum(log_p.mul_(w), 1, out=part(dot, block))
             if dot_n.isnan().any():  # 0 log 0, or NaN among the logits
+                log_softmax_into(z, log_p)
                 dot_n.copy_(weighted(w, log_p).sum(1))
     row_shape = x.shape[:axis] + x.shape[axis + 1 :]
     rows = (v if v is None else v.reshape(row_shape) for v in (picked, dot))

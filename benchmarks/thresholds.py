@@ -68,6 +68,7 @@ CALLS = {
         ("tensorflow", "FUSED_ELEMENTS"): (("softmax",), MIDDLE + BY_SIZE[:2]),
         ("tensorflow", "FUSED_EAGER_ELEMENTS"): (("softmax",), MIDDLE + BY_SIZE[:2]),
         ("tensorflow", "FUSED_FROM_CLASSES"): (("softmax",), BY_CLASSES[:3]),
+        ("tensorflow", "SCATTER_CLASSES"): (GRADIENTS, BY_CLASSES[:4]),
     }.items()
 }
 
