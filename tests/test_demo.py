@@ -63,7 +63,7 @@ def test_the_command_trains_and_agrees_with_numpy(backend, options, picture):
     if backend == "numpy":
         assert "agreement: nothing to compare numpy with." in result.stdout
     else:
-        assert re.search(rf"loss \d\.\de-\d+ \({backend}\).*; within the toler", result.stdout)
+        assert re.search(rf"loss \d\.\de[-+]\d+ \({backend}\).*; within the toler", result.stdout)
     assert f"picture: {picture}" in result.stdout
     assert picture.stat().st_size > 10_000
 
