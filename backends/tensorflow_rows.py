@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from math import prod
 from typing import NamedTuple
 
 import tensorflow as tf
 
-# Nothing public says whether XLA will compile what is being traced.
-from tensorflow.python.ops import control_flow_util
-
 from softmaxkit import _softmax
-
-# From this many classes on a sum over them is made in two steps, of parts of PART classes if C is
-# unknown, else of at most so many. XLA adds up what stands in the same place of each part, for
-# which it has vectors, others each part: Σ e^d without the maximum of 4096 x 4096 takes 10.0 ms
-# under XLA, each part for itself 14.1, in one step 10.6, five times as far off. Of one step XLA
-# makes a select of the tf.cond below: cross-entropy and its gradient of 8192 x 1000 then took as
-# long as tf.nn's, not 1.3 times less.
-SPLIT_CLASSES = 512
-PART = 256
-# XLA's parts are longer where there would be more than about so many, which it adds up one after
-# the other: with 280 probabilities of 70,000 classes were 4.6 ULP off, not 2; and smoothing of
-# 256 x 128256 took 66 ms with 64 or more, not 53.
-PARTS = 16
-
-# Of fewer classes XLA looks for the label in every entry of a gradient; one scattered after the
-# other cost smoothing of 200000 x 10 2.5 of 13 ms.
-SCATTER_CLASSES = 64
+from softmaxkit.backends import tensorflow_classes as classes
 
 # From so many elements on, or if their number is unknown, one sum of e^x serves the rows that no
 # class dominates. Cross-entropy and its gradient of 4096 x 4096 take 31 ms in a tf.function and 14
@@ -56,7 +35,7 @@ def softmax_rows(x, axis, dtype):
     if _is_plain_graph() and has_kernel(x, axis) and _has_only_cpus():
         return tf.cast(_fused_softmax(x), dtype)
     e = tf.exp(x - tf.stop_gradient(tf.reduce_max(x, axis, keepdims=True)))
-    return tf.cast(e / sum_classes(e, axis, keepdims=True), dtype)
+    return tf.cast(e / classes.total(e, axis, keepdims=True), dtype)
 
 
 def has_kernel(x, axis):
@@ -70,17 +49,13 @@ def has_kernel(x, axis):
 def _is_plain_graph():
     """Tell whether operations are being traced which XLA will not compile."""
     # XLA's softmax is 200 ULP off at 128256 classes, sums in two steps 34.
-    return not (tf.executing_eagerly() or _in_xla())
-
-
-def _in_xla():
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return not (tf.executing_eagerly() or classes.in_xla())
 
 
 def _fused_softmax(x):
     """Return softmax by TensorFlow's own kernel, its rows divided by their sums if need be."""
     p = tf.raw_ops.Softmax(logits=tf.stop_gradient(x))
-    total = sum_classes(p, -1, keepdims=True)
+    total = classes.total(p, -1, keepdims=True)
     return _p(x, tf.cond(tf.reduce_all(is_one(total)), lambda: p, lambda: p / total), -1)
 
 
@@ -142,7 +117,7 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
     weighted = weights is not None
     weights = tf.convert_to_tensor(weights if weighted else 0.0, x.dtype)
     uniform = weighted and weights.shape.rank == 0
-    index = None if labels is None else _label_index(x, axis, labels)
+    index = None if labels is None else classes.label_index(x, axis, labels)
 
     @tf.custom_gradient
     def statistics(x, weights):
@@ -152,10 +127,10 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
         top = tf.reduce_max(fixed, axis, keepdims=True)
         at_label = e = None
         if labels is not None:
-            at_label = tf.reshape(_at(fixed, axis, index), tf.shape(top)) - top
+            at_label = tf.reshape(classes.entries_at(fixed, axis, index), tf.shape(top)) - top
         shifted = fixed - top
         if uniform:
-            dot = sum_classes(shifted, axis, keepdims=True)
+            dot = classes.total(shifted, axis, keepdims=True)
             shifted = _after(dot, shifted)
         if _is_plain_graph():
             e = tf.exp(shifted)
@@ -163,9 +138,9 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
         # Always two tensors in and four out: a custom gradient knows no None.
         picked = tf.zeros_like(top) if labels is None else at_label - log_sum
         if uniform:
-            dot = _weighted(fixed_weights, dot - length(x, axis, x) * log_sum)
+            dot = _weighted(fixed_weights, dot - classes.length(x, axis, x) * log_sum)
         elif weighted:
-            dot = sum_classes(_weighted(fixed_weights, shifted - log_sum), axis, keepdims=True)
+            dot = classes.total(_weighted(fixed_weights, shifted - log_sum), axis, keepdims=True)
             dot = tf.where(tf.math.is_nan(log_sum), log_sum, dot)
         else:
             dot = tf.zeros_like(top)
@@ -207,7 +182,7 @@ def _log_sum(x, axis, top, at_label, e=None):
     if (size is not None and size < COND_ELEMENTS) or not _has_only_cpus():
         others, maxima = _others_and_maxima(tf.exp(x - top) if e is None else e, axis)
         return tf.math.log1p(others + (maxima - 1)), others + maxima
-    total = sum_classes(tf.exp(x - top) if e is None else e, axis, keepdims=True)
+    total = classes.total(tf.exp(x - top) if e is None else e, axis, keepdims=True)
     # A second maximum makes the total 2 or more.
     dominated = total < 2
     if at_label is not None:
@@ -223,7 +198,7 @@ def _log_sum(x, axis, top, at_label, e=None):
 def _others_and_maxima(e, axis):
     """Return Σ e^(x-top) without the maxima, and how many they are."""
     ones = tf.floor(e)  # 1 at a maximum, else 0
-    return (sum_classes(v, axis, keepdims=True) for v in (e - ones, ones))
+    return (classes.total(v, axis, keepdims=True) for v in (e - ones, ones))
 
 
 def _by_logits(x, weights, by_picked, by_dot, by_log_sum, row):
@@ -246,7 +221,7 @@ def _by_logits(x, weights, by_picked, by_dot, by_log_sum, row):
         # keeps its digits, in the second derivative too.
         log_p = _label_log_p(z, top, log_sum, tf.squeeze(picked, axis), index, axis)
         at_label = rest * tf.exp(log_p) - by_picked * tf.math.expm1(log_p)
-        out = _put(out, axis, index, at_label + of_each if is_number else at_label)
+        out = classes.put(out, axis, index, at_label + of_each if is_number else at_label)
     if weighted and not is_number:
         out = out + _softmax.expand(by_dot, axis) * weights
     if weighted and skip is not None:
@@ -290,7 +265,7 @@ def _by_logits_in_place(x, weights, by_picked, by_dot, by_log_sum, row, e, total
         if row.picked is not None:
             log_p = tf.squeeze(row.picked, axis)
             at_label = rest * tf.exp(log_p) - by_picked * tf.math.expm1(log_p)
-            out = _put(out, axis, row.index, at_label)
+            out = classes.put(out, axis, row.index, at_label)
         return out + times(weights, by_class) if row.weighted else out
 
     @tf.custom_gradient
@@ -315,17 +290,12 @@ def _after(done, x):
 def _mass(weights, x, axis):
     """Sum over the classes what broadcasts to the logits."""
     if weights.shape.rank == 0:
-        return weights * length(x, axis, x)
+        return weights * classes.length(x, axis, x)
     if weights.shape[axis] == 1:
-        return tf.squeeze(weights, axis) * length(x, axis, x)
+        return tf.squeeze(weights, axis) * classes.length(x, axis, x)
     if weights.shape[axis] is None:
         weights = tf.broadcast_to(weights, tf.shape(x))
-    return sum_classes(weights, axis)
-
-
-def length(x, axis, like):
-    known = x.shape[axis]
-    return tf.cast(tf.shape(x)[axis], like.dtype) if known is None else known
+    return classes.total(weights, axis)
 
 
 # Gradients of their own, so that second derivatives are right at ties of the maximum too. `top`,
@@ -341,7 +311,7 @@ def _log_p(z, value, axis, e=None, total=None):
     def log_p(z):
         def by_z(upstream):
             p = tf.exp(_log_p(z, value, axis)) if e is None else _p(z, e / total, axis)
-            return upstream - p * sum_classes(upstream, axis, keepdims=True)
+            return upstream - p * classes.total(upstream, axis, keepdims=True)
 
         return tf.identity(value), by_z
 
@@ -357,7 +327,7 @@ def _label_log_p(z, top, log_sum, picked, index, axis):
             p = tf.exp(_log_p(z, _shifted(z, top, log_sum), axis))
             out = -_softmax.expand(upstream, axis) * p
             again = _label_log_p(z, top, log_sum, picked, index, axis)
-            return _put(out, axis, index, -upstream * tf.math.expm1(again))
+            return classes.put(out, axis, index, -upstream * tf.math.expm1(again))
 
         return picked, by_z
 
@@ -376,72 +346,12 @@ def _weighted(weights, log_p):
     return tf.math.multiply_no_nan(log_p, weights)  # 0 log 0 = 0
 
 
-def _label_index(x, axis, labels):
-    """Return where each row's label stands in the logits with three axes, see `_cube`."""
-    inner = tf.reduce_prod(tf.shape(x, tf.int64)[axis + 1 :])
-    row, labels = tf.range(tf.size(labels, tf.int64)), tf.reshape(labels, [-1])
-    # TensorFlow's pfor, behind tf.vectorized_map and tape.jacobian, converts no int64 here.
-    return tf.cast(tf.stack([row // inner, labels, row % inner], 1), tf.int32)
-
-
-def _cube(x, axis):
-    """Lay the axes before the class axis together, and those after it."""
-    known = x.shape.is_fully_defined()
-    shape, product = (x.shape.as_list(), prod) if known else (tf.shape(x), tf.reduce_prod)
-    return tf.reshape(x, [product(shape[:axis]), shape[axis], product(shape[axis + 1 :])])
-
-
-def _at(x, axis, index):
-    return tf.gather_nd(_cube(x, axis), index)
-
-
-def _put(x, axis, index, values):
-    if x.shape[axis] is not None and x.shape[axis] < SCATTER_CLASSES and _in_xla():
-        shape = tf.shape(x)
-        rows = tf.concat([shape[:axis], [1], shape[axis + 1 :]], 0)
-        each = _softmax.along(tf.range(x.shape[axis]), x.shape.rank, axis)
-        here = each == tf.reshape(index[:, 1], rows)
-        return tf.where(here, tf.reshape(values, rows), x)
-    values = tf.reshape(values, [-1])
-    return tf.reshape(tf.tensor_scatter_nd_update(_cube(x, axis), index, values), tf.shape(x))
-
-
 def _sum_to(value, like):
     """Sum over the axes along which `like` was broadcast."""
     ones = [i for i, n in enumerate(like.shape.as_list()) if n == 1]
     if like.shape.rank == 0:
         return tf.reduce_sum(value)
     return tf.reduce_sum(value, ones, keepdims=True) if ones else value
-
-
-def sum_classes(x, axis, keepdims=False):
-    """Sum along an axis, over many classes in two steps, as XLA adds one after the other."""
-    if not isinstance(axis, int):
-        return tf.reduce_sum(x, axis, keepdims=keepdims)
-    axis %= x.shape.rank
-    classes, rest, by_xla = x.shape[axis], None, _in_xla()
-    if classes is not None and classes < SPLIT_CLASSES:
-        return tf.reduce_sum(x, axis, keepdims=keepdims)
-    part = 1
-    if classes is not None:
-        part = _part(classes, max(PART, classes // PARTS) if by_xla else PART)
-    if part == 1:  # unknown, or a prime
-        classes, part = tf.shape(x)[axis], PART
-        cut = classes // part * part
-        x, rest = tf.split(x, [cut, classes - cut], axis)
-        classes = cut
-    shape = tf.shape(x)
-    parts = tf.concat([shape[:axis], [classes // part, part], shape[axis + 1 :]], 0)
-    # float64 between the steps, else XLA makes one of them again.
-    first = axis if by_xla else axis + 1
-    sums = tf.cast(tf.reduce_sum(tf.reshape(x, parts), first), tf.float64)
-    total = tf.cast(tf.reduce_sum(sums, axis, keepdims=keepdims), x.dtype)
-    return total if rest is None else total + tf.reduce_sum(rest, axis, keepdims=keepdims)
-
-
-@cache
-def _part(classes, most):
-    return next(part for part in range(most, 0, -1) if classes % part == 0)
 
 
 def where(condition, a, b):

@@ -75,7 +75,10 @@ CALLS = {
 
 def constants(backend):
     """Yield (module, name, value) of the whole numbers in capitals that the backend has."""
-    for name in (backend, *(f"{backend}_{part}" for part in ("blocks", "host", "rows", "sums"))):
+    for name in (
+        backend,
+        *(f"{backend}_{part}" for part in ("blocks", "classes", "host", "rows", "sums")),
+    ):
         if find_spec(f"softmaxkit.backends.{name}"):
             module = import_module(f"softmaxkit.backends.{name}")
             for constant, value in vars(module).items():

@@ -34,6 +34,7 @@ BLOCKS = (
     "torch_plain",
     "torch_rows",
     "torch_state",
+    "tensorflow_classes",
     "tensorflow_host",
     "tensorflow_rows",
     "jax_rows",
@@ -118,10 +119,11 @@ MAY_IMPORT = {
     "backends.jax_rows": {"_softmax", "jax"},
     # Eager calls on the CPU are.
     "backends.tensorflow": {
-        *("_rows", "_softmax", "backends.tensorflow_host", "backends.tensorflow_rows"),
-        "tensorflow",
+        *("_rows", "_softmax", "backends.tensorflow_classes", "backends.tensorflow_host"),
+        *("backends.tensorflow_rows", "tensorflow"),
     },
-    "backends.tensorflow_rows": {"_softmax", "tensorflow"},
+    "backends.tensorflow_rows": {"_softmax", "backends.tensorflow_classes", "tensorflow"},
+    "backends.tensorflow_classes": {"_softmax", "tensorflow"},
     "backends.tensorflow_host": {
         *("backends.tensorflow_rows", "backends.numpy", "numpy", "tensorflow"),
     },
