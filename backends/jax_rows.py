@@ -154,19 +154,30 @@ def _log_sum_unless_dominated(x, axis, top, at_label):
     (total,) = _sums(lambda z, top: (jnp.exp(z - top),), axis, x, lax.optimization_barrier(top))
     needed = total if at_label is None else jnp.where(at_label == 0, total, 2.0)
 
-    def one(x, top, total, needed):
+    def one(x, top, total):
         return jnp.log(total)
 
-    def both(x, top, total, needed):
+    def both(x, top, total):
         others, _ = _others_and_maxima(x, axis, top)
         # A second maximum makes the total 2 or more.
         return jnp.where(total < 2, jnp.log1p(others), jnp.log(total))
 
-    def as_needed(x, top, total, needed):
-        return lax.cond(needed.min() >= 2, one, both, x, top, total, needed)  # a row of NaN: both
+    return _shorter_if(needed.min() >= 2, one, both, x, top, total)  # a row of NaN: both
 
-    # To choose, a GPU would make the host wait for it.
-    return lax.platform_dependent(x, top, total, needed, cpu=as_needed, default=both)
+
+def _shorter_if(enough, shorter, longer, *arrays):
+    """Return what either function makes of the arrays; `longer` is right in any case.
+
+    On other devices than the CPU by that: to choose, a GPU would make the host wait for it.
+    """
+
+    def as_needed(enough, *arrays):
+        return lax.cond(enough, shorter, longer, *arrays)
+
+    def always(enough, *arrays):
+        return longer(*arrays)
+
+    return lax.platform_dependent(enough, *arrays, cpu=as_needed, default=always)
 
 
 def _dot(x, axis, weights, top, log_sum):
@@ -188,19 +199,14 @@ def _total_of_logs(x, axis, weights, top):
     """Return Σ w (x-top), where 0 (-inf) is 0."""
     # Of top - x: of x - top, which another sum has, too, XLA would make an array.
     (negative,) = _sums(lambda z, w, top: (w * (top - z),), axis, x, weights, top)
-    plain = -negative
 
-    def one(x, weights, top, plain):
-        return plain
+    def plain(x, weights, top, negative):
+        return -negative
 
-    def safe(x, weights, top, plain):
+    def safe(x, weights, top, negative):
         return _total_but_zeros(x, axis, weights, top, _finite_part, _lost_part)
 
-    def as_needed(x, weights, top, plain):
-        return lax.cond(jnp.isfinite(plain).all(), one, safe, x, weights, top, plain)
-
-    # To choose, a GPU would make the host wait for it.
-    return lax.platform_dependent(x, weights, top, plain, cpu=as_needed, default=safe)
+    return _shorter_if(jnp.isfinite(negative).all(), plain, safe, x, weights, top, negative)
 
 
 def _total_but_zeros(x, axis, weights, top, *parts):

@@ -374,6 +374,7 @@ def differences(torch):
 def test_differences(torch, computed, theirs):
     for name, (function, call, options, expected, what, in_torch) in differences(torch):
         leaf = call[0].requires_grad_()
+        # B023: the lambda is called before `function` is another.
         for compute, wanted in (
             (lambda *args, **kwargs: computed(function, *args, **kwargs), expected),  # noqa: B023
             (getattr(theirs, function), in_torch),
