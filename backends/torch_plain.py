@@ -67,9 +67,11 @@ def value_and_pull(ops, logits, labels, reduction):
     rows = ops.row_statistics(logits, 1, labels, None, None, lse=False)
     loss = -rows[0]
     value = loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
+    # `pull` must not hold `loss`: the value's node would hold the value, in a cycle.
+    count = loss.numel() if reduction == "mean" else None
 
     def pull(logits, of_value):
-        of_row = of_value / loss.numel() if reduction == "mean" else of_value
+        of_row = of_value if count is None else of_value / count
         return ops.row_gradient(logits, 1, rows, labels, None, None, of_row, -of_row, None)
 
     return value, pull

@@ -324,6 +324,10 @@ def _binary_loss(
     if not gradient:
         return value
 
+    # Without a gamma `loss` may be the value itself, and is not kept: on torch what `pull` holds is
+    # held by the value's autograd node, and the value would wait in a cycle for the collector.
+    penalized = None if gamma is None else loss
+
     def pull(logits: Array, of_value: Any) -> Array:
         x = ops.compute(as_wide_as(ops, logits, dtype))
         if skip is not None:
@@ -331,7 +335,7 @@ def _binary_loss(
         derivative = _times(rest * ops.sigmoid(x) - positive * ops.sigmoid(-x), factor)
         if gamma is not None:
             by_x = gamma * ops.sigmoid(x) * ops.sigmoid(-x) * (rest - t) / miss
-            derivative = derivative + _product(ops, factor * by_x, loss)
+            derivative = derivative + _product(ops, factor * by_x, penalized)
         derivative = derivative * (cotangent * of_value)
         if skip is not None:
             derivative = ops.where(skip, 0.0, derivative)
