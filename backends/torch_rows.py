@@ -16,10 +16,17 @@ from softmaxkit.backends.torch_state import (
     WIDE,
     host_array,
     in_blocks,
+    in_nested_forward_mode,
     is_compiling,
     is_eager,
     is_traced,
 )
+
+
+def expm1(x):
+    # torch differentiates it to expm1(x) + 1, which is rounded at 1 where e^x is small.
+    e = torch.exp(x)
+    return torch.expm1(x.detach()) + (e - e.detach())
 
 
 def softmax_rows(x, axis, dtype):
@@ -118,8 +125,9 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
         weights = x.new_full((1,) * x.ndim, weights, dtype=blocks.wide_dtype(x.dtype))
     if is_compiling():
         return _RowStatistics.apply(x, axis, labels, weights, skip)
-    if type(x) not in PLAIN:
-        # A DTensor and its like: blocks would break it up.
+    if type(x) not in PLAIN or in_nested_forward_mode():
+        # Blocks would break a DTensor and its like up; and torch runs a Function's rule of forward
+        # mode without the tangents of a forward mode around it: jacfwd of jacfwd would be wrong.
         if skip is not None:
             x = torch.where(skip.unsqueeze(axis), 0.0, x)
         rows = _statistics(x, axis, labels, weights)
@@ -241,7 +249,7 @@ class _TransformableRowStatistics(_RowStatistics):
         d_picked = d_dot = None
         if labels is not None:
             # dx_y - Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep digits.
-            at_label = torch.expm1(log_p_y).unsqueeze(axis)
+            at_label = expm1(log_p_y).unsqueeze(axis)
             d_picked = -(p.scatter(axis, labels.unsqueeze(axis), at_label) * dx).sum(axis)
         if weights is not None:
             d_dot = (weights * (dx - d_log_sum.unsqueeze(axis))).sum(axis)
@@ -287,7 +295,7 @@ def _at_label(log_p, a, b):
     # a p + b as (a+b) p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p) keeps its
     # digits.
     both = a + b
-    at_label = torch.expm1(log_p) * -b
+    at_label = expm1(log_p) * -b
     return at_label if type(both) is float and both == 0 else both * torch.exp(log_p) + at_label
 
 

@@ -6,7 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _len_torch_dispatch_stack as dispatch_modes
-from torch._C._functorch import peek_interpreter_stack  # None outside torch.func transforms
+from torch._C._functorch import (  # None outside torch.func transforms
+    TransformType,
+    get_interpreter_stack,
+    peek_interpreter_stack,
+)
 from torch.autograd import forward_ad
 
 from softmaxkit.backends import torch_blocks as blocks
@@ -31,6 +35,12 @@ def is_traced():
         or forward_ad._current_level >= 0
         or is_recorded()
     )
+
+
+def in_nested_forward_mode():
+    """Tell whether torch.func differentiates a forward derivative forward."""
+    levels = get_interpreter_stack() or ()
+    return sum(level.key() == TransformType.Jvp for level in levels) > 1
 
 
 def is_recorded():
