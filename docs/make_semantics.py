@@ -78,7 +78,7 @@ def measure(adapter, case, transform="eager"):
         raise
     except Exception as refusal:
         return Outcome(refusal)
-    differentiable = change.vjp and case.arrays[0].dtype.kind == "f"
+    differentiable = change.compute and case.arrays[0].dtype.kind == "f"
     if differentiable and case.operation in WITH_GRADIENT:
         ones = adapter.to_backend(np.ones(outcome.value.shape), adapter.dtype_name(value))
         for name in ("logits", *case.by):

@@ -7,7 +7,6 @@ import pytest
 
 import softmaxkit
 from softmaxkit.conformance import reference
-from softmaxkit.conformance.adapters import names
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (4, 3))
@@ -165,17 +164,7 @@ exact = partial(np.testing.assert_allclose, rtol=1e-12, atol=4e-15)
 near = partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-9)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compiler():
-    """Let XLA leave most optimizations out, which halves the time; others test with them."""
-    if "jax" not in names():
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 @pytest.fixture(scope="module", params=CALLS)

@@ -17,7 +17,7 @@ from softmaxkit.conformance.adapter import FEATURES, Adapter
 from softmaxkit.conformance.adapters import load, names
 from softmaxkit.conformance.case import OPERATIONS, Case
 from softmaxkit.conformance.cases import cases
-from softmaxkit.conformance.running import Result, run, run_case, settings
+from softmaxkit.conformance.running import Result, groups, run, run_case, run_group, settings
 
 __all__ = [
     "FEATURES",
@@ -26,9 +26,11 @@ __all__ = [
     "Case",
     "Result",
     "cases",
+    "groups",
     "load",
     "names",
     "run",
     "run_case",
+    "run_group",
     "settings",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,23 @@ def eager(function: Function) -> Function:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is wanted of a function of arrays: its value, and perhaps a vector-Jacobian product.
+
+    The product is that by ``arrays[by]``, with the `cotangent` of the value; where `by` is None,
+    none.
+    """
+
+    function: Function
+    arrays: Sequence[Any]
+    by: int | None = None
+    cotangent: Any = None
+
+
+Answer = tuple[Any, Any]  # a value, and the product or None
+
+
+@dataclass(frozen=True)
 class Transform:
     """What a library does to a function of arrays: compile it, batch it, differentiate it.
 
@@ -36,10 +53,12 @@ class Transform:
     ----------
     call : callable
         Takes a function of arrays to the transformed function.
-    vjp : callable, optional
-        ``vjp(function, arrays, position, cotangent)``: the value of the function, and its
-        vector-Jacobian product by ``arrays[position]``, both under the transform, by the library's
-        own autodiff; None where the library has none.
+    compute : callable, optional
+        ``compute(requests)`` answers each `Request` by its value and its product, under the
+        transform and by the library's own autodiff; None where the library has none.
+    groups : bool
+        Whether the requests of several cases are computed by one program, since each program costs
+        a compilation. They run again one by one where something is wrong.
     reads_labels : bool
         Whether labels have values there, so that one out of range is refused.
     lacks : callable
@@ -47,9 +66,74 @@ class Transform:
     """
 
     call: Callable[[Function], Function] = eager
-    vjp: Callable[[Function, list[Any], int, Any], tuple[Any, Any]] | None = None
+    compute: Callable[[Sequence[Request]], Sequence[Answer]] | None = None
+    groups: bool = False
     reads_labels: bool = False
     lacks: Callable[[Case], str] = lambda case: ""
+
+    def vjp(self, function: Function, arrays: Sequence[Any], by: int, cotangent: Any) -> Answer:
+        """Return the value of a function and its vector-Jacobian product by ``arrays[by]``."""
+        assert self.compute is not None
+        (answer,) = self.compute([Request(function, arrays, by, cotangent)])
+        return answer
+
+
+def inside(
+    call: Callable[[Function], Function], pull: Callable[..., Answer]
+) -> Callable[[Sequence[Request]], Sequence[Answer]]:
+    """Return a `compute` that transforms the vector-Jacobian products themselves.
+
+    ``pull(function, arrays, by, cotangent)`` answers one by the library's autodiff.
+    """
+
+    def compute(requests: Sequence[Request]) -> Sequence[Answer]:
+        def program(*arrays: Any) -> Any:
+            remaining = iter(arrays)
+            results: list[tuple[Any, ...]] = []
+            for request in requests:
+                own = [next(remaining) for _ in request.arrays]
+                if request.by is None:
+                    results.append((request.function(*own),))
+                else:
+                    results.append(pull(request.function, own, request.by, next(remaining)))
+            return tuple(results)
+
+        given = [
+            array
+            for request in requests
+            for array in (*request.arrays, *(() if request.by is None else (request.cotangent,)))
+        ]
+        return [(*result, None)[:2] for result in call(program)(*given)]
+
+    return compute
+
+
+def through(
+    call: Callable[[Function], Function],
+    backward: Callable[[Function, list[Any], Mapping[int, tuple[int, Any]]], Sequence[Answer]],
+) -> Callable[[Sequence[Request]], Sequence[Answer]]:
+    """Return a `compute` that backpropagates through the transformed function, as training does.
+
+    ``backward(program, arrays, wanted)`` returns the values of a program of arrays, each with the
+    product that ``wanted`` asks for: index of a value -> (index of an array, cotangent).
+    """
+
+    def compute(requests: Sequence[Request]) -> Sequence[Answer]:
+        given: list[Any] = []
+        parts, wanted = [], {}
+        for index, request in enumerate(requests):
+            if request.by is not None:
+                wanted[index] = len(given) + request.by, request.cotangent
+            parts.append(slice(len(given), len(given) + len(request.arrays)))
+            given += request.arrays
+
+        def program(*arrays: Any) -> Any:
+            pairs = zip(requests, parts, strict=True)
+            return tuple(request.function(*arrays[part]) for request, part in pairs)
+
+        return backward(call(program), given, wanted)
+
+    return compute
 
 
 @dataclass(frozen=True)
@@ -72,11 +156,14 @@ class Adapter:
         tables of capabilities say.
     transforms : mapping
         Name -> `Transform`, such as jit. "eager" is one of them, and the only one where "tracing"
-        is lacking; each has a `vjp` unless "autodiff" is lacking.
+        is lacking; each has a `compute` unless "autodiff" is lacking.
     functions : object, optional
         Where the operations are looked up by name; softmaxkit itself by default.
     default_float : str
         What integer logits become.
+    dtypes_under : str
+        The transform under which the suite runs dtypes other than float32: a compiler where each
+        eager call is compiled too, which takes cases in groups.
     """
 
     name: str
@@ -89,11 +176,12 @@ class Adapter:
     )
     functions: Any = softmaxkit
     default_float: str = "float64"
+    dtypes_under: str = "eager"
 
     def __post_init__(self) -> None:
         for feature, there in (
             ("tracing", len(self.transforms) > 1),
-            ("autodiff", all(one.vjp is not None for one in self.transforms.values())),
+            ("autodiff", all(one.compute for one in self.transforms.values())),
         ):
             if there == (feature in self.lacks):
                 raise ValueError(

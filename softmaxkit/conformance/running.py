@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from softmaxkit.conformance import reference
-from softmaxkit.conformance.adapter import Adapter
-from softmaxkit.conformance.case import ACTIVATIONS, LOSSES, Case
+from softmaxkit.conformance.adapter import Adapter, Answer, Request
+from softmaxkit.conformance.case import ACTIVATIONS, LOSSES, OPERATIONS, Case
 from softmaxkit.conformance.cases import cases
 from softmaxkit.conformance.tolerances import distance, limit
+
+# Cases of an operation that one program computes, where a transform compiles.
+GROUP = 24
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,59 @@ class Result:
 
 
 def settings(adapter: Adapter) -> list[tuple[str, str]]:
-    """Return (dtype, transform): each transform in float32, and every other dtype eagerly."""
-    transforms = [("float32", transform) for transform in adapter.transforms]
-    return transforms + [(dtype, "eager") for dtype in adapter.dtypes if dtype != "float32"]
+    """Return (dtype, transform): each transform in float32, and every other dtype under one."""
+    others = [dtype for dtype in adapter.dtypes if dtype != "float32"]
+    return [
+        *(("float32", transform) for transform in adapter.transforms),
+        *((dtype, adapter.dtypes_under) for dtype in others),
+    ]
+
+
+def groups(
+    adapter: Adapter, dtype: str = "float32", transform: str = "eager"
+) -> Iterator[list[Case]]:
+    """Yield every case that a setting does not lack, as they are run: in groups, or each alone."""
+    there = [case for case in cases() if not adapter.transforms[transform].lacks(case)]
+    grouped = adapter.transforms[transform].groups
+    yield from ([case] for case in there if not grouped or case.raises is not None)
+    for operation in OPERATIONS if grouped else ():
+        own = [case for case in there if case.operation == operation and case.raises is None]
+        count = -(-len(own) // GROUP)
+        yield from (own[place::count] for place in range(count))
 
 
 def run(adapter: Adapter, dtype: str = "float32", transform: str = "eager") -> Iterator[Result]:
     """Run every case on a backend, but for those that the transform lacks."""
-    for case in cases():
-        if not adapter.transforms[transform].lacks(case):
-            yield from run_case(adapter, case, dtype, transform)
+    for group in groups(adapter, dtype, transform):
+        yield from run_group(adapter, group, dtype, transform)
+
+
+def run_group(
+    adapter: Adapter, group: list[Case], dtype: str = "float32", transform: str = "eager"
+) -> Iterator[Result]:
+    """Run cases as one program; one by one where one raises an exception or has a problem."""
+    if len(group) == 1:
+        yield from run_case(adapter, group[0], dtype, transform)
+        return
+    runs = [_Run(adapter, case, dtype, transform) for case in group]
+    try:
+        together = list(_run_together(runs))
+    except Exception as error:
+        together = [_raised(group[0], error)]
+    if not all(result.passed for result in together):
+        alone: list[Result] = []
+        for case in group:
+            try:
+                alone += run_case(adapter, case, dtype, transform)
+            except Exception as error:
+                alone.append(_raised(case, error))
+        # Where each passes alone, there is still a problem with them together.
+        together = alone if not all(result.passed for result in alone) else together
+    yield from together
+
+
+def _raised(case: Case, error: Exception) -> Result:
+    return Result(case, "exception", np.inf, 0.0, f"{type(error).__name__}: {error}")
 
 
 def run_case(
@@ -49,25 +95,18 @@ def run_case(
 ) -> Iterator[Result]:
     """Run one case: its value and its gradients, or its refusal."""
     run = _Run(adapter, case, dtype, transform)
-    reads_labels = "labels" not in adapter.lacks and adapter.transforms[transform].reads_labels
-    unseen = case.raises is IndexError and not reads_labels
-    if case.raises is not None and not unseen:
+    if run.is_refused:
         yield run.refusal()
-        return
-    if unseen:
-        run.exact_options["bad_labels"] = "nan"
-    before = [np.copy(adapter.to_numpy(array)) for array in run.arrays]
-    if case.operation in LOSSES:
-        yield from run.loss()
-    elif case.operation in ACTIVATIONS and run.floating and hasattr(adapter.functions, "vjp"):
-        yield from run.activation()
     else:
-        yield run.compared_value(run.transformed()(*run.arrays))
-    for array, earlier in zip(run.arrays, before, strict=True):
-        if not np.array_equal(
-            adapter.to_numpy(array), earlier, equal_nan=earlier.dtype.kind == "f"
-        ):
-            yield Result(case, "inputs", np.inf, 0.0, "an input was written to")
+        yield from _run_together([run])
+
+
+def _run_together(runs: list[_Run]) -> Iterator[Result]:
+    """Compute what all of them want under their transform at once, and compare it."""
+    requests = [run.requests() for run in runs]
+    answers = iter(runs[0].compute([one for each in requests for one in each]))
+    for run, own in zip(runs, requests, strict=True):
+        yield from run.results([next(answers) for _ in own])
 
 
 class _Run:
@@ -94,6 +133,11 @@ class _Run:
         self.exact = exact[:count]
         self.exact_options = {**self.plain, **dict(zip(self.named, exact[count:], strict=True))}
         self.exact_options.pop("dtype", None)
+        reads_labels = "labels" not in adapter.lacks and self.transform.reads_labels
+        unseen = case.raises is IndexError and not reads_labels
+        if unseen:
+            self.exact_options["bad_labels"] = "nan"
+        self.is_refused = case.raises is not None and not unseen
 
     def call(self, *arrays: Any) -> Any:
         count = len(self.case.arrays)
@@ -105,7 +149,7 @@ class _Run:
         wanted = self.case.raises
         assert wanted is not None
         try:
-            self.transformed()(*self.arrays)
+            self.transform.call(self.call)(*self.arrays)
         except Exception as error:
             causes = list(_causes(error))  # compilers wrap what is raised while they trace
             problem = "" if wanted in map(type, causes) else f"{type(error).__name__}: {error}"
@@ -114,81 +158,103 @@ class _Run:
         problem = problem and f"{problem}; expected {wanted.__name__}"
         return Result(self.case, "refusal", np.inf if problem else 0.0, 0.0, problem)
 
-    def loss(self) -> Iterator[Result]:
-        expected = reference.gradient(self.case.operation, *self.exact, **self.exact_options)
-        shape = self._reference(self.case.operation).shape
-        if self.name == "eager":
-            yield self.compared_value(self.transformed()(*self.arrays))
-            value, gradient = self._eagerly("value_and_grad")
-        else:
-            value, gradient = self._vjp(0, np.ones(shape))
-        yield self.compared_value(value)
-        scale = _largest(expected) if self.case.gradient_scale == "array" else 0.0
-        yield self._compare("gradient", gradient, expected, self.dtype, scale)
-        yield from self._gradients_by_options(np.ones(shape), expected)
+    def requests(self) -> list[Request]:
+        """Say what is to be computed under the transform; see `results` for the rest."""
+        self.views = [self.adapter.to_numpy(array) for array in self.arrays]
+        self.before = [np.copy(view) for view in self.views]
+        self.expected = self._reference(self.case.operation)
+        self.cotangent = self._cotangent()
+        if self.cotangent is None or self.transform.compute is None:
+            return [Request(self.call, self.arrays)]
+        seed = self.adapter.to_backend(self.cotangent, self.result_dtype)
+        places = [0] if self._by_logits else []
+        places += [len(self.case.arrays) + self.named.index(name) for name in self.case.by]
+        requests = [Request(self.call, self.arrays, place, seed) for place in places]
+        return requests or [Request(self.call, self.arrays)]
 
-    def activation(self) -> Iterator[Result]:
-        value = self._reference(self.case.operation)
-        cotangent = np.random.default_rng(7).normal(size=value.shape)
-        rounded = self._wide(self.adapter.to_backend(cotangent, self.result_dtype))
-        vjp = getattr(reference, f"{self.case.operation}_vjp")
-        expected = vjp(*self.exact, rounded, **self.exact_options)
+    def compute(self, requests: list[Request]) -> Sequence[Answer]:
+        if self.transform.compute is not None:
+            return self.transform.compute(requests)
+        return [(self.transform.call(one.function)(*one.arrays), None) for one in requests]
+
+    def results(self, answers: list[Answer]) -> Iterator[Result]:
+        """Compare the answers, and what softmaxkit's own derivatives give without a transform."""
+        expected: list[tuple[np.ndarray, float]] = []
+        if self.cotangent is not None:
+            by_logits, scale = self._gradient()
+            if self.name == "eager":
+                yield from self._own_derivative(by_logits, scale)
+            expected = [(by_logits, scale)] if self._by_logits else []
+            expected += [self._gradient_by(name, by_logits) for name in self.case.by]
+        for position, (value, product) in enumerate(answers):
+            yield self.compared_value(value)
+            if product is not None:
+                yield self._compare("gradient", product, expected[position][0], self.dtype,
+                                    expected[position][1])  # fmt: skip
+        for view, earlier in zip(self.views, self.before, strict=True):
+            if not np.array_equal(view, earlier, equal_nan=earlier.dtype.kind == "f"):
+                yield Result(self.case, "inputs", np.inf, 0.0, "an input was written to")
+
+    @property
+    def _by_logits(self) -> bool:
+        """Whether the library's autodiff is asked for the gradient that `vjp` gives eagerly."""
+        # Where eager calls are compiled, the transform that compiles asks for it at less cost.
+        compiles = self.adapter.dtypes_under != "eager"
+        return self.name != "eager" or (self.dtype == "float32" and not compiles)
+
+    def _cotangent(self) -> np.ndarray | None:
+        """Return the cotangent of the value, or None where nothing is differentiated."""
+        if self.case.operation in LOSSES:
+            return np.ones(self.expected.shape)
+        has_vjp = hasattr(self.adapter.functions, "vjp")
+        if not (self.case.operation in ACTIVATIONS and self.floating and has_vjp):
+            return None
+        cotangent = np.random.default_rng(7).normal(size=self.expected.shape)
+        rounded: np.ndarray = self._wide(self.adapter.to_backend(cotangent, self.result_dtype))
+        return rounded
+
+    def _gradient(self) -> tuple[np.ndarray, float]:
+        """Return the gradient by the logits, and the scale at which its error is measured."""
+        operation = self.case.operation
+        if operation in LOSSES:
+            gradient = reference.gradient(operation, *self.exact, **self.exact_options)
+            scale = _largest(gradient) if self.case.gradient_scale == "array" else 0.0
+            return gradient, scale
+        vjp = getattr(reference, f"{operation}_vjp")
+        assert self.cotangent is not None
+        gradient = vjp(*self.exact, self.cotangent, **self.exact_options)
         # Measured at the largest of the terms that cancel: p v in softmax's, v in log_softmax's.
-        terms = value * rounded if self.case.operation == "softmax" else rounded
-        scale = _largest(terms / self.exact_options.get("temperature", 1.0))
-        if self.name == "eager":
-            yield self.compared_value(self.transformed()(*self.arrays))
-            got, gradient = self._eagerly(
-                "vjp", self.adapter.to_backend(rounded, self.result_dtype)
-            )
-        else:
-            got, gradient = self._vjp(0, cotangent)
-        yield self.compared_value(got)
-        yield self._compare("gradient", gradient, expected, self.dtype, scale)
-        yield from self._gradients_by_options(cotangent, expected)
+        terms = self.expected * self.cotangent if operation == "softmax" else self.cotangent
+        return gradient, _largest(terms / self.exact_options.get("temperature", 1.0))
 
-    def compared_value(self, got: Any) -> Result:
-        expected = self._reference(self.case.operation)
-        # The magnitudes that cancel in max + log(sum) are the maximum's.
-        scale = _largest(self.exact[0]) if self.case.operation == "logsumexp" else 0.0
-        result = self._compare("value", got, expected, self.result_dtype, scale)
-        view = self.adapter.to_numpy(got)
-        if any(np.shares_memory(view, self.adapter.to_numpy(array)) for array in self.arrays):
-            return replace(result, problem="the result shares memory with an input")
-        return result
-
-    def _gradients_by_options(
-        self, cotangent: np.ndarray, by_logits: np.ndarray
-    ) -> Iterator[Result]:
-        if self.transform.vjp is None:
-            return
-        for name in self.case.by:
-            assert name == "temperature"  # the one whose derivative the reference has
-            temperature = self.exact_options[name]
-            terms = reference.temperature_gradient_terms(self.exact[0], by_logits, temperature)
-            expected = reference.sum_to_shape(terms, temperature.shape)
-            scale = _largest(reference.sum_to_shape(np.abs(terms), temperature.shape))
-            position = len(self.case.arrays) + self.named.index(name)
-            _, gradient = self._vjp(position, cotangent)
-            yield self._compare("gradient", gradient, expected, self.dtype, scale)
-
-    def transformed(self) -> Callable[..., Any]:
-        return self.transform.call(self.call)
-
-    def _reference(self, operation: str) -> np.ndarray:
-        return getattr(reference, operation)(*self.exact, **self.exact_options)
-
-    def _eagerly(self, derivative: str, *cotangent: Any) -> Any:
+    def _own_derivative(self, expected: np.ndarray, scale: float) -> Iterator[Result]:
         count = len(self.case.arrays)
         options = dict(zip(self.named, self.arrays[count:], strict=True))
         functions = self.adapter.functions
-        both = getattr(functions, derivative)(getattr(functions, self.case.operation))
-        return both(*self.arrays[:count], *cotangent, **options, **self.plain)
+        derivative, cotangent = functions.value_and_grad, []
+        if self.case.operation in ACTIVATIONS:
+            assert self.cotangent is not None
+            derivative = functions.vjp
+            cotangent = [self.adapter.to_backend(self.cotangent, self.result_dtype)]
+        both = derivative(getattr(functions, self.case.operation))
+        value, gradient = both(*self.arrays[:count], *cotangent, **options, **self.plain)
+        yield self.compared_value(value)
+        yield self._compare("gradient", gradient, expected, self.dtype, scale)
 
-    def _vjp(self, position: int, cotangent: np.ndarray) -> Any:
-        assert self.transform.vjp is not None
-        seed = self.adapter.to_backend(cotangent, self.result_dtype)
-        return self.transform.vjp(self.call, self.arrays, position, seed)
+    def _gradient_by(self, name: str, by_logits: np.ndarray) -> tuple[np.ndarray, float]:
+        assert name == "temperature"  # the one whose derivative the reference has
+        temperature = self.exact_options[name]
+        terms = reference.temperature_gradient_terms(self.exact[0], by_logits, temperature)
+        gradient = reference.sum_to_shape(terms, temperature.shape)
+        return gradient, _largest(reference.sum_to_shape(np.abs(terms), temperature.shape))
+
+    def compared_value(self, got: Any) -> Result:
+        # The magnitudes that cancel in max + log(sum) are the maximum's.
+        scale = _largest(self.exact[0]) if self.case.operation == "logsumexp" else 0.0
+        return self._compare("value", got, self.expected, self.result_dtype, scale)
+
+    def _reference(self, operation: str) -> np.ndarray:
+        return getattr(reference, operation)(*self.exact, **self.exact_options)
 
     def _to_backend(self, array: np.ndarray) -> Any:
         return self.adapter.to_backend(array, self.dtype if array.dtype.kind == "f" else None)
@@ -209,6 +275,8 @@ class _Run:
             return Result(self.case, what, np.inf, allowed, problem)
         if name != dtype:
             problem = f"dtype {name}, not {dtype}"
+        if any(np.shares_memory(got, view) for view in self.views):
+            problem = "it shares memory with an input"
         error = distance(got, expected, name, scale)
         worst = float(error.max(initial=0.0))
         if not worst <= allowed:
