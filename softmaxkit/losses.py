@@ -212,7 +212,7 @@ def binary_cross_entropy(
     reduction : {"mean", "sum", "none"}
         "mean" divides by the number of elements.
     normalizer : number, 0-d array, "weight", "count" or "batch", optional
-        What "mean" divides by instead; "weight" is Σ sample_weight.
+        What "mean" divides by instead; "weight" is Σ sample_weight · (pos_weight t + 1 - t).
     dtype : floating dtype or its name, optional
         Of the result; that of `logits` by default. Arithmetic is float32 or wider.
 

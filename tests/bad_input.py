@@ -128,6 +128,9 @@ ACTIVATIONS = [
     ("softmax", (Float((2, 3)),), {"where": Bool((2,))}, ValueError,
      "softmax: where has shape (2,); expected one that broadcasts to the shape of x, (2, 3); "
      "reshape it."),
+    ("softmax", (Float((1, 3)),), {"where": Bool((2, 3))}, ValueError,
+     "softmax: where has shape (2, 3); expected one that broadcasts to the shape of x, (1, 3); "
+     "reshape it."),
     ("softmax", (Float((2, 3)),), {"where": Bool((0,))}, ValueError,
      "softmax: where has shape (0,); expected one that broadcasts to the shape of x, (2, 3); "
      "reshape it."),
@@ -139,6 +142,9 @@ ACTIVATIONS = [
     ("softmax", (Float((2, 3)),), {"where": {1}}, TypeError,
      f"softmax: where is a set; expected {LIBRARIES}; convert it to one of those."),
     # temperature
+    ("softmax", (Float((2, 3)),), {"temperature": True}, TypeError,
+     "softmax: temperature has dtype {bool}; expected a positive number or an array of them; "
+     "pass 1.0 for none."),
     ("softmax", (Float((2, 3)),), {"temperature": 0}, ValueError,
      "softmax: temperature is 0; expected a positive number; pass one (for the limit 0 take the "
      "argmax)."),
@@ -205,6 +211,9 @@ VJP = [
      "(2, 3)."),
     ("vjp(logsumexp)", (Float((2, 3)), Float((2, 3))), {}, ValueError,
      "vjp(logsumexp): cotangent has shape (2, 3); expected (2,), that of the result; broadcast "
+     "it."),
+    ("vjp(softmax)", (Float((2, 3)), Float((1, 3))), {}, ValueError,
+     "vjp(softmax): cotangent has shape (1, 3); expected (2, 3), that of the result; broadcast "
      "it."),
     ("vjp(softmax)", (Int((2, 3)), Float((2, 3))), {}, TypeError,
      "vjp(softmax): x has dtype {int}; expected a floating dtype; convert it."),
@@ -291,6 +300,9 @@ CLASS_LOSSES = [
     ("cross_entropy", (Float((2, 3)), Int([0, -100])), {"ignore_index": 1}, IndexError,
      "cross_entropy: targets[1] is -100; expected a class index in [0, 3) or ignore_index 1; "
      "correct the label, or mark the row with ignore_index."),
+    ("cross_entropy", (Float((2, 3)), Of("int8", [0, 3])), {}, IndexError,
+     "cross_entropy: targets[1] is 3; expected a class index in [0, 3) or ignore_index -100; "
+     "correct the label, or mark the row with ignore_index."),
     ("cross_entropy", (Float((2, 300)), Of("int8", [0, -1])), {}, IndexError,
      "cross_entropy: targets[1] is -1; expected a class index in [0, 300) or ignore_index -100; "
      "correct the label, or mark the row with ignore_index."),
@@ -310,6 +322,9 @@ CLASS_LOSSES = [
     ("cross_entropy", (LOGITS, LABELS), {"weight": Float((8,))}, ValueError,
      "cross_entropy: weight has shape (8,); expected (10,), one number for each class along axis 1 "
      "of logits (8, 10); pass one for every class."),
+    ("cross_entropy", (LOGITS, LABELS), {"weight": Float((1,))}, ValueError,
+     "cross_entropy: weight has shape (1,); expected (10,), one number for each class along axis 1 "
+     "of logits (8, 10); pass one for every class."),
     ("cross_entropy", (LOGITS, LABELS), {"weight": 2.0}, ValueError,
      "cross_entropy: weight has shape (); expected (10,), one number for each class along axis 1 "
      "of logits (8, 10); pass one for every class."),
@@ -321,6 +336,9 @@ CLASS_LOSSES = [
      "classes out pass where=."),
     ("cross_entropy", (LOGITS, LABELS), {"weight": Complex((10,))}, TypeError,
      f"cross_entropy: weight has dtype {{complex}}; {REAL}"),
+    ("focal_loss", (LOGITS, LABELS), {"alpha": Float((1,))}, ValueError,
+     "focal_loss: alpha has shape (1,); expected (10,), one number for each class along axis 1 of "
+     "logits (8, 10); pass one for every class."),
     ("focal_loss", (LOGITS, LABELS), {"alpha": Float((3,))}, ValueError,
      "focal_loss: alpha has shape (3,); expected (10,), one number for each class along axis 1 of "
      "logits (8, 10); pass one for every class."),
@@ -402,6 +420,9 @@ CLASS_LOSSES = [
     ("cross_entropy", (LOGITS, LABELS), {"normalizer": "rows"}, ValueError,
      "cross_entropy: normalizer is 'rows'; expected one of 'weight', 'count', 'batch'; pass one of "
      "them."),
+    ("cross_entropy", (LOGITS, LABELS), {"normalizer": True}, TypeError,
+     "cross_entropy: normalizer has dtype {bool}; expected a positive number; pass the count to "
+     "divide the sum by."),
     ("cross_entropy", (LOGITS, LABELS), {"normalizer": 0}, ValueError,
      "cross_entropy: normalizer is 0; expected a positive number; pass the count to divide the sum "
      "by."),

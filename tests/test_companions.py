@@ -131,3 +131,18 @@ def test_mixed_libraries_are_refused_by_name(call, name, value, dtype, library, 
         f"expected an array of the logits' library ({library.backend.LIBRARY}); convert it, or "
         "pass a NumPy array or a list."
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["cross_entropy", "focal_loss", "binary_cross_entropy", "sigmoid_focal_loss"]
+)
+def test_a_normalizer_of_0_beside_rows_that_cost_something_gives_infinity(name, library):
+    """A number 0 is refused; the 0-d array of a step that kept nothing gives 0 there alone."""
+    targets = LABELS if name in ("cross_entropy", "focal_loss") else np.eye(3)[LABELS]
+    targets = library.array(targets, "int32" if targets.ndim == 1 else "float32")
+    loss, options = getattr(softmaxkit, name), {"normalizer": library.array(0.0)}
+    with np.errstate(divide="ignore"):  # Dask divides when the result is computed
+        value = library.numpy(loss(library.array(LOGITS), targets, **options))
+        both = softmaxkit.value_and_grad(loss)(library.array(LOGITS), targets, **options)
+        assert value == library.numpy(both[0]) == np.inf
+        assert not np.isfinite(library.numpy(both[1])).any()

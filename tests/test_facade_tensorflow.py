@@ -31,6 +31,7 @@ SIGMOID = "sigmoid_cross_entropy_with_logits"
 CASES = {
     "softmax": ("softmax", {"logits": X}),
     "softmax, axis": ("softmax", {"logits": X4, "axis": 1}),
+    "softmax, axis 0": ("softmax", {"logits": X, "axis": 0}),
     "softmax, axis from the end": ("softmax", {"logits": X4, "axis": -2}),
     "log_softmax": ("log_softmax", {"logits": X}),
     "log_softmax, axis": ("log_softmax", {"logits": X4, "axis": 0}),
@@ -318,7 +319,7 @@ def test_0_log_0(tf, facade):
 def test_a_row_with_infinity_is_nan_as_a_whole(tf, facade):
     row = tf.constant([np.inf, 0.0, 0.0])
     assert np.isnan(facade.softmax(row)).all()
-    assert np.isnan(tf.nn.softmax(row)).tolist() == [True, False, False]
+    assert np.isnan(tf.nn.softmax(row))[0]  # the others are 0 or NaN, by the processor
 
 
 def test_axes_are_counted_from_the_end_too(tf, facade):

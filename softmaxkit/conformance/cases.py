@@ -168,8 +168,8 @@ def _binary_cases() -> Iterator[Case]:
     t = np.random.default_rng(5).random((6, 5))
     hard = np.round(t)
     sample_weight = np.random.default_rng(6).random((6, 5)) + 0.5
-    far = np.array([-200.0, -40.0, -17.0, -3.0, 0.0, 0.5, 17.0, 40.0, 200.0])
-    both = (np.concatenate([far, far]), np.repeat([0.0, 1.0], 9))
+    far = np.array([-200.0, -40.0, -17.0, -3.0, 0.0, 0.5, 17.0, 24.0, 40.0, 200.0])
+    both = (np.concatenate([far, far]), np.repeat([0.0, 1.0], 10))
     for operation in ("binary_cross_entropy", "sigmoid_focal_loss"):
         yield Case("soft", operation, (x, t), {}, gradient_scale="array")
         yield Case("hard", operation, (x, hard))

@@ -25,7 +25,7 @@ Rules chosen here where the semantics leave room:
   for labels alone; a row of weight 0 adds exactly 0, whatever it holds, and is still a kept row.
 - A denominator by name that comes to 0 (all weights 0) gives 0.0 and a gradient of zeros, as when
   nothing is kept; only a row of NaN still shows in its gradient. A number given as
-  ``normalizer`` is divided by as it stands.
+  ``normalizer`` is divided by as it stands, but for 0 / 0, which is 0.
 - ``normalizer`` belongs to ``reduction="mean"``; with another reduction it is a ValueError.
   "count" is the number of kept rows (binary: of elements), "batch" the first dimension of the
   rows, ignored rows included (1 where there is none), "weight" the sum of sample_weight · class
@@ -437,7 +437,8 @@ def _reduce(
         denominator = float64(by)
         if denominator.ndim:
             raise ValueError(f"normalizer has shape {denominator.shape}; expected a number")
-    if not kept.any() or (isinstance(by, str) and denominator == 0):
+    # A count of 0 belongs to a step that kept nothing, or to rows that all cost nothing.
+    if not kept.any() or (denominator == 0 and (isinstance(by, str) or loss.sum() == 0)):
         return np.zeros(()), np.zeros(loss.shape)
     with np.errstate(all="ignore"):
         return float64(loss.sum() / denominator), sample_weight / denominator

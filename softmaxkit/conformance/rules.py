@@ -99,6 +99,8 @@ def _labels_out_of_range() -> Iterator[Case]:
                np.array([0, 3, 1]), label_smoothing=0.1, reduction="none")  # fmt: skip
     yield rule("a bad label does not hide behind class weights", "cross_entropy", X,
                np.array([0, -1, 1]), weight=W, reduction="none")  # fmt: skip
+    yield rule("a bad label does not hide behind a class weight of 0", "cross_entropy", X,
+               np.array([3, 3, 3]), weight=np.array([0.0, 2.0, 5.0]))  # fmt: skip
     yield rule("a bad label does not hide behind a row's weight of 0", "cross_entropy", X,
                np.array([0, 3, 1]), sample_weight=np.array([1.0, 0.0, 2.0]),
                reduction="none")  # fmt: skip
@@ -111,15 +113,29 @@ def _reductions() -> Iterator[Case]:
                reduction="none")  # fmt: skip
     yield rule("“sum” adds the rows", "cross_entropy", X, Y, reduction="sum")
     yield rule("“mean” divides by the rows that are kept", "cross_entropy", X, labels)
+    for operation in ("cross_entropy", "focal_loss"):
+        yield rule("ignore_index may be a class: 0 where it is padding", operation, X, Y,
+                   ignore_index=0)  # fmt: skip
     yield rule("a weighted mean of indices divides by their weights", "cross_entropy", X, Y,
                weight=W)  # fmt: skip
     yield rule("a weighted mean of probabilities divides by the number of rows", "cross_entropy",
                X, np.eye(3)[Y], weight=W)  # fmt: skip
     yield rule("normalizer=“weight” makes indices and one-hot agree", "cross_entropy",
                X, np.eye(3)[Y], weight=W, normalizer="weight")  # fmt: skip
+    weighted: dict[str, dict[str, Any]] = {
+        "cross_entropy": {"weight": W}, "focal_loss": {"alpha": W},
+    }  # fmt: skip
+    for operation, weights in weighted.items():
+        yield rule("normalizer=“weight” divides by Σ q of probabilities", operation, X, 2 * Q,
+                   normalizer="weight")  # fmt: skip
+        yield rule("smoothing leaves normalizer=“weight” as it is", operation, X, 2 * Q,
+                   normalizer="weight", label_smoothing=0.1, **weights)  # fmt: skip
     yield rule("normalizer=“count” divides by the rows that are kept", "cross_entropy", X, labels,
                weight=W, normalizer="count")  # fmt: skip
     yield rule("normalizer=“batch” counts ignored rows too", "cross_entropy", X, labels,
+               normalizer="batch")  # fmt: skip
+    yield rule("normalizer=“batch” is the length of the first axis of the rows", "cross_entropy",
+               np.arange(30.0).reshape(2, 3, 5) % 7, np.arange(10).reshape(2, 5) % 3, axis=1,
                normalizer="batch")  # fmt: skip
     yield rule("normalizer may be a number", "cross_entropy", X, Y, normalizer=7)
     yield rule("normalizer may be a 0-d array", "cross_entropy", X, Y, normalizer=np.array(7.0))
@@ -198,6 +214,11 @@ def _masks() -> Iterator[Case]:
                    where=KEEP)  # fmt: skip
         yield rule("a target on a masked class costs +inf", operation, X, np.array([2, 0, 1]),
                    where=KEEP, reduction="none")  # fmt: skip
+    for targets in (Y, Q):
+        kind = "a label" if targets is Y else "probabilities"
+        for operation in ("cross_entropy", "focal_loss"):
+            yield rule(f"a row with no class left costs {kind} +inf", operation, X, targets,
+                       where=KEEP & [[True], [False], [True]], reduction="none")  # fmt: skip
     yield rule("an ignored row may have no class left", "cross_entropy", X, np.array([0, -100, 1]),
                where=KEEP & [[True], [False], [True]])  # fmt: skip
     yield rule("a mask is boolean", "softmax", X, where=KEEP.astype(int), how={"raises": TypeError})
@@ -248,6 +269,8 @@ def _shapes() -> Iterator[Case]:
         yield rule("0-d with an axis is refused", operation, 3.0, how={"raises": AxisError})
         yield rule("no classes", operation, none)
         yield rule("no rows", operation, none.T)
+        yield rule("axes in any order", operation, np.arange(24.0).reshape(2, 3, 4) % 5,
+                   axis=(2, 0))  # fmt: skip
         yield rule("several axes are one", operation, X.reshape(3, 1, 3), axis=(0, -1))
         yield rule("several axes, and no rows", operation, np.zeros((2, 0, 3)), axis=(0, 2))
         yield rule("axis=None is all of them", operation, X, axis=None)
@@ -336,6 +359,8 @@ def _temperature() -> Iterator[Case]:
         yield rule("T divides the logits", operation, X, temperature=2.0)
         yield rule("T may differ by row", operation, X, temperature=by_row, how=by_t)
         yield rule("T may differ by class", operation, X, temperature=by_class, how=by_t)
+        yield rule("T may differ along one of several axes", operation, X, axis=None,
+                   temperature=by_row, how=by_t)  # fmt: skip
     for operation in ("cross_entropy", "focal_loss"):
         yield rule("T divides the logits", operation, X, Y, temperature=2.0)
         yield rule("T gets its gradient", operation, X, Y, temperature=np.array(2.0), how=by_t)
@@ -398,6 +423,10 @@ def _binary() -> Iterator[Case]:
     yield rule("smoothing goes toward 1/2", "binary_cross_entropy", x, t, label_smoothing=0.1)
     yield rule("normalizer=“weight” divides by the weights that went in", "binary_cross_entropy",
                x, t, pos_weight=W, normalizer="weight")  # fmt: skip
+    yield rule("smoothing leaves normalizer=“weight” as it is", "binary_cross_entropy", x, t,
+               pos_weight=W, normalizer="weight", label_smoothing=0.1)  # fmt: skip
+    yield rule("smoothing leaves normalizer=“weight” as it is", "sigmoid_focal_loss", x, t,
+               alpha=0.25, normalizer="weight", label_smoothing=0.1)  # fmt: skip
     yield rule("p_t of a soft target", "sigmoid_focal_loss", [1.0], [0.7])
     yield rule("alpha weights the positive against the negative", "sigmoid_focal_loss", x, t,
                alpha=0.25, **rows)  # fmt: skip
@@ -433,6 +462,8 @@ def _labels() -> Iterator[Case]:
     yield rule("smooth_labels: y(1−α) + α/K", "smooth_labels", Q, smoothing=0.3)
     yield rule("smooth_labels takes class indices", "smooth_labels", Y, smoothing=0.3,
                num_classes=3)  # fmt: skip
+    yield rule("smooth_labels puts the classes of indices anywhere", "smooth_labels", Y[:2],
+               smoothing=0.3, num_classes=4, axis=0)  # fmt: skip
     yield rule("smooth_labels spreads α over the classes that take part", "smooth_labels", Q,
                smoothing=0.3, where=KEEP)  # fmt: skip
     yield rule("smooth_labels has the classes anywhere", "smooth_labels", Q.T, smoothing=0.3,
