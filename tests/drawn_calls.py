@@ -1,20 +1,27 @@
-"""Whole calls, drawn at random by Hypothesis: an operation, its arrays, its options."""
+"""Whole calls, drawn at random by Hypothesis: an operation, its arrays, its options, its size."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from runpy import run_path
 
 import numpy as np
+import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from softmaxkit.conformance import OPERATIONS
+from softmaxkit.conformance.case import ACTIVATIONS, LABELS
+
+sizes = run_path(str(Path(__file__).with_name("size_classes.py")))
 
 CLASS_LOSSES = ("cross_entropy", "focal_loss")
 BINARY_LOSSES = ("binary_cross_entropy", "sigmoid_focal_loss")
-LABELS = ("one_hot", "smooth_labels")
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 # Few, as JAX compiles for each.
 SHAPES = [(), (0,), (1,), (5,), (0, 3), (3, 0), (2, 0, 3), (4, 1), (4, 3), (2, 3, 4), (2, 1, 3, 2),
           (2, 3, 1, 2, 2)]  # fmt: skip
-LONG = [(2, 70), (300, 2)]  # NumPy and TensorFlow sum many classes in another way
+# Rows of many classes, and many rows; XLA has its own ways for odd numbers of them.
+LONG = [(2, 70), (300, 2), (257, 3), (3, 170)]
 LOGITS = {
     "ordinary": st.floats(-8, 8, width=16),
     "ties": st.sampled_from([-1.0, 0.0, 1.0]),
@@ -31,6 +38,19 @@ SHARES = st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0, 1.25])
 TEMPERATURES = st.sampled_from([0.25, 0.5, 1.0, 3.0, 10.0])
 SMOOTHING = st.sampled_from([0.0, 0.001, 0.1, 1.0, np.array(0.25)])
 GAMMAS = st.sampled_from([0, 0.5, 1.0, 2.0, 5.0, np.array(1.5)])
+
+
+def size_classes(library):
+    """Return the size classes of a library, None for that of small arrays."""
+    return [None, *sizes["SIZE_CLASSES"].get(library, ())]
+
+
+@contextmanager
+def in_size_class(size_class, library, block=1):
+    """Put a library's arrays in a size class, in blocks of so many numbers where it has any."""
+    with pytest.MonkeyPatch.context() as patch:
+        sizes["put_in"](size_class, library, block, patch)
+        yield
 
 
 def arrays(shape, elements, dtype=np.float64):
@@ -163,13 +183,20 @@ def label_calls(draw, name, dtype):
     return [targets], {"axis": axis, **always, **options}
 
 
+FAMILIES = {
+    "activations": (ACTIVATIONS, activation_calls),
+    "class losses": (CLASS_LOSSES, class_loss_calls),
+    "binary losses": (BINARY_LOSSES, binary_calls),
+    "labels": (LABELS, label_calls),
+}
+
+
 @st.composite
-def calls(draw, dtypes):
+def calls(draw, dtypes, family):
     """Draw an operation, the dtype of its floats, its arrays and its options, as NumPy has them."""
-    name, dtype = draw(st.sampled_from(OPERATIONS)), draw(st.sampled_from(dtypes))
-    families = {CLASS_LOSSES: class_loss_calls, BINARY_LOSSES: binary_calls, LABELS: label_calls}
-    family = next((f for names, f in families.items() if name in names), activation_calls)
-    given_arrays, options = draw(family(name, dtype))
+    names, of_family = FAMILIES[family]
+    name, dtype = draw(st.sampled_from(names)), draw(st.sampled_from(dtypes))
+    given_arrays, options = draw(of_family(name, dtype))
     if name != "smooth_labels" and draw(st.integers(0, 3)) == 0:
         options["dtype"] = draw(st.sampled_from(dtypes))
     return name, dtype, given_arrays, options

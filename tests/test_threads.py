@@ -1,6 +1,7 @@
 """Threads of the NumPy kernels: how many, the same results by any number, forks, exits, failures.
 
-Blocks are made so small here that every kernel has many, in every form of a block.
+Blocks are made so small here that every kernel has many, in every form of a block; the conformance
+suite runs in such blocks, by two threads, in test_blocks.py.
 """
 
 import os
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import softmaxkit
-from softmaxkit import _threads, conformance
+from softmaxkit import _threads
 from softmaxkit.backends import numpy_blocks
 
 WAIT = 60  # seconds until a deadlock is taken for one
@@ -156,22 +157,6 @@ def test_any_number_of_threads_gives_the_same_bits(name, dtype, monkeypatch):
     for number in (2, 3, 8):
         softmaxkit.set_num_threads(number)
         assert [np.asarray(each).tobytes() for each in results(x, axis)] == expected
-
-
-@pytest.mark.parametrize("few", [{}, {"FEW_CLASSES": 0}, {"FEW_CLASSES": 0, "FEW_COLUMNS": 1}])
-@pytest.mark.usefixtures("tiny_blocks")
-def test_the_conformance_suite_by_threads_and_tiny_blocks(few, monkeypatch):
-    """With no few classes blocks are turned to rows; with no few columns they stay as they are."""
-    for name, value in few.items():
-        monkeypatch.setattr(numpy_blocks, name, value)
-    monkeypatch.setattr(numpy_blocks, "BUFFER_ELEMENTS", 16)
-    softmaxkit.set_num_threads(2)
-    adapter = conformance.load("numpy")
-    done = [
-        result for case in conformance.cases() for result in conformance.run_case(adapter, case)
-    ]
-    assert len(done) > 1000
-    assert [result for result in done if not result.passed] == []
 
 
 def test_large_arrays_are_shared_and_right():

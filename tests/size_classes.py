@@ -1,0 +1,53 @@
+"""The sizes of arrays that backends treat differently, reached with small arrays.
+
+Library -> size class -> the limits that put every array in it, as "module.CONSTANT" of
+softmaxkit.backends; `...` stands for the size of a block.
+"""
+
+BLOCKS = {
+    "numpy_blocks.BLOCK_ELEMENTS": ...,
+    "numpy_blocks.SMALL_ELEMENTS": 0,
+    "numpy_sums.DOT_CLASSES": 1,
+    "numpy_sums.PART_CLASSES": 2,
+}
+SHARED = BLOCKS | {"numpy_blocks.SHARED_ELEMENTS": 0, "numpy_blocks.BUFFER_ELEMENTS": 16}
+TORCH = {
+    "torch_blocks.BLOCK_ELEMENTS": ...,
+    "torch_blocks.SHORT_ELEMENTS": 0,
+    "torch_blocks.FRESH_BYTES": 0,
+    "torch_blocks.HOST_ELEMENTS": 0,
+    "torch_blocks.DOUBLE_ELEMENTS": 0,
+}
+NUMPY = {
+    "one thread": BLOCKS,
+    "few classes": SHARED,
+    # Blocks of many classes, turned to rows.
+    "turned over": SHARED | {"numpy_blocks.FEW_CLASSES": 0},
+    # Blocks of many classes, each of many columns.
+    "columns": SHARED | {"numpy_blocks.FEW_CLASSES": 0, "numpy_blocks.FEW_COLUMNS": 1},
+}
+SIZE_CLASSES = {
+    "numpy": NUMPY,
+    "torch": {
+        "blocks": TORCH,
+        # Few classes too by torch's own softmax.
+        "blocks of many classes": TORCH | {"torch_blocks.SHORT_ROW": 1},
+    },
+    # Eager calls are NumPy's, up to a size.
+    "tensorflow": NUMPY
+    | {
+        "fused": {
+            "tensorflow_rows.FUSED_ELEMENTS": 0,
+            "tensorflow_rows.FUSED_EAGER_ELEMENTS": 0,
+            "tensorflow_rows.FUSED_FROM_CLASSES": 1,
+        },
+    },
+}
+
+
+def put_in(size_class, library, block, monkeypatch):
+    """Put arrays in a size class, in blocks of so many numbers; None is the class of small ones."""
+    for constant, value in SIZE_CLASSES.get(library, {}).get(size_class, {}).items():
+        value = block if value is ... else value
+        monkeypatch.setattr(f"softmaxkit.backends.{constant}", value)
+    monkeypatch.setattr("softmaxkit._threads._count", 2)
