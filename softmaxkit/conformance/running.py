@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,14 @@ def settings(adapter: Adapter) -> list[tuple[str, str]]:
 
 
 def groups(
-    adapter: Adapter, dtype: str = "float32", transform: str = "eager"
+    adapter: Adapter, transform: str = "eager", among: Iterable[Case] | None = None
 ) -> Iterator[list[Case]]:
-    """Yield every case that a setting does not lack, as they are run: in groups, or each alone."""
-    there = [case for case in cases() if not adapter.transforms[transform].lacks(case)]
+    """Yield the cases that a transform does not lack, all or among some, as they are run.
+
+    That is in groups where the transform compiles, and each alone elsewhere.
+    """
+    among = cases() if among is None else among
+    there = [case for case in among if not adapter.transforms[transform].lacks(case)]
     grouped = adapter.transforms[transform].groups
     yield from ([case] for case in there if not grouped or case.raises is not None)
     for operation in OPERATIONS if grouped else ():
@@ -58,7 +62,7 @@ def groups(
 
 def run(adapter: Adapter, dtype: str = "float32", transform: str = "eager") -> Iterator[Result]:
     """Run every case on a backend, but for those that the transform lacks."""
-    for group in groups(adapter, dtype, transform):
+    for group in groups(adapter, transform):
         yield from run_group(adapter, group, dtype, transform)
 
 

@@ -20,14 +20,20 @@ def _adapter(name: str) -> conformance.Adapter:
     return conformance.load(name)
 
 
-def _repeats(adapter: conformance.Adapter, dtype: str) -> bool:
-    """Tell whether the rules are enough in a dtype, as every other case would run again.
+def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[conformance.Case]:
+    """Return all cases, or the rules where every other case would only run again.
 
-    float16 differs from bfloat16 in range and digits, and float64 on Dask from float32 there and
-    from float64 on array-api-strict, which runs the same code, in what the rules are about.
+    float16 differs from bfloat16 in range and digits, of which the rules have the cases; float64 on
+    Dask runs the code of array-api-strict, and on JAX has test_jax_transforms.py; what a scan and
+    a checkpoint do to an operation does not depend on the numbers.
     """
-    half = dtype == "float16" and "bfloat16" in adapter.dtypes
-    return half or (adapter.name, dtype) == ("dask", "float64")
+    cases = list(conformance.cases())
+    repeats = (
+        dtype == "float16" and "bfloat16" in adapter.dtypes,
+        dtype == "float64" and adapter.name in ("dask", "jax"),
+        transform == "scan, checkpoint",
+    )
+    return [case for case in cases if case.section] if any(repeats) else cases
 
 
 def _runs() -> list:
@@ -38,9 +44,8 @@ def _runs() -> list:
     for place, name in enumerate(names):
         adapter = _adapter(name)
         for setting in [("float32", "eager")] if dealt else conformance.settings(adapter):
-            groups = list(conformance.groups(adapter, *setting))
-            if _repeats(adapter, setting[0]):
-                groups = [group for group in groups if group[0].section]
+            some = _cases(adapter, *setting)
+            groups = list(conformance.groups(adapter, setting[1], some))
             for group in groups[place :: len(names)] if dealt else groups:
                 case = str(group[0]) if len(group) == 1 else f"{group[0]} and {len(group) - 1} more"
                 run = name, *setting
