@@ -93,7 +93,10 @@ def vjp(operation, x, cotangent, options):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value = getattr(_this, operation)(x, *options)
-    return value, tape.gradient(value, x, tf.cast(cotangent, value.dtype))
+    cotangent = tf.cast(cotangent, value.dtype)
+    if not _known(cotangent, value):
+        cotangent = _shaped(cotangent, tf.shape(value))
+    return value, tape.gradient(value, x, cotangent)
 
 
 def _activation(operation, x, options):
