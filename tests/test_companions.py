@@ -1,5 +1,7 @@
 """Targets, weights, masks and numbers beside the logits: made theirs, or refused by name."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -141,7 +143,9 @@ def test_a_normalizer_of_0_beside_rows_that_cost_something_gives_infinity(name, 
     targets = LABELS if name in ("cross_entropy", "focal_loss") else np.eye(3)[LABELS]
     targets = library.array(targets, "int32" if targets.ndim == 1 else "float32")
     loss, options = getattr(softmaxkit, name), {"normalizer": library.array(0.0)}
-    with np.errstate(divide="ignore"):  # Dask divides when the result is computed
+    with warnings.catch_warnings():
+        if library.adapter.name == "dask":  # it divides when the result is computed: NumPy warns
+            warnings.simplefilter("ignore", RuntimeWarning)
         value = library.numpy(loss(library.array(LOGITS), targets, **options))
         both = softmaxkit.value_and_grad(loss)(library.array(LOGITS), targets, **options)
         assert value == library.numpy(both[0]) == np.inf
