@@ -110,7 +110,7 @@ def _run_together(runs: list[_Run]) -> Iterator[Result]:
     requests = [run.requests() for run in runs]
     answers = iter(runs[0].compute([one for each in requests for one in each]))
     for run, own in zip(runs, requests, strict=True):
-        yield from run.results([next(answers) for _ in own])
+        yield from run.results(own, [next(answers) for _ in own])
 
 
 class _Run:
@@ -168,21 +168,23 @@ class _Run:
         self.before = [np.copy(view) for view in self.views]
         self.expected = self._reference(self.case.operation)
         self.cotangent = self._cotangent()
+        plain = Request(self.call, self.arrays)
         if self.cotangent is None or self.transform.compute is None:
-            return [Request(self.call, self.arrays)]
+            return [plain]
         seed = self.adapter.to_backend(self.cotangent, self.result_dtype)
         places = [0] if self._by_logits else []
         places += [len(self.case.arrays) + self.named.index(name) for name in self.case.by]
         requests = [Request(self.call, self.arrays, place, seed) for place in places]
-        return requests or [Request(self.call, self.arrays)]
+        # An eager call of which no gradient is asked may take another way.
+        return [plain, *requests] if self.name == "eager" else requests
 
     def compute(self, requests: list[Request]) -> Sequence[Answer]:
         if self.transform.compute is not None:
             return self.transform.compute(requests)
         return [(self.transform.call(one.function)(*one.arrays), None) for one in requests]
 
-    def results(self, answers: list[Answer]) -> Iterator[Result]:
-        """Compare the answers, and what softmaxkit's own derivatives give without a transform."""
+    def results(self, requests: list[Request], answers: list[Answer]) -> Iterator[Result]:
+        """Compare the answers, and eagerly what softmaxkit's own derivatives give."""
         expected: list[tuple[np.ndarray, float]] = []
         if self.cotangent is not None:
             by_logits, scale = self._gradient()
@@ -190,11 +192,16 @@ class _Run:
                 yield from self._own_derivative(by_logits, scale)
             expected = [(by_logits, scale)] if self._by_logits else []
             expected += [self._gradient_by(name, by_logits) for name in self.case.by]
-        for position, (value, product) in enumerate(answers):
+        gradients = iter(expected)
+        for request, (value, product) in zip(requests, answers, strict=True):
             yield self.compared_value(value)
-            if product is not None:
-                yield self._compare("gradient", product, expected[position][0], self.dtype,
-                                    expected[position][1])  # fmt: skip
+            if request.by is None:
+                continue
+            gradient, scale = next(gradients)
+            if product is None:
+                yield Result(self.case, "gradient", np.inf, 0.0, "there is none")
+            else:
+                yield self._compare("gradient", product, gradient, self.dtype, scale)
         for view, earlier in zip(self.views, self.before, strict=True):
             if not np.array_equal(view, earlier, equal_nan=earlier.dtype.kind == "f"):
                 yield Result(self.case, "inputs", np.inf, 0.0, "an input was written to")

@@ -143,6 +143,16 @@ def test_a_wrong_case_of_a_group_is_named() -> None:
     assert _failed(group) == {case for each in group for case in _failed([each])} != set()
 
 
+def test_a_gradient_that_is_not_there_fails() -> None:
+    def compute(requests: Sequence[Request]) -> list[Answer]:
+        return [(request.function(*request.arrays), None) for request in requests]
+
+    right = {"functions": conformance.load("numpy").functions, "lacks": {"tracing": "no compiler"}}
+    transforms = {"eager": Transform(compute=compute, reads_labels=True)}
+    case = next(case for case in LOG_SOFTMAX if case.name == "3x3")
+    assert _failed([case], transforms=transforms, **right) == {"log_softmax-3x3"}
+
+
 def test_what_is_wrong_only_in_a_group_is_not_lost() -> None:
     def compute(requests: Sequence[Request]) -> list[Answer]:
         return [
