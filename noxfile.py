@@ -48,6 +48,7 @@ SKIP_ALONE = (
     "--ignore=tests/test_torch_memory.py",
     "--ignore-glob=*_programs.py",
     *("--deselect", "tests/test_companions.py::test_a_number_may_come_in_any_form"),
+    *("--deselect", "tests/test_dispatch.py::test_64_first_calls_over_8_threads"),
     *(
         "--deselect",
         "tests/test_dispatch.py::test_torch_compile_finds_no_graph_break_and_warns_of_nothing",
@@ -75,7 +76,9 @@ PYTEST = ("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal")
 
 
 def install(session: nox.Session, *requirements: str) -> None:
-    session.install("-c", str(ROOT / "constraints.txt"), *requirements)
+    # pip would byte-compile every module that is installed, TensorFlow's for half a minute; Python
+    # compiles what is imported.
+    session.install("--no-compile", "-c", str(ROOT / "constraints.txt"), *requirements)
 
 
 def run_tests(session: nox.Session, name: str, *arguments: str, extras: str = "test") -> None:
