@@ -156,11 +156,12 @@ def _on_host(operation, logits, targets, options):
         if isinstance(value, Tensor):
             given[name] = host_array(value)
     value, pull = host.value_and_pull(operation, host_array(logits), host_array(targets), given)
-    value = torch.as_tensor(value, dtype=options["dtype"] or logits.dtype)
+    value = torch.as_tensor(value, dtype=options["dtype"] or logits.dtype, device=logits.device)
 
     def pull_back(logits, of_value):
         of_value = host_array(of_value) if isinstance(of_value, Tensor) else of_value
-        return torch.as_tensor(pull(host_array(logits), of_value), dtype=logits.dtype)
+        out = pull(host_array(logits), of_value)
+        return torch.as_tensor(out, dtype=logits.dtype, device=logits.device)
 
     return value, pull_back
 
@@ -178,14 +179,16 @@ class _Loss(torch.autograd.Function):
         ctx.arguments = operation, options
         ctx.ops = _Keeping()
         value, ctx.pull = _value_and_pull(operation, logits, targets, options, ctx.ops)
-        # So that checkpoints and other hooks see it.
-        ctx.save_for_backward(logits, targets, ctx.ops.kept)
+        # So that checkpoints and other hooks see it, and that autograd refuses a gradient made of
+        # arguments that were changed in place.
+        arrays = (value for value in options.values() if isinstance(value, Tensor))
+        ctx.save_for_backward(logits, targets, ctx.ops.kept, *arrays)
         ctx.ops.kept, ctx.is_fresh = None, True
         return value
 
     @staticmethod
     def backward(ctx, of_value):
-        logits, targets, kept = ctx.saved_tensors
+        logits, targets, kept, *_ = ctx.saved_tensors
         if not (torch.is_grad_enabled() or is_traced() or is_legacy_batchedtensor(of_value)):
             if kept is not None and ctx.is_fresh:  # a second gradient is made of the logits
                 ctx.ops.kept = kept.data  # autograd does not see that it is written to
@@ -293,7 +296,10 @@ def as_dtype(dtype, like):
 # --- array functions for the loss family ----------------------------------------------------------
 where = torch.where
 exp = torch.exp
+log1p = torch.log1p
 amax = torch.amax
+argmax = torch.argmax
+maximum = torch.maximum
 ones_like = torch.ones_like
 permute = torch.permute
 sigmoid = torch.sigmoid
@@ -345,6 +351,15 @@ def any(x, axis):
 def take(vector, labels):
     # vector[labels] of a 0-d label is to Dynamo a number that it does not know.
     return vector.index_select(0, labels.reshape(-1)).reshape(labels.shape)
+
+
+def pick(x, labels, axis):
+    return x.gather(axis, labels.unsqueeze(axis)).squeeze(axis)
+
+
+def at_class(labels, like, axis):
+    index = torch.arange(like.shape[axis], device=labels.device)
+    return _softmax.along(index, like.ndim, axis) == labels.unsqueeze(axis)
 
 
 def length(x, axis, like):

@@ -89,9 +89,10 @@ def empty(shape, dtype):
     """Return memory for a result on the CPU."""
     size = prod(shape) * dtype.itemsize
     if size <= FRESH_BYTES:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     memory = torch.from_numpy(np.empty(size, np.uint8)).untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(memory, 0, shape)  # no view, which autograd would note
+    # No view, which autograd would note.
+    return torch.empty(0, dtype=dtype, device="cpu").set_(memory, 0, shape)
 
 
 def each(kernel, x, axis):

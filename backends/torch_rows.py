@@ -79,7 +79,7 @@ def log_softmax_rows(x, axis, dtype):
 def _eager_log_softmax(x, axis):
     if x.numel() <= blocks.HOST_ELEMENTS:
         out = host.log_softmax(host_array(x), axis, None, None, None)
-        return torch.as_tensor(out, dtype=x.dtype)
+        return torch.as_tensor(out, dtype=x.dtype, device=x.device)
     return blocks.log_softmax(x, axis)
 
 
@@ -285,7 +285,9 @@ def row_gradient(x, axis, rows, labels, weights, skip, a, b, c, kept=None):
     if in_blocks(x):
         return blocks.gradient(x, axis, labels, weights, skip, a, at_label, c, kept)
     a, c = (
-        v if v is None else torch.as_tensor(v, dtype=top.dtype).broadcast_to(top.shape)
+        v
+        if v is None
+        else torch.as_tensor(v, dtype=top.dtype, device=top.device).broadcast_to(top.shape)
         for v in (a, c)
     )
     return _gradient(x, axis, labels, weights, skip, log_sum, top, a, at_label, c)
