@@ -13,6 +13,7 @@ from softmaxkit._dispatch import companion, on_host
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, Backend
 
+_DEFAULT_IGNORED = -100  # which says nothing about what a caller wants
 _UNSIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 
 
@@ -50,6 +51,11 @@ def class_targets(
             raise ValueError(
                 f"{call}: targets has shape {given}; expected {shape} for probabilities, which "
                 f"is the logits' shape; for class indices pass an integer dtype."
+            )
+        if ignore_index not in (None, _DEFAULT_IGNORED):
+            raise ValueError(
+                f"{call}: ignore_index is {ignore_index} beside probabilities; expected it beside "
+                f"class indices only; leave rows out with a sample_weight of 0."
             )
         return targets, True, None
     rows = shape[:axis] + shape[axis + 1 :]

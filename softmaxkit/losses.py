@@ -49,6 +49,7 @@ def cross_entropy(
         True where a class takes part. The others are as if absent; a target on one costs +inf.
     ignore_index : int or None, default -100
         Rows with this label add exactly 0 to value and gradient, whatever their logits hold.
+        Refused beside probabilities, unless it is the default.
     label_smoothing : float in [0, 1], default 0
         Targets become (1-ε) y + ε/K over the K classes that take part.
     temperature : positive number or array that broadcasts to `logits`, default 1

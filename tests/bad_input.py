@@ -316,6 +316,12 @@ CLASS_LOSSES = [
      "cross_entropy: ignore_index is 1.0; expected an int or None; pass a label."),
     ("focal_loss", (LOGITS, LABELS), {"ignore_index": True}, TypeError,
      "focal_loss: ignore_index is True; expected an int or None; pass a label."),
+    ("cross_entropy", (Float((2, 3)), Float((2, 3))), {"ignore_index": 1}, ValueError,
+     "cross_entropy: ignore_index is 1 beside probabilities; expected it beside class indices "
+     "only; leave rows out with a sample_weight of 0."),
+    ("focal_loss", (Float((2, 3)), Float((2, 3))), {"ignore_index": 0}, ValueError,
+     "focal_loss: ignore_index is 0 beside probabilities; expected it beside class indices only; "
+     "leave rows out with a sample_weight of 0."),
     ("cross_entropy", (LOGITS, LABELS), {"ignore_index": LABELS}, TypeError,
      "cross_entropy: ignore_index is a {array}; expected an int or None; pass a label."),
     # weight, alpha

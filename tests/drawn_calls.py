@@ -143,6 +143,7 @@ def class_loss_calls(draw, name, dtype):
         optional |= {"alpha": vector | WEIGHTS, "gamma": GAMMAS}
     options = {"axis": axis} | draw(reductions(rows, **optional))
     if draw(st.booleans()):
+        options.pop("ignore_index", None)  # refused beside probabilities
         return [x, draw(arrays(x.shape, SHARES))], options
     labels = draw(integer_arrays(rows, 0, classes - 1))
     ignored = options.get("ignore_index", -100)

@@ -150,7 +150,7 @@ def test_cross_entropy(torch, computed, theirs, rng, kind, shape, weighted, same
     leaves, ignored = [x], [-100, 1]
     weight = torch.rand(5, generator=rng, dtype=torch.float64) + 0.5 if weighted else None
     if kind == "probabilities":
-        leaves, ignored = [x, target], [-100]
+        leaves, ignored = [x, target], [-100, -1]
         if weighted:
             leaves.append(weight.requires_grad_())
     for reduction, smoothing, ignore_index in product(REDUCTIONS, (0.0, 0.1, 1.0), ignored):
@@ -278,7 +278,8 @@ def test_focal_loss(torch, ours, rng, kind, shape, alpha):
     arguments = x.detach().numpy(), target.numpy()
     for reduction, smoothing, gamma in product(REDUCTIONS, (0.0, 0.1), (0.5, 2.0)):
         options = {"label_smoothing": smoothing, "reduction": reduction}
-        options["ignore_index"] = 1 if len(shape) > 1 else -100
+        of_labels = not target.is_floating_point()
+        options["ignore_index"] = 1 if len(shape) > 1 and of_labels else -100
         got = ours.focal_loss(x, target, alpha, gamma, **options)
         options |= {"alpha": alpha, "gamma": gamma, "axis": 1 if len(shape) > 1 else 0}
         expected = reference.focal_loss(*arguments, **options)

@@ -78,7 +78,8 @@ def cross_entropy(
             target,
             axis=_class_axis(input),
             weight=weight,
-            ignore_index=ignore_index,
+            # Beside probabilities torch takes any below 0, and looks at none.
+            ignore_index=None if target.is_floating_point() else ignore_index,
             label_smoothing=label_smoothing,
         )
         count = partial(_mass, input, target, weight, ignore_index)
