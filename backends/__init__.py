@@ -1,21 +1,24 @@
-"""One module per array library, all with the same function names, loaded when first needed.
+"""One package per array library, all with the same function names, loaded when first needed.
 
-`Backend` below is the contract that each module of this package fulfils. Nothing here imports a
-framework: `softmaxkit._dispatch` asks for `backends.torch` only after it was handed a torch tensor,
-so the framework is imported already.
+`Backend` below is the contract that each fulfils; `ArrayFunctions` and `Kernels` are those of its
+modules `arrays` and `rows`, with which `softmaxkit._losses` and `_activations` work. Nothing here
+imports a framework: `softmaxkit._dispatch` asks for `backends.torch` only after it was handed a
+torch tensor, so the framework is imported already.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from softmaxkit._statistics import Request, Rows
+
 Array = Any
 DType = Any
-Rows = tuple[Array | None, Array | None, Array, Array]
 
 MODULES = ("numpy", "torch", "jax", "tensorflow", "array_api")
 
@@ -25,6 +28,48 @@ def __getattr__(name: str) -> ModuleType:
     if name in MODULES:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# --- what a frontend hands over: checked, and None where an option is neutral ---------------------
+class ActivationOptions(NamedTuple):
+    """What activations take beside the array; `keepdims` is logsumexp's alone."""
+
+    axis: int | tuple[int, ...]
+    where: Array | None = None
+    temperature: Any = None
+    dtype: DType | None = None
+    keepdims: bool = False
+
+
+class ClassOptions(NamedTuple):
+    """What losses over classes take beside logits and targets; focal loss calls `weight` alpha."""
+
+    axis: int
+    weight: Any
+    sample_weight: Array | None
+    where: Array | None
+    ignore_index: int | None
+    label_smoothing: Any
+    temperature: Any
+    reduction: str
+    normalizer: Any
+    dtype: DType | None
+    labels_checked: bool
+    z_loss: Any = None
+    gamma: Any = None
+
+
+class BinaryOptions(NamedTuple):
+    """What losses over independent labels take beside logits and targets."""
+
+    sample_weight: Array | None
+    label_smoothing: Any
+    reduction: str
+    normalizer: Any
+    dtype: DType | None
+    pos_weight: Any = None
+    gamma: Any = None
+    alpha: Any = None
 
 
 class Backend(Protocol):
@@ -96,31 +141,94 @@ class Backend(Protocol):
     def as_dtype(self, dtype: DType, like: Array) -> DType:
         """Find the floating dtype of `like`'s library for a name or its own, else TypeError."""
 
-    # --- the kernels under the loss family (`softmaxkit._rows`) -------------------------------
-    def row_statistics(
-        self, x: Array, axis: int, labels: Array | None, weights: Array | None, skip: Array | None,
-        lse: bool = True,
-    ) -> Rows:  # fmt: skip
-        """Reduce each row z along `axis` to (log p_y, Σ_c w_c log p_c, log(Σ_c e^(z_c-max)), max).
 
-        In float32 or wider, and one pass over N x C where possible. `labels` are in range;
-        `weights` are (C,) or of the logits' shape, and 0 x -inf is 0. The max is a constant to
-        autodiff (a shift cancels), the derivative is of the form a·p + b·1_y + c·w. Rows where
-        `skip` is True, whatever they hold, give 0 in all four and a gradient of exactly 0. The
-        last two may be None if `lse` is False: then only the backend's own `row_gradient` sees
-        them. The result may have an attribute `total`, Σ_c w_c, where that came with the pass.
+class ArrayFunctions(Protocol):
+    """The functions of arrays that the loss family and the activations are written in.
+
+    They have the array API's meaning where it has them. A companion may be a Python number where
+    the comment says so; `like` gives the device and, unless another is asked for, the dtype.
+    """
+
+    # --- elementwise -------------------------------------------------------------------------
+    def where(self, condition: Array, a: Any, b: Any) -> Array:
+        """Return `a` or `b`, one of which may be a float, or both beside a condition alone."""
+
+    def exp(self, x: Array) -> Array: ...
+    def expm1(self, x: Array) -> Array: ...
+    def log1p(self, x: Array) -> Array: ...
+    def maximum(self, a: Array, b: Array) -> Array: ...
+    def sigmoid(self, x: Array) -> Array: ...
+    def softplus(self, x: Array) -> Array: ...
+    def stop_gradient(self, x: Array) -> Array:
+        """Return `x`, a constant to autodiff."""
+
+    # --- over axes ---------------------------------------------------------------------------
+    def sum(self, x: Array, axis: Any) -> Array:
+        """Sum over an axis, several, or with None all; over classes without losing digits."""
+
+    def any(self, x: Array, axis: Any) -> Array: ...
+    def amax(self, x: Array, axis: Any) -> Array: ...
+    def argmax(self, x: Array, axis: int) -> Array: ...
+    def pick(self, x: Array, labels: Array, axis: int) -> Array:
+        """Take x at the label of each row."""
+
+    def at_class(self, labels: Array, like: Array, axis: int) -> Array:
+        """Return True at the label of each row, in the shape of `like`."""
+
+    def take(self, vector: Array, labels: Array) -> Array:
+        """Take a vector at labels of any shape."""
+
+    # --- shapes ------------------------------------------------------------------------------
+    def shape(self, x: Array) -> tuple[int | None, ...]: ...
+    def length(self, x: Array, axis: int, like: Array) -> Any:
+        """Return the length of an axis; where it is unknown, as an array in the dtype of `like`."""
+
+    def size(self, x: Array) -> Any:
+        """Return how many numbers there are, likewise."""
+
+    def permute(self, x: Array, order: Any) -> Array: ...
+    def merge_last(self, x: Array, count: int) -> Array:
+        """Make the last `count` axes one."""
+
+    def reshape_like(self, x: Array, like: Array) -> Array: ...
+    def broadcast_like(self, x: Array, like: Array) -> Array: ...
+    def ones_like(self, x: Array) -> Array: ...
+
+    # --- dtypes ------------------------------------------------------------------------------
+    def is_array(self, value: object) -> bool: ...
+    def kind(self, x: Array) -> str: ...
+    def astype(self, x: Array, dtype: DType) -> Array: ...
+    def default_float(self, x: Array) -> DType: ...
+    def compute(self, x: Array) -> Array:
+        """Return floats in the dtype of the arithmetic: float32, or float64 where they are."""
+
+    def compute_like(self, x: Array, logits: Array) -> Array:
+        """Return `x` in the dtype in which `logits` are computed."""
+
+    def weights_like(self, x: Array, logits: Array) -> Array:
+        """Do the same, but leave to kernels what they convert block by block."""
+
+    def as_index(self, labels: Array) -> Array:
+        """Return labels in a signed dtype, in which one that is out of range stays so."""
+
+
+class Kernels(Protocol):
+    """What sees N x C: each along one axis, in float32 or wider."""
+
+    def softmax(self, x: Array, axis: int, dtype: DType) -> Array: ...
+    def log_softmax(self, x: Array, axis: int, dtype: DType) -> Array: ...
+    def softmax_gradient(self, p: Array, cotangent: Array, axis: int) -> Array:
+        """Return p (v - Σ p v): see `softmaxkit._activations.softmax_derivative`."""
+
+    def row_statistics(self, x: Array, request: Request, lse: bool, keep: bool) -> tuple[Rows, Any]:
+        """Reduce each row to `Rows`, and return what `row_gradient` needs again beside `x`.
+
+        What was not asked for may be None; `lse` asks for that. With `keep` the gradient may be
+        made once, in memory that is kept for it.
         """
 
-    def row_gradient(
-        self,
-        x: Array,
-        axis: int,
-        rows: Rows,
-        labels: Array | None,
-        weights: Array | None,
-        skip: Array | None,
-        a: Array,
-        b: Array | None,
-        c: Array | None,
-    ) -> Array:
-        """Write a·p + b·1_y + c·w in the dtype of `x`. Only where the library has no autodiff."""
+    def row_gradient(self, x: Array, request: Request, kept: Any, of_rows: Rows) -> Array:
+        """Carry the cotangents of the rows back to `x`: see `softmaxkit._statistics`.
+
+        `of_rows` holds Σ w as mass. The request may have other weights than that of the rows.
+        """

@@ -185,8 +185,11 @@ def as_dtype(dtype, like):
 # --- array functions for the loss family ----------------------------------------------------------
 where = jnp.where
 exp = jnp.exp
+log1p = jnp.log1p
 any = jnp.any
 amax = jnp.max
+argmax = jnp.argmax
+maximum = jnp.maximum
 expm1 = jax_rows.expm1
 ones_like = jnp.ones_like
 permute = jnp.transpose
@@ -227,6 +230,16 @@ def as_index(labels):
 
 def take(vector, labels):
     return vector.at[labels].get(mode="promise_in_bounds")
+
+
+def pick(x, labels, axis):
+    index = jnp.expand_dims(labels, axis)
+    return jnp.take_along_axis(x, index, axis, mode="promise_in_bounds").squeeze(axis)
+
+
+def at_class(labels, like, axis):
+    index = lax.broadcasted_iota(labels.dtype, like.shape, axis)
+    return index == jnp.expand_dims(labels, axis)
 
 
 def length(x, axis, like):

@@ -227,7 +227,10 @@ def as_dtype(dtype, like):
 # --- array functions for the loss family ----------------------------------------------------------
 exp = tf.math.exp
 expm1 = tf.math.expm1
+log1p = tf.math.log1p
 amax = tf.math.reduce_max
+argmax = tf.argmax
+maximum = tf.maximum
 where = kernels.where
 ones_like = tf.ones_like
 permute = tf.transpose
@@ -276,6 +279,15 @@ def as_index(labels):
 
 def take(vector, labels):
     return tf.gather(vector, labels)
+
+
+def pick(x, labels, axis):
+    return tf.reduce_sum(where(at_class(labels, x, axis), x, 0.0), axis)
+
+
+def at_class(labels, like, axis):
+    index = tf.range(tf.cast(tf.shape(like)[axis], labels.dtype))
+    return _softmax.along(index, like.shape.rank, axis) == tf.expand_dims(labels, axis)
 
 
 length = classes.length

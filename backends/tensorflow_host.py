@@ -17,6 +17,7 @@ from tensorflow.python.eager import forwardprop_util, record
 
 from softmaxkit.backends import numpy as host
 from softmaxkit.backends import tensorflow_rows as kernels
+from softmaxkit.backends.numpy import arrays
 
 # Where TensorFlow's own tensors begin; it aborts on others. Below so many bytes a copy costs less.
 _ALIGNMENT = 64
@@ -51,7 +52,7 @@ def call(operation, native, x, options):
     def by_x(of_value):
         known = [of_value, x]
         if on_host(of_value) and not (_is_taped(known) or _has_tangent(known)):
-            return [_tensor(pull(array, host.compute_like(as_array(of_value), array)), x)]
+            return [_tensor(pull(array, arrays.compute_like(as_array(of_value), array)), x)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
             again = native(x, **options)
@@ -68,7 +69,7 @@ def fused_softmax(x, axis):
     if x.shape.num_elements() < kernels.FUSED_EAGER_ELEMENTS:
         return None
     p = tf.raw_ops.Softmax(logits=x)
-    total = host.sum(as_array(p), axis)[..., None]
+    total = arrays.sum(as_array(p), axis)[..., None]
     return p if kernels.is_one(total).all() else p / total
 
 

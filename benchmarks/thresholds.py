@@ -51,7 +51,6 @@ CALLS = {
             ("softmax", "cross_entropy_grad"),
             [(40_000 // columns, 100, columns) for columns in (8, 32, 128, 512)],
         ),
-        ("numpy", "DOT_CLASSES"): (("softmax", "cross_entropy_grad"), BY_FEW[:2] + MIDDLE[:3]),
         ("numpy", "LONE_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE[:2]),
         ("numpy", "SHARED_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE),
         ("numpy", "SMALL_ELEMENTS"): (("softmax", "log_softmax"), BY_FEW),
@@ -73,13 +72,18 @@ CALLS = {
 }
 
 
+def importable(name):
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # a module, not a package, is in the way
+        return False
+
+
 def constants(backend):
     """Yield (module, name, value) of the whole numbers in capitals that the backend has."""
-    for name in (
-        backend,
-        *(f"{backend}_{part}" for part in ("blocks", "classes", "host", "rows", "sums")),
-    ):
-        if find_spec(f"softmaxkit.backends.{name}"):
+    parts = ("arrays", "blocks", "classes", "host", "rows")
+    for name in (backend, *(f"{backend}{mark}{part}" for part in parts for mark in "._")):
+        if importable(f"softmaxkit.backends.{name}"):
             module = import_module(f"softmaxkit.backends.{name}")
             for constant, value in vars(module).items():
                 if constant.isupper() and constant[0] != "_" and type(value) is int:

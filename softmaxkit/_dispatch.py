@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxkit import backends
+from softmaxkit import backends as _backends
 
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, Backend
 
+backends: Any = _backends  # modules, which tests/test_structure.py holds to the protocol
 _HOST = (np.ndarray, np.generic, bool, int, float, complex, list, tuple)
 _SUPPORTED = "an array of NumPy, PyTorch, JAX, TensorFlow or an array-API library"
 

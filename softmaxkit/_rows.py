@@ -4,8 +4,9 @@ A loss of one row of logits z needs only log p_y, logsumexp(z) and a dot product
 which a backend computes in one pass (`row_statistics`). What is left is arithmetic on rows and
 stands here. `ops` is a backend module: its kernels, and `where`, `sum`, `astype` and their like.
 Where the library differentiates, this arithmetic can be differentiated by it; `gradient=True`
-writes the same derivative out: for NumPy (which TensorFlow's eager calls use), array-API libraries
-and torch's eager calls.
+writes the same derivative out, for torch's eager calls.
+
+torch, JAX and TensorFlow use this module; NumPy and array-API libraries have `softmaxkit._losses`.
 """
 
 from __future__ import annotations

@@ -41,48 +41,6 @@ def _activation(
     return out if where is None else ops.where(where, out, masked)
 
 
-def vjp(
-    ops: Any, operation: str, x: Array, cotangent: Array, options: tuple[Any, ...]
-) -> tuple[Array, Array]:
-    """Return an activation's value and the vector-Jacobian product with `cotangent`."""
-    activation = {"softmax": softmax, "log_softmax": log_softmax, "logsumexp": logsumexp}
-    value = activation[operation](ops, x, *options)
-    return value, pull(ops, operation, value, x, cotangent, options)
-
-
-def pull(
-    ops: Any, operation: str, value: Array, x: Array, cotangent: Array, options: tuple[Any, ...]
-) -> Array:
-    """Return the vector-Jacobian product of an activation, whose value is given, with `cotangent`.
-
-    p (v - Σ p v) / T for softmax, (v - p Σ v) / T for log_softmax, p v for logsumexp.
-    """
-    axis, where, third, dtype = options  # the third is a temperature, or logsumexp's keepdims
-    if no_classes(ops, x, axis):
-        return ops.astype(x, x.dtype)
-    z = ops.compute(as_wide_as(ops, x, dtype))
-    v = ops.compute_like(cotangent, z)
-    temperature = None if operation == "logsumexp" else third
-    if operation == "softmax" and value.dtype == z.dtype:
-        p = value
-    else:
-        p = softmax(ops, z, axis, where, temperature, None)
-    if operation == "logsumexp":
-        lse, v = (value, v) if third else (expand(value, axis), expand(v, axis))
-        product = ops.where(lse == float("-inf"), 0.0, p * v)
-    else:
-        v = v if where is None else ops.where(where, v, 0.0)
-        if operation == "softmax":
-            product = p * (v - expand(ops.sum(p * v, axis), axis))
-        else:
-            product = v - p * expand(ops.sum(v, axis), axis)
-        if temperature is not None:
-            product = product / temperature
-    if where is not None:
-        product = ops.where(where, product, 0.0)
-    return ops.astype(product, x.dtype)
-
-
 def logsumexp(ops: Any, x: Array, axis: Axes, where: Array, keepdims: bool, dtype: DType) -> Array:
     """Logsumexp with every option, over `ops.row_statistics`."""
     x, result = _as_float(ops, x, dtype)

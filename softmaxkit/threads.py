@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from softmaxkit import _arguments as check
-from softmaxkit import _threads
 
 __all__ = ["get_num_threads", "set_num_threads"]
 
@@ -32,7 +33,7 @@ def get_num_threads() -> int:
     >>> softmaxkit.get_num_threads() >= 1
     True
     """
-    return _threads.count()
+    return _pool().count()
 
 
 def set_num_threads(number: int) -> None:
@@ -65,4 +66,11 @@ def set_num_threads(number: int) -> None:
     >>> softmaxkit.set_num_threads(before)
     """
     check.count("set_num_threads", "number", number, "1 is the caller alone")
-    _threads.set_count(int(number))
+    _pool().set_count(int(number))
+
+
+def _pool() -> Any:
+    # With the first call: what never computes on NumPy arrays does not load its kernels.
+    from softmaxkit.backends.numpy import pool
+
+    return pool

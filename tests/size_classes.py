@@ -5,12 +5,11 @@ softmaxkit.backends; `...` stands for the size of a block.
 """
 
 BLOCKS = {
-    "numpy_blocks.BLOCK_ELEMENTS": ...,
-    "numpy_blocks.SMALL_ELEMENTS": 0,
-    "numpy_sums.DOT_CLASSES": 1,
-    "numpy_sums.PART_CLASSES": 2,
+    "numpy.blocks.BLOCK_ELEMENTS": ...,
+    "numpy.blocks.SMALL_ELEMENTS": 0,
+    "numpy.blocks.PART_CLASSES": 2,
 }
-SHARED = BLOCKS | {"numpy_blocks.SHARED_ELEMENTS": 0, "numpy_blocks.BUFFER_ELEMENTS": 16}
+SHARED = BLOCKS | {"numpy.blocks.SHARED_ELEMENTS": 0, "numpy.blocks.BUFFER_ELEMENTS": 16}
 TORCH = {
     "torch_blocks.BLOCK_ELEMENTS": ...,
     "torch_blocks.SHORT_ELEMENTS": 0,
@@ -22,9 +21,9 @@ NUMPY = {
     "one thread": BLOCKS,
     "few classes": SHARED,
     # Blocks of many classes, turned to rows.
-    "turned over": SHARED | {"numpy_blocks.FEW_CLASSES": 0},
+    "turned over": SHARED | {"numpy.blocks.FEW_CLASSES": 0},
     # Blocks of many classes, each of many columns.
-    "columns": SHARED | {"numpy_blocks.FEW_CLASSES": 0, "numpy_blocks.FEW_COLUMNS": 1},
+    "columns": SHARED | {"numpy.blocks.FEW_CLASSES": 0, "numpy.blocks.FEW_COLUMNS": 1},
 }
 SIZE_CLASSES = {
     "numpy": NUMPY,
@@ -50,4 +49,4 @@ def put_in(size_class, library, block, monkeypatch):
     for constant, value in SIZE_CLASSES.get(library, {}).get(size_class, {}).items():
         value = block if value is ... else value
         monkeypatch.setattr(f"softmaxkit.backends.{constant}", value)
-    monkeypatch.setattr("softmaxkit._threads._count", 2)
+    monkeypatch.setattr("softmaxkit.backends.numpy.pool._count", 2)

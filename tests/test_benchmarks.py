@@ -59,7 +59,7 @@ def test_dispatch_finds_the_kernel_with_what_it_is_called_with(name_of_library):
 def test_thresholds_find_the_constants_of_a_backend():
     """Not those, private, that are no matter of speed."""
     found = {(module.__name__, name) for module, name, _ in script("thresholds").constants("numpy")}
-    assert ("softmaxkit.backends.numpy_blocks", "BLOCK_ELEMENTS") in found
+    assert ("softmaxkit.backends.numpy.blocks", "BLOCK_ELEMENTS") in found
     assert not any("ALIGNMENT" in name for _, name in found)
 
 

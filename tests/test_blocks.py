@@ -40,7 +40,7 @@ def test_in_small_blocks(monkeypatch, name, dtype, size_class, case):
 @pytest.mark.parametrize(
     "shape",
     [
-        # 73 columns fit in a block: the last of 200 are too few to be worked on where they stand.
+        # 73 columns fit in a block: the last of 200 are fewer.
         (3, 7, 200),
         # Labels have the shape of the logits of a block.
         (600, 1, 1),
@@ -48,7 +48,7 @@ def test_in_small_blocks(monkeypatch, name, dtype, size_class, case):
 )
 def test_gradient_of_blocks_of_few_classes(monkeypatch, shape):
     for constant, value in (("BLOCK_ELEMENTS", 512), ("SMALL_ELEMENTS", 0)):
-        monkeypatch.setattr(f"softmaxkit.backends.numpy_blocks.{constant}", value)
+        monkeypatch.setattr(f"softmaxkit.backends.numpy.blocks.{constant}", value)
     outer, classes, inner = shape
     random = np.random.default_rng(0)
     x, labels = random.normal(size=shape), random.integers(0, classes, (outer, inner))

@@ -46,8 +46,10 @@ def metadata(wheel, name):
 def test_wheel_has_every_module_and_nothing_else(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "softmaxkit").rglob("*.py")}
-    backends = {f"softmaxkit/backends/{path.name}" for path in (ROOT / "backends").glob("*.py")}
-    assert {f"softmaxkit/backends/{name}.py" for name in ("__init__", "numpy", "torch")} < backends
+    below = (path.relative_to(ROOT).as_posix() for path in (ROOT / "backends").rglob("*.py"))
+    backends = {f"softmaxkit/{path}" for path in below}
+    some = ("__init__", "numpy/__init__", "numpy/rows", "array_api/rows", "torch")
+    assert {f"softmaxkit/backends/{name}.py" for name in some} < backends
     assert {f"softmaxkit/conformance/{name}.py" for name in ("__init__", "reference")} < package
     assert names == package | backends | {"softmaxkit/py.typed"}
 
@@ -80,4 +82,4 @@ def test_sdist_has_what_the_wheel_is_built_from(dist):
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "backends/numpy.py"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "backends/numpy/rows.py"} <= names

@@ -19,17 +19,18 @@ OPERATIONS = ("activations", "gradients", "labels", "losses")
 FRONTENDS = (*OPERATIONS, "threads")
 FACADES = ("torch", "jax", "tensorflow", "keras")
 # `from one of these import name` names a module.
-PACKAGES = ("", ".backends", ".conformance", *(f".{facade}" for facade in FACADES))
+PACKAGES = (
+    *("", ".backends", ".backends.numpy", ".backends.array_api", ".conformance"),
+    *(f".{facade}" for facade in FACADES),
+)
 FRAMEWORKS = {
     "array_api_compat", "array_api_strict", "cupy", "dask", "jax", "keras", "tensorflow", "torch",
 }  # fmt: skip
 
 
-# Modules of backends/ that are no backend: they belong to the one they are named after.
+# Backends that are a package; the others are modules beside others that bear their names.
+AS_PACKAGES = ("numpy", "array_api")
 BLOCKS = (
-    "numpy_blocks",
-    "numpy_plain",
-    "numpy_sums",
     "torch_blocks",
     "torch_plain",
     "torch_rows",
@@ -47,7 +48,10 @@ def parsed(path):
 
 def modules():
     """Return the path of every module by its name after "softmaxkit."."""
-    found = {f"backends.{path.stem}": path for path in BACKENDS.glob("*.py")}
+    found = {
+        ".".join(("backends", *path.relative_to(BACKENDS).with_suffix("").parts)): path
+        for path in BACKENDS.rglob("*.py")
+    }
     for path in PACKAGE.rglob("*.py"):  # follows no links
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         found.setdefault(name, path)
@@ -65,7 +69,9 @@ def imports(tree, everywhere=True):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             if node.module in {f"softmaxkit{package}" for package in PACKAGES}:
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+                for alias in node.names:  # a module, or a class
+                    is_class = alias.name[0].isupper()
+                    yield node.module if is_class else f"{node.module}.{alias.name}"
             else:
                 yield node.module
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -89,21 +95,25 @@ MAY_IMPORT = {
     "losses": {"_arguments", "_dispatch", "_targets", "numpy"},
     "labels": {"_arguments", "_dispatch", "_targets"},
     "gradients": {"_arguments", "_dispatch", "activations", "losses"},
-    "threads": {"_arguments", "_threads"},
-    "_threads": set(),
+    "threads": {"_arguments", "backends.numpy.pool"},
     "_arguments": {"_dispatch", "numpy"},
     "_targets": {"_arguments", "_dispatch", "numpy"},
     "_dispatch": {"backends", "numpy", "array_api_compat"},
     "_rows": {"_softmax"},
     "_softmax": set(),
     "backends.__init__": {"numpy"},
-    "backends.numpy": {
-        *("_rows", "_softmax", "numpy"),
-        *("backends.numpy_blocks", "backends.numpy_plain", "backends.numpy_sums"),
+    "_axes": set(),
+    "_statistics": {"_axes"},
+    "_activations": {"_axes", "_statistics"},
+    "_losses": {"_activations", "_axes", "_statistics"},
+    "backends.numpy.__init__": {
+        *("_activations", "_losses", "backends", "numpy"),
+        *(f"backends.numpy.{name}" for name in ("arrays", "blocks", "rows")),
     },
-    "backends.numpy_blocks": {"_threads", "backends.numpy_sums", "numpy"},
-    "backends.numpy_plain": {"_rows", "backends.numpy_blocks", "numpy"},
-    "backends.numpy_sums": {"numpy"},
+    "backends.numpy.arrays": {"_axes", "backends.numpy.blocks", "numpy"},
+    "backends.numpy.rows": {"_statistics", "backends.numpy.blocks", "numpy"},
+    "backends.numpy.blocks": {"backends.numpy.pool", "numpy"},
+    "backends.numpy.pool": set(),
     # Small losses on the CPU are left to NumPy.
     "backends.torch": {
         *("_rows", "_softmax", "backends.torch_rows", "backends.torch_blocks"),
@@ -126,8 +136,16 @@ MAY_IMPORT = {
     "backends.tensorflow_classes": {"_softmax", "tensorflow"},
     "backends.tensorflow_host": {
         *("backends.tensorflow_rows", "backends.numpy", "numpy", "tensorflow"),
+        "backends.numpy.arrays",
     },
-    "backends.array_api": {"_rows", "_softmax", "_arguments", "numpy", "array_api_compat"},
+    "backends.array_api.__init__": {
+        *("_activations", "_axes", "_losses", "backends", "numpy", "array_api_compat"),
+        *("backends.array_api.arrays", "backends.array_api.rows"),
+    },
+    "backends.array_api.arrays": {"_axes", "numpy", "array_api_compat"},
+    "backends.array_api.rows": {
+        *("_activations", "_axes", "_statistics", "backends.array_api.arrays"),
+    },
     "conformance.reference": {"numpy", "conformance.reference_activations"},
     "conformance.reference_activations": {"numpy"},
     # The benchmark: what is measured, and how, needs no terminal.
@@ -278,11 +296,6 @@ def test_examples_in_docstrings_run(name):
 
 
 # --- what a backend must offer --------------------------------------------------------------------
-# Only where the library has no autodiff.
-BY_HAND = {"row_gradient"}
-NO_AUTODIFF = {"numpy", "array_api"}
-
-
 def functions(body):
     return {node.name: node.args for node in body if isinstance(node, ast.FunctionDef)}
 
@@ -291,53 +304,102 @@ def positional(arguments):
     return [one.arg for one in arguments.args if one.arg != "self"]
 
 
-def protocol():
-    (backend,) = (
+def protocol(name):
+    (found,) = (
         node
         for node in parsed(MODULES["backends.__init__"]).body
-        if isinstance(node, ast.ClassDef) and node.name == "Backend"
+        if isinstance(node, ast.ClassDef) and node.name == name
     )
-    return functions(backend.body)
+    return functions(found.body)
 
 
-def demanded(name):
-    return {each for each in protocol() if name in NO_AUTODIFF or each not in BY_HAND}
+def backend(name):
+    """Return the module, or the `__init__` of the package, that is a backend."""
+    return MODULES[f"backends.{name}.__init__" if name in AS_PACKAGES else f"backends.{name}"]
 
 
-def test_every_backend_is_in_the_tables():
-    assert {f"backends.{name}" for name in backends.MODULES} <= set(MAY_IMPORT)
+def offered(name):
+    """Return what a backend defines or imports by name, and the definitions it can be read from."""
+    tree = parsed(backend(name))
+    names = definitions(tree)
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("softmaxkit.backends."):
+            names.update(alias.asname or alias.name for alias in node.names)
+    defined = functions(tree.body)
+    for module, path in MODULES.items():
+        if module.startswith((f"backends.{name}.", f"backends.{name}_")):
+            defined = functions(parsed(path).body) | defined
+    return names, defined
+
+
+def test_every_module_of_backends_is_in_the_table():
+    assert {name for name in MODULES if name.startswith("backends.")} <= set(MAY_IMPORT)
 
 
 def test_there_is_a_module_for_each_backend():
-    assert {f"backends.{name}" for name in (*backends.MODULES, "__init__", *BLOCKS)} == {
+    of_packages = {
+        name for name in MODULES if name.startswith(tuple(f"backends.{p}." for p in AS_PACKAGES))
+    }
+    alone = [name for name in backends.MODULES if name not in AS_PACKAGES]
+    assert {f"backends.{name}" for name in (*alone, "__init__", *BLOCKS)} | of_packages == {
         name for name in MODULES if name.startswith("backends.")
     }
 
 
+@pytest.mark.parametrize("name", AS_PACKAGES)
+def test_packages_have_the_same_files(name):
+    assert {f"backends.{name}.{one}" for one in ("__init__", "arrays", "rows")} <= set(MODULES)
+
+
 def test_the_protocol_has_every_operation():
     names = {one for name in OPERATIONS for one in import_module(f"softmaxkit.{name}").__all__}
-    assert names <= set(protocol())
+    assert names <= set(protocol("Backend"))
+
+
+def assert_fulfils(contract, defined, called):
+    for function in sorted(set(contract) & set(defined)):  # the others are the library's own
+        want, have = contract[function], defined[function]
+        assert positional(have) == positional(want), (called, function)
+        assert bool(have.kwarg) == bool(want.kwarg), (called, function)
+        # A name of its own is one of those that **options may bring.
+        assert want.kwarg or not have.kwonlyargs, (called, function)
 
 
 @pytest.mark.parametrize("name", backends.MODULES)
 def test_backend_fulfils_the_protocol(name):
     # By its text: the library need not be installed.
-    tree = parsed(MODULES[f"backends.{name}"])
-    defined = functions(tree.body)
-    for module in BLOCKS:
-        if module.startswith(f"{name}_"):
-            defined = functions(parsed(MODULES[f"backends.{module}"]).body) | defined
-    assert demanded(name) | {"LIBRARY"} <= definitions(tree)
-    contract = protocol()
-    for function in sorted(demanded(name) & set(defined)):  # the others are the library's own
-        want, have = contract[function], defined[function]
-        assert positional(have) == positional(want), function
-        assert bool(have.kwarg) == bool(want.kwarg), function
-        # A name of its own is one of those that **options may bring.
-        assert want.kwarg or not have.kwonlyargs, function
+    names, defined = offered(name)
+    assert set(protocol("Backend")) | {"LIBRARY"} <= names
+    assert_fulfils(protocol("Backend"), defined, name)
 
 
-@pytest.mark.parametrize("name", backends.MODULES)
+@pytest.mark.parametrize("name", AS_PACKAGES)
+@pytest.mark.parametrize(
+    ("module", "contract"), [("arrays", "ArrayFunctions"), ("rows", "Kernels")]
+)
+def test_package_fulfils_the_protocols(name, module, contract):
+    tree = parsed(MODULES[f"backends.{name}.{module}"])
+    wanted = protocol(contract)
+    assert set(wanted) <= definitions(tree)
+    assert_fulfils(wanted, functions(tree.body), f"{name}.{module}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "contract"), [("ops", "ArrayFunctions"), ("kernels", "Kernels")]
+)
+def test_the_protocols_name_just_the_functions_that_are_used(argument, contract):
+    used = {
+        node.attr
+        for module in ("_losses", "_activations", "_statistics", "_axes", "backends.array_api.rows")
+        for node in ast.walk(parsed(MODULES[module]))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == argument
+    }
+    assert used == set(protocol(contract))
+
+
+@pytest.mark.parametrize("name", sorted(set(backends.MODULES) - set(AS_PACKAGES)))
 def test_backend_has_every_array_function_that_the_loss_family_uses(name):
     used = {
         node.attr
@@ -347,12 +409,13 @@ def test_backend_has_every_array_function_that_the_loss_family_uses(name):
         and isinstance(node.value, ast.Name)
         and node.value.id == "ops"
     }
-    used -= set() if name in NO_AUTODIFF else BY_HAND
-    assert used <= definitions(parsed(MODULES[f"backends.{name}"]))
+    by_hand = {"row_gradient"}  # what torch writes out, and the others leave to their autodiff
+    assert used - by_hand <= offered(name)[0]
 
 
 def test_an_operation_that_a_backend_lacks_is_found():
     """The test of the test."""
-    tree = parsed(MODULES["backends.numpy"])
+    names, _ = offered("numpy")
+    tree = parsed(backend("numpy"))
     tree.body = [node for node in tree.body if getattr(node, "name", "") != "vjp"]
-    assert demanded("numpy") - definitions(tree) == {"vjp"}
+    assert set(protocol("Backend")) - definitions(tree) - (names - {"vjp"}) == {"vjp"}

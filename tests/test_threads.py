@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import softmaxkit
-from softmaxkit import _threads
-from softmaxkit.backends import numpy_blocks
+from softmaxkit.backends.numpy import blocks, pool
 
 WAIT = 60  # seconds until a deadlock is taken for one
 
@@ -28,7 +27,7 @@ def number_of_threads():
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     for name, value in (("BLOCK_ELEMENTS", 16), ("SHARED_ELEMENTS", 0), ("SMALL_ELEMENTS", 0)):
-        monkeypatch.setattr(numpy_blocks, name, value)
+        monkeypatch.setattr(blocks, name, value)
 
 
 # --- how many -------------------------------------------------------------------------------------
@@ -50,7 +49,7 @@ def test_an_empty_environment_variable_is_none(run_python, monkeypatch):
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
 def test_a_bad_environment_variable_is_refused(text, monkeypatch):
     monkeypatch.setenv("SOFTMAXKIT_NUM_THREADS", text)
-    monkeypatch.setattr(_threads, "_count", None)
+    monkeypatch.setattr(pool, "_count", None)
     with pytest.raises(ValueError, match="SOFTMAXKIT_NUM_THREADS") as refusal:
         softmaxkit.get_num_threads()
     assert str(refusal.value) == (
@@ -114,7 +113,7 @@ def test_quotas_of_cgroups_limit_it(name, tmp_path):
     for path, text in {"proc/self/cgroup": membership, **files}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    assert _threads.processors(str(tmp_path), affinity=8) == expected
+    assert pool.processors(str(tmp_path), affinity=8) == expected
 
 
 # --- the same results -----------------------------------------------------------------------------
@@ -149,7 +148,7 @@ def results(x, axis):
 @pytest.mark.parametrize("name", SHAPES)
 def test_any_number_of_threads_gives_the_same_bits(name, dtype, monkeypatch):
     for constant, value in (("BLOCK_ELEMENTS", 512), ("SHARED_ELEMENTS", 0), ("SMALL_ELEMENTS", 0)):
-        monkeypatch.setattr(numpy_blocks, constant, value)
+        monkeypatch.setattr(blocks, constant, value)
     shape, axis = SHAPES[name]
     x = np.random.default_rng(0).normal(0, 3, shape).astype(dtype)
     softmaxkit.set_num_threads(1)
@@ -161,7 +160,7 @@ def test_any_number_of_threads_gives_the_same_bits(name, dtype, monkeypatch):
 
 def test_large_arrays_are_shared_and_right():
     x = np.random.default_rng(0).normal(0, 3, (1100, 1000)).astype("float32")
-    assert x.size >= numpy_blocks.SHARED_ELEMENTS
+    assert x.size >= blocks.SHARED_ELEMENTS
     softmaxkit.set_num_threads(3)
     e = np.exp(x - x.max(1, keepdims=True), dtype="float64")
     p = e / e.sum(1, keepdims=True)
@@ -196,7 +195,7 @@ def within(seconds, *functions):
 def test_every_block_is_done_once(number):
     softmaxkit.set_num_threads(number)
     done = []
-    _threads.share(done.extend, range(1000))
+    pool.share(done.extend, range(1000))
     assert sorted(done) == list(range(1000))
 
 
@@ -220,9 +219,9 @@ def test_calls_from_within_the_pool_itself():
 
     def outer(blocks):
         for _ in blocks:
-            _threads.share(inner.extend, range(10))
+            pool.share(inner.extend, range(10))
 
-    assert within(WAIT, partial(_threads.share, outer, range(50)))
+    assert within(WAIT, partial(pool.share, outer, range(50)))
     assert sorted(inner) == sorted([*range(10)] * 50)
 
 
@@ -257,9 +256,9 @@ def test_what_a_block_raises_is_raised(place):
             raise MemoryError(place)
 
     with pytest.raises(MemoryError, match=place):
-        _threads.share(fail, range(2))
+        pool.share(fail, range(2))
     done = []
-    _threads.share(done.extend, range(9))
+    pool.share(done.extend, range(9))
     assert sorted(done) == list(range(9))
 
 

@@ -1,0 +1,111 @@
+"""Any array-API library, eager or lazy, through array-api-compat; derivatives written out.
+
+Tested with array-api-strict and Dask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from softmaxkit import _activations, _losses
+from softmaxkit._axes import along
+from softmaxkit.backends import ActivationOptions, BinaryOptions, ClassOptions
+from softmaxkit.backends.array_api import arrays as ops
+from softmaxkit.backends.array_api import rows as kernels
+from softmaxkit.backends.array_api.arrays import (
+    as_dtype,
+    asarray,
+    device_of,
+    is_array,
+    is_compiling,
+    is_native,
+    kind,
+    shape,
+    unusable,
+    visible,
+)
+
+LIBRARY = "array API"
+
+_silent = np.errstate(all="ignore")  # libraries built on NumPy share its warnings
+
+
+@_silent
+def softmax(x, axis, where, temperature, dtype):
+    options = ActivationOptions(axis, where, temperature, dtype)
+    return _activations.softmax(ops, kernels, x, options)
+
+
+@_silent
+def log_softmax(x, axis, where, temperature, dtype):
+    options = ActivationOptions(axis, where, temperature, dtype)
+    return _activations.log_softmax(ops, kernels, x, options)
+
+
+@_silent
+def logsumexp(x, axis, where, keepdims, dtype):
+    options = ActivationOptions(axis, where, None, dtype, keepdims)
+    return _activations.logsumexp(ops, kernels, x, options)
+
+
+@_silent
+def cross_entropy(logits, targets, **options):
+    return _losses.over_classes(ops, kernels, logits, targets, ClassOptions(**options))[0]
+
+
+@_silent
+def focal_loss(logits, targets, **options):
+    options = ClassOptions(weight=options.pop("alpha"), **options)
+    return _losses.over_classes(ops, kernels, logits, targets, options)[0]
+
+
+@_silent
+def binary_cross_entropy(logits, targets, **options):
+    return _losses.over_labels(ops, logits, targets, BinaryOptions(**options))[0]
+
+
+@_silent
+def sigmoid_focal_loss(logits, targets, **options):
+    return _losses.over_labels(ops, logits, targets, BinaryOptions(**options))[0]
+
+
+@_silent
+def smooth_labels(targets, smoothing, axis, where):
+    return _losses.smooth_labels(ops, targets, smoothing, axis, where)
+
+
+def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    xp = array_namespace(labels)
+    labels = xp.expand_dims(ops.as_index(labels), axis=axis)
+    classes = xp.arange(num_classes, dtype=labels.dtype, device=device(labels))
+    is_label = along(classes, labels.ndim, axis) == labels
+    out = ops.astype(is_label, ops.default_float(labels) if dtype is None else dtype)
+    if labels_checked:
+        return out
+    return ops.where((labels < 0) | (labels >= num_classes), float("nan"), out)
+
+
+@_silent
+def value_and_grad(operation, logits, targets, options):
+    if operation in ("binary_cross_entropy", "sigmoid_focal_loss"):
+        options = BinaryOptions(**options)
+        value, derivative = _losses.over_labels(ops, logits, targets, options, save=True)
+        return value, _losses.gradient_over_labels(ops, logits, derivative, 1.0)
+    if operation == "focal_loss":
+        options["weight"] = options.pop("alpha")
+    options = ClassOptions(**options)
+    value, saved = _losses.over_classes(ops, kernels, logits, targets, options, save=True)
+    return value, _losses.gradient_over_classes(ops, kernels, logits, options, saved, 1.0)
+
+
+@_silent
+def vjp(operation, x, cotangent, options):
+    axis, where, third, dtype = options
+    if operation == "logsumexp":
+        options = ActivationOptions(axis, where, None, dtype, keepdims=third)
+    else:
+        options = ActivationOptions(axis, where, third, dtype)
+    value = getattr(_activations, operation)(ops, kernels, x, options)
+    product = _activations.pull(ops, kernels, operation, x, cotangent, options, value=value)
+    return value, product

@@ -1,0 +1,215 @@
+"""Softmax, log-softmax and logsumexp with every option, and their derivatives, over kernels.
+
+Masks, the temperature and several axes are laid around kernels that know one axis only. `ops` are
+the array functions of a backend, `kernels` those that see N x C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from softmaxkit._axes import expand, no_classes, squeeze
+from softmaxkit._statistics import Request, Rows
+
+if TYPE_CHECKING:
+    from softmaxkit._axes import Axes
+    from softmaxkit.backends import ActivationOptions, Array, ArrayFunctions, DType, Kernels
+
+_INF = float("inf")
+
+
+# --- values ---------------------------------------------------------------------------------------
+def softmax(ops: ArrayFunctions, kernels: Kernels, x: Array, options: ActivationOptions) -> Array:
+    """Softmax with every option, over the kernel `softmax`."""
+    return _activation(ops, kernels.softmax, 0.0, x, options)
+
+
+def log_softmax(
+    ops: ArrayFunctions, kernels: Kernels, x: Array, options: ActivationOptions
+) -> Array:
+    """Log-softmax with every option, over the kernel `log_softmax`."""
+    return _activation(ops, kernels.log_softmax, -_INF, x, options)
+
+
+def _activation(
+    ops: ArrayFunctions, kernel: Any, masked: float, x: Array, options: ActivationOptions
+) -> Array:
+    x, result = _as_float(ops, x, options.dtype)
+    axis, where = options.axis, options.where
+    if no_classes(ops, x, axis):
+        return ops.astype(x, result)
+    x, _, _ = masked_and_scaled(ops, x, axis, where, options.temperature)
+    out = _along_axes(ops, lambda z, one: kernel(z, one, result), axis, x)
+    return out if where is None else ops.where(where, out, masked)
+
+
+def logsumexp(ops: ArrayFunctions, kernels: Kernels, x: Array, options: ActivationOptions) -> Array:
+    """Logsumexp with every option, over the kernel `row_statistics`."""
+    x, result = _as_float(ops, x, options.dtype)
+    axis = options.axis
+    x, _, empty = masked_and_scaled(ops, ops.compute(x), axis, options.where, None)
+    if no_classes(ops, x, axis):
+        lse = ops.sum(x, axis) - _INF
+    else:
+        # A row of -inf is -inf, with a gradient of 0; one with +inf is +inf, with that of softmax.
+        top = ops.stop_gradient(ops.amax(x, axis))
+        infinite = abs(top) == _INF
+        if isinstance(axis, int):
+            one = axis
+        else:
+            x = ops.merge_last(ops.permute(x, _order(ops, x, axis)), len(axis))
+            one = len(ops.shape(x)) - 1
+        rows, _ = kernels.row_statistics(x, Request(one, skip=top == -_INF), lse=True, keep=False)
+        lse = ops.where(infinite, top, rows.lse)
+        if empty is not None:
+            lse = ops.where(empty, -_INF, lse)
+    return ops.astype(expand(lse, axis) if options.keepdims else lse, result)
+
+
+# --- derivatives ----------------------------------------------------------------------------------
+def pull(
+    ops: ArrayFunctions,
+    kernels: Kernels,
+    operation: str,
+    x: Array,
+    cotangent: Array,
+    options: ActivationOptions,
+    *,
+    value: Array,
+) -> Array:
+    """Return the vector-Jacobian product of an activation, whose value is given, with `cotangent`.
+
+    p (v - Σ p v) / T for softmax; for the others that of a row statistic, Σ v log p and logsumexp.
+    """
+    axis, where, temperature = options.axis, options.where, options.temperature
+    if no_classes(ops, x, axis):
+        return ops.astype(x, x.dtype)
+    z = ops.compute(as_wide_as(ops, x, options.dtype))
+    z, _, _ = masked_and_scaled(ops, z, axis, where, temperature)
+    v = ops.compute_like(cotangent, z)
+    if operation == "logsumexp":
+        by_row = squeeze(v, axis) if options.keepdims else v
+        out = _along_axes(ops, partial(_of_logsumexp, ops, kernels, by_row), axis, z)
+    else:
+        v = v if where is None else ops.where(where, v, 0.0)
+        if operation == "log_softmax":
+            out = _along_axes(ops, partial(_of_log_softmax, ops, kernels), axis, z, v)
+        else:
+            p = value
+            if p.dtype != z.dtype:  # rounded
+                p = _along_axes(ops, lambda z, one: kernels.softmax(z, one, z.dtype), axis, z)
+            out = _along_axes(ops, kernels.softmax_gradient, axis, p, v)
+    out = out if temperature is None else out / temperature
+    return ops.astype(out if where is None else ops.where(where, out, 0.0), x.dtype)
+
+
+def _of_log_softmax(ops: ArrayFunctions, kernels: Kernels, z: Array, v: Array, axis: int) -> Array:
+    """Return the derivative of Σ v log p."""
+    _, kept = kernels.row_statistics(z, Request(axis), lse=False, keep=True)
+    of_rows = Rows(None, 1.0, ops.sum(v, axis), None)
+    return kernels.row_gradient(z, Request(axis, weights=v), kept, of_rows)
+
+
+def _of_logsumexp(
+    ops: ArrayFunctions, kernels: Kernels, by_row: Array, z: Array, axis: int
+) -> Array:
+    request = Request(axis, skip=ops.amax(z, axis) == -_INF)  # a gradient of 0
+    _, kept = kernels.row_statistics(z, request, lse=False, keep=True)
+    return kernels.row_gradient(z, request, kept, Rows(None, None, None, by_row))
+
+
+def softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -> Array:
+    """Return p (v - Σ p v), the product of softmax's derivative, which is symmetric, and `v`.
+
+    Where p_k > 1/2, v - Σ p v rounds away all that v_k and the sum do not have in common; there
+    v_k is taken off first. Taking Σ p v off twice does the same for rows without such a class.
+    """
+    dominates = p > 0.5
+    v_k = ops.sum(ops.where(dominates, v, 0.0), axis)
+    shift = ops.where(ops.any(dominates, axis), v_k, ops.sum(p * v, axis))
+    u = v - expand(shift, axis)
+    return p * (u - expand(ops.sum(p * u, axis), axis))
+
+
+# --- axes, dtypes, masks and temperatures ---------------------------------------------------------
+def _along_axes(
+    ops: ArrayFunctions, kernel: Callable[..., Array], axis: Axes, *arrays: Array
+) -> Array:
+    """Apply a kernel of one axis, its last argument; several are laid together as the last."""
+    if isinstance(axis, int):
+        return kernel(*arrays, axis)
+    order = _order(ops, arrays[0], axis)
+    moved = [ops.permute(each, order) for each in arrays]
+    merged = (ops.merge_last(each, len(axis)) for each in moved)
+    out = kernel(*merged, len(order) - len(axis))
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return ops.permute(ops.reshape_like(out, moved[0]), back)
+
+
+def _order(ops: ArrayFunctions, x: Array, axes: tuple[int, ...]) -> list[int]:
+    rest = [one for one in range(len(ops.shape(x))) if one not in axes]
+    return [*rest, *axes]
+
+
+def _as_float(ops: ArrayFunctions, x: Array, dtype: DType) -> tuple[Array, DType]:
+    # Integers become floats before any arithmetic: uint8 would wrap in x - max. To float64 at once:
+    # float32, the default of most libraries, would round away what tells 2**24 + 1 from 2**24.
+    x = as_wide_as(ops, x, dtype)
+    if ops.kind(x) != "float":
+        x = ops.astype(x, ops.default_float(x))
+    return x, x.dtype if dtype is None else dtype
+
+
+def as_wide_as(ops: ArrayFunctions, x: Array, dtype: DType) -> Array:
+    """Return `x` in float64 if the result is to be in float64: its digits shall mean something."""
+    return ops.astype(x, dtype) if dtype is not None and "float64" in str(dtype) else x
+
+
+def masked_and_scaled(
+    ops: ArrayFunctions, x: Array, axis: Axes, where: Array, temperature: Array
+) -> tuple[Array, Array | None, Array | None]:
+    """Return logits with masked classes at -inf, over the temperature.
+
+    Also what that took off each row's logsumexp (None for nothing), and which rows have no class
+    left (None without a mask); such rows are returned as zeros, so that no NaN arises in them.
+    """
+    if where is None and temperature is None:
+        return x, None, None
+    x = ops.compute(x)
+    empty = None
+    if where is not None:
+        absent = ops.broadcast_like(~where, x)
+        empty = ~ops.any(~absent, axis)
+        fill = ops.astype(ops.where(expand(empty, axis), 0.0, -_INF), x.dtype)
+        x = ops.where(absent, fill, x)
+    if temperature is None:
+        return x, None, empty
+    constant = temperature
+    if ops.is_array(temperature):
+        temperature = ops.compute_like(temperature, x)
+        constant = ops.stop_gradient(temperature)
+    # (z - max) / T: z / T first would round away what distinguishes large logits. A temperature
+    # that differs between classes leaves no such freedom.
+    shift = None
+    if _constant_along(ops, temperature, x, axis):
+        top = ops.stop_gradient(ops.amax(x, axis))
+        top = ops.where(abs(top) == _INF, 0.0, top)
+        x = x - expand(top, axis)
+        shift = ops.sum(expand(top, axis) / temperature, axis)
+    if constant is temperature:
+        return x / temperature, shift, empty
+    # -inf / T would hand T a gradient of inf x 0.
+    lost = x == -_INF
+    x = ops.where(lost, x / constant, ops.where(lost, 0.0, x) / temperature)
+    return x, shift, empty
+
+
+def _constant_along(ops: ArrayFunctions, temperature: Array, x: Array, axis: Axes) -> bool:
+    if not ops.is_array(temperature):
+        return True
+    ndim = len(ops.shape(x))
+    shape = ops.shape(temperature)
+    shape = (1,) * (ndim - len(shape)) + tuple(shape)
+    return all(shape[one] == 1 for one in ((axis,) if isinstance(axis, int) else axis))

@@ -1,0 +1,35 @@
+"""Axes of arrays: the class axis put back into rows, and laid along the logits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from softmaxkit.backends import Array, ArrayFunctions
+
+    Axes = int | tuple[int, ...]
+
+
+def expand(rows: Array, axis: Axes) -> Array:
+    """Put back, with length 1, the axes that a reduction took away."""
+    for one in sorted((axis,) if isinstance(axis, int) else axis):
+        rows = rows[(slice(None),) * one + (None, ...)]
+    return rows
+
+
+def squeeze(rows: Array, axis: Axes) -> Array:
+    """Take such axes away again."""
+    for one in sorted((axis,) if isinstance(axis, int) else axis, reverse=True):
+        rows = rows[(slice(None),) * one + (0, ...)]
+    return rows
+
+
+def along(vector: Array, ndim: int, axis: int) -> Array:
+    """Lay a (C,) vector along `axis` of an array with `ndim` axes."""
+    return vector[(None,) * axis + (slice(None),) + (None,) * (ndim - axis - 1)]
+
+
+def no_classes(ops: ArrayFunctions, x: Array, axis: Axes) -> bool:
+    """Tell whether one of the axes has length 0."""
+    shape = ops.shape(x)
+    return any(shape[one] == 0 for one in ((axis,) if isinstance(axis, int) else axis))

@@ -1,0 +1,413 @@
+"""The loss family, written once, over `Rows` and the array functions of a backend.
+
+A loss of one row of logits sees log p_y, Σ w log p and logsumexp, which a kernel gives in one pass
+(`softmaxkit._statistics`). What is left is arithmetic on rows, and stands here, with its derivative
+written out: `Saved` has the derivatives of the value by each row's statistics, and a kernel carries
+those back to the logits. Where the library differentiates, this arithmetic can be differentiated
+by it, too.
+
+`ops` are the array functions of a backend, `kernels` those that see N x C.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from softmaxkit._activations import as_wide_as, masked_and_scaled
+from softmaxkit._axes import along, expand, no_classes
+from softmaxkit._statistics import Request, Rows
+
+if TYPE_CHECKING:
+    from softmaxkit.backends import Array, ArrayFunctions, BinaryOptions, ClassOptions, Kernels
+
+_INF, _NAN = float("inf"), float("nan")
+
+
+class Saved(NamedTuple):
+    """What the gradient of a loss over classes is made of, beside the logits and its options."""
+
+    kept: Any  # what the kernel keeps of the rows
+    by_rows: Rows  # the derivatives of the value by the rows, and Σ w
+    request: Request
+
+
+class _Targets(NamedTuple):
+    """What the targets say about each row."""
+
+    labels: Array | None  # all in range
+    own: Any  # what -log p_y is multiplied by; None for 1
+    share: Any  # what each -log p_c is multiplied by; None for 0
+    weight: Any  # what the row counts in a mean by weight; None for 1
+    ignored: Array | None
+    wrong: Array | None  # labels out of range, whose rows are NaN
+
+
+# --- losses over classes --------------------------------------------------------------------------
+def over_classes(
+    ops: ArrayFunctions,
+    kernels: Kernels,
+    logits: Array,
+    targets: Array,
+    options: ClassOptions,
+    *,
+    save: bool = False,
+    keep: bool = False,
+) -> tuple[Array, Saved | None]:
+    """Return cross-entropy, or with a `gamma` focal loss; with `save` what its gradient is made of.
+
+    With `keep`, too, the kernel may save an array of the size of the logits, of which one gradient
+    is made, in its memory.
+
+    The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
+    class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
+    share_c = w_c ((1-ε) q_c + ε/K). Focal loss over classes: Lin et al. 2017, arXiv:1708.02002.
+    """
+    result_dtype = logits.dtype if options.dtype is None else options.dtype
+    axis = options.axis
+    logits = as_wide_as(ops, logits, options.dtype)
+    options = _in_dtype_of(ops, options, logits)
+    x, shift, empty = masked_and_scaled(ops, logits, axis, options.where, options.temperature)
+    rows_have = _targets(ops, targets, logits, x, options)
+    sample_weight = options.sample_weight
+    if sample_weight is not None:  # of one number for each row
+        missing = len(ops.shape(logits)) - 1 - sample_weight.ndim
+        sample_weight = ops.compute_like(sample_weight, logits)[(None,) * missing + (...,)]
+    skip = _skipped(rows_have, sample_weight)
+    if empty is not None and skip is not None:
+        empty = empty & ~skip
+
+    gamma, share = options.gamma, rows_have.share
+    # Focal's penalty is not linear in log p, and needs that of every class.
+    every = gamma is not None and share is not None
+    request = Request(axis, rows_have.labels, None if every else share, skip)
+    has_lse = options.z_loss is not None
+    rows, kept = kernels.row_statistics(x, request, lse=has_lse, keep=keep and not every)
+    log_p, dot, mass, lse = rows
+    if empty is not None:
+        log_p = None if log_p is None else ops.where(empty, -_INF, log_p)
+        if dot is not None:
+            dot = ops.where(empty & ops.any(share != 0, axis), -_INF, dot)
+    loss = by_log_p = by_dot = by_lse = None
+    if log_p is not None:
+        loss = _product(ops, rows_have.own, penalty(ops, log_p, gamma))
+        by_log_p = _times(penalty_slope(ops, log_p, gamma), rows_have.own) if save else None
+    if every:
+        z = ops.compute(x if skip is None else ops.where(expand(skip, axis), 0.0, x))
+        log_p_c = kernels.log_softmax(z, axis, z.dtype)
+        if empty is not None:
+            log_p_c = ops.where(expand(empty, axis), -_INF, log_p_c)
+        dot = -ops.sum(_product(ops, share, penalty(ops, log_p_c, gamma)), axis)
+        if save:
+            slopes = share * -penalty_slope(ops, log_p_c, gamma)
+            request = request._replace(weights=slopes)
+            mass = ops.sum(slopes, axis)
+    if dot is not None:
+        loss = -dot if loss is None else loss - dot
+        by_dot = -1.0
+    if has_lse:
+        lse = lse if shift is None else lse + shift
+        lse = lse if empty is None else ops.where(empty, -_INF, lse)
+        loss = loss + options.z_loss * lse * lse
+        by_lse = 2.0 * options.z_loss * lse
+    fault = None
+    if rows_have.wrong is not None:
+        fault = ops.where(rows_have.wrong, _NAN, ops.ones_like(loss))
+        loss = loss * fault
+
+    counted = Counted(rows_have.weight, sample_weight, skip, rows_have.ignored)
+    value, of_row = reduced(ops, loss, options.reduction, options.normalizer, counted)
+    value = ops.astype(value, result_dtype)
+    if not save:
+        return value, None
+    of_row = _times(of_row, fault)
+    by_rows = (None if each is None else each * of_row for each in (by_log_p, by_dot, by_lse))
+    by_log_p, by_dot, by_lse = by_rows
+    return value, Saved(kept, Rows(by_log_p, by_dot, mass, by_lse), request)
+
+
+def gradient_over_classes(
+    ops: ArrayFunctions,
+    kernels: Kernels,
+    logits: Array,
+    options: ClassOptions,
+    saved: Saved,
+    of_value: Any,
+) -> Array:
+    """Return the cotangent of the logits, given that of the value."""
+    wide = as_wide_as(ops, logits, options.dtype)
+    axis, where, temperature = options.axis, options.where, options.temperature
+    x, _, _ = masked_and_scaled(ops, wide, axis, where, temperature)
+    by_rows = saved.by_rows
+    of_rows = Rows(*(each if each is None else each * of_value for each in by_rows))
+    of_rows = of_rows._replace(mass=by_rows.mass)
+    out = kernels.row_gradient(x, saved.request, saved.kept, of_rows)
+    if temperature is not None:
+        out = out / temperature
+    if where is not None:
+        out = ops.where(where, out, 0.0)
+    return ops.astype(out, logits.dtype)
+
+
+def _targets(
+    ops: ArrayFunctions, targets: Array, logits: Array, x: Array, options: ClassOptions
+) -> _Targets:
+    weight, smoothing = options.weight, options.label_smoothing
+    of_class: Any = weight  # laid along the logits
+    if ops.is_array(weight) and weight.ndim:
+        of_class = along(weight, len(ops.shape(logits)), options.axis)
+    uniform = None
+    if smoothing is not None:
+        uniform = smoothing * _uniform(ops, x, options.axis, options.where)
+    if ops.kind(targets) == "int":
+        labels, ignored, wrong = _labels(ops, targets, x, options)
+        if ops.is_array(weight) and weight.ndim:
+            weight = ops.take(weight, labels)
+            weight = weight if wrong is None else ops.where(wrong, 1.0, weight)
+        if uniform is None:
+            return _Targets(labels, weight, None, weight, ignored, wrong)
+        own, share = _times(1.0 - smoothing, weight), _times(uniform, of_class)
+        return _Targets(labels, own, share, weight, ignored, wrong)
+    # What only the row kernels and `sum` see may stay in half precision: no array of its own.
+    alone = weight is None and uniform is None and options.gamma is None
+    q = (ops.weights_like if alone else ops.compute_like)(targets, logits)
+    counts = None
+    if _by_weight(options.normalizer):
+        counts = ops.sum(_times(q, of_class), options.axis)
+    if uniform is not None:
+        q = (1.0 - smoothing) * q + uniform
+    return _Targets(None, None, _times(q, of_class), counts, None, None)
+
+
+def _uniform(ops: ArrayFunctions, x: Array, axis: int, where: Array | None) -> Array | float:
+    """Return 1/K at the classes that take part (K of them in their row), 0 at the others."""
+    if where is None:
+        return 1.0 / ops.length(x, axis, x)
+    part = ops.broadcast_like(where, x)
+    count = expand(ops.sum(ops.astype(part, x.dtype), axis), axis)
+    return ops.where(part, 1.0 / ops.where(count == 0, 1.0, count), 0.0)
+
+
+def _labels(
+    ops: ArrayFunctions, targets: Array, x: Array, options: ClassOptions
+) -> tuple[Array, Array | None, Array | None]:
+    """Return labels that are all in range, which rows are ignored, and which labels are wrong."""
+    labels = ops.as_index(targets)
+    ignored = None if options.ignore_index is None else labels == options.ignore_index
+    wrong = None
+    if not options.labels_checked:
+        wrong = (labels < 0) | (labels >= ops.length(x, options.axis, labels))
+        wrong = wrong if ignored is None else wrong & ~ignored
+    for replaced in (ignored, wrong):
+        if replaced is not None:
+            labels = ops.where(replaced, 0, labels)
+    return labels, ignored, wrong
+
+
+def _skipped(rows_have: _Targets, sample_weight: Array | None) -> Array | None:
+    """Return which rows are left out, whatever they hold.
+
+    A row of weight 0 is left out like an ignored one: NaN in it does not leak. A wrong label shows
+    there too, as it raises where it can be seen.
+    """
+    ignored, wrong = rows_have.ignored, rows_have.wrong
+    if sample_weight is None:
+        return ignored
+    nothing = sample_weight == 0
+    nothing = nothing if wrong is None else nothing & ~wrong
+    return nothing if ignored is None else ignored | nothing
+
+
+def penalty(ops: ArrayFunctions, log_p: Array, gamma: Any) -> Array:
+    """Return -log p, or (1-p)^γ (-log p), with derivatives that are finite at p = 0 and p = 1."""
+    if gamma is None:
+        return -log_p
+    certain, far, safe, modulator = _modulator(ops, log_p, gamma)
+    return ops.where(certain, 0.0, ops.where(far, -log_p, -safe * modulator))
+
+
+def penalty_slope(ops: ArrayFunctions, log_p: Array, gamma: Any) -> Array | float:
+    """Return the derivative of `penalty` by log p: -1, or (1-p)^γ (γ p log p / (1-p) - 1)."""
+    if gamma is None:
+        return -1.0
+    certain, far, safe, modulator = _modulator(ops, log_p, gamma)
+    slope = modulator * (gamma * safe * ops.exp(safe) / -ops.expm1(safe) - 1.0)
+    return ops.where(certain, 0.0, ops.where(far, -1.0, slope))
+
+
+def _modulator(ops: ArrayFunctions, log_p: Array, gamma: Any) -> tuple[Array, Array, Array, Array]:
+    certain = log_p == 0  # p = 1: the power's own derivative would be inf x 0
+    far = log_p < -100  # 1 - p = 1 to the last bit; p log p would be 0 x -inf
+    safe = ops.where(certain | far, -1.0, log_p)
+    return certain, far, safe, (-ops.expm1(safe)) ** gamma
+
+
+# --- losses over independent labels ---------------------------------------------------------------
+def over_labels(
+    ops: ArrayFunctions, logits: Array, targets: Array, options: BinaryOptions, save: bool = False
+) -> tuple[Array, Array | None]:
+    """Return α_t (1-p_t)^γ BCE, and with `save` its derivative by the logits.
+
+    Of a loss that is not reduced that is the derivative of each element by its own logit.
+    BCE is w t softplus(-x) + (1-t) softplus(x); sigmoid focal loss: Lin et al. 2017.
+    """
+    result_dtype = logits.dtype if options.dtype is None else options.dtype
+    logits = as_wide_as(ops, logits, options.dtype)
+    options = _in_dtype_of(ops, options, logits)
+    smoothing, alpha, gamma = options.label_smoothing, options.alpha, options.gamma
+    x = ops.compute(logits)
+    t = given = ops.compute_like(targets, logits)
+    rest = 1.0 - t
+    if smoothing is not None:
+        # Each on its own: 1 - t would lose what smoothing puts beside t = 1.
+        t, rest = ((1.0 - smoothing) * q + 0.5 * smoothing for q in (t, rest))
+    sample_weight, skip = options.sample_weight, None
+    if sample_weight is not None:
+        sample_weight = ops.compute_like(sample_weight, logits)
+        skip = sample_weight == 0
+        x = ops.where(skip, 0.0, x)
+    positive = _times(t, options.pos_weight)
+    loss = _product(ops, positive, ops.softplus(-x)) + _product(ops, rest, ops.softplus(x))
+    factor = None
+    if gamma is not None:
+        # 1 - p_t as a sum of two positive terms: nothing cancels in saturated entries.
+        # Constant at infinities, lest its derivative 0 meet an infinite loss.
+        finite = ops.where(abs(x) == _INF, ops.stop_gradient(x), x)
+        miss = ops.sigmoid(finite) * rest + ops.sigmoid(-finite) * t
+        certain = miss == 0  # as in `_modulator`
+        miss = ops.where(certain, 1.0, miss)
+        factor = ops.where(certain, 0.0, miss**gamma)
+    if alpha is not None:
+        factor = _times(alpha * t + (1.0 - alpha) * rest, factor)
+    weighted = loss
+    if factor is not None:
+        # The factor is constant beside an infinite loss: in forward mode too, 0 x inf is NaN.
+        infinite = loss == _INF
+        weighted = ops.where(
+            infinite,
+            _product(ops, ops.stop_gradient(factor), loss),
+            factor * ops.where(infinite, 0.0, loss),
+        )
+    weight = None
+    if _by_weight(options.normalizer):
+        weight = (
+            _times(given, options.pos_weight) + (1.0 - given)
+            if alpha is None
+            else alpha * given + (1.0 - alpha) * (1.0 - given)
+        )
+    counted = Counted(weight, sample_weight, skip, None)
+    value, of_each = reduced(ops, weighted, options.reduction, options.normalizer, counted)
+    value = ops.astype(value, result_dtype)
+    if not save:
+        return value, None
+    derivative = _times(rest * ops.sigmoid(x) - positive * ops.sigmoid(-x), factor)
+    if gamma is not None:
+        by_x = gamma * ops.sigmoid(x) * ops.sigmoid(-x) * (rest - t) / miss
+        derivative = derivative + _product(ops, factor * by_x, loss)
+    derivative = derivative * of_each
+    if skip is not None:
+        derivative = ops.where(skip, 0.0, derivative)
+    return value, derivative
+
+
+def gradient_over_labels(
+    ops: ArrayFunctions, logits: Array, derivative: Array, of_value: Any
+) -> Array:
+    """Return the cotangent of the logits, given that of the value."""
+    return ops.astype(derivative * of_value, logits.dtype)
+
+
+# --- labels ---------------------------------------------------------------------------------------
+def smooth_labels(
+    ops: ArrayFunctions, targets: Array, smoothing: Any, axis: int, where: Array | None
+) -> Array:
+    """y(1-α) + α/K over the classes that take part (Szegedy et al. 2016, arXiv:1512.00567)."""
+    if no_classes(ops, targets, axis):
+        return targets
+    y = ops.compute(targets)
+    smoothing = 0.0 if smoothing is None else _number(ops, smoothing, targets)
+    y = (1.0 - smoothing) * y + smoothing * _uniform(ops, y, axis, where)
+    return ops.astype(y, targets.dtype)
+
+
+# --- rows to the result ---------------------------------------------------------------------------
+class Counted(NamedTuple):
+    """What each row, or element, counts in a mean, and which do not."""
+
+    weight: Any  # None for 1
+    sample_weight: Array | None
+    skip: Array | None
+    ignored: Array | None
+
+
+def reduced(
+    ops: ArrayFunctions, loss: Array, reduction: str, normalizer: Any, counted: Counted
+) -> tuple[Array, Array | float]:
+    """Weight and reduce the rows; also the derivative of the result by each row's loss."""
+    weight, sample_weight, skip, ignored = counted
+    of_row: Any = 1.0
+    if skip is not None:
+        loss = ops.where(skip, 0.0, loss)
+    if sample_weight is not None:
+        of_row = sample_weight if skip is None else ops.where(skip, 0.0, sample_weight)
+        loss = loss * of_row
+    if reduction == "none":
+        return loss, of_row
+    total = ops.sum(loss, None)
+    if reduction == "sum":
+        return total, of_row
+    if not isinstance(normalizer, str):
+        if ops.is_array(normalizer):  # the count of a step that kept nothing may be 0
+            normalizer = ops.where((normalizer == 0) & (total == 0), 1.0, normalizer)
+        return total / normalizer, of_row / normalizer
+    if normalizer == "batch":
+        count = ops.length(loss, 0, loss) if loss.ndim else 1.0
+    elif ignored is None and (normalizer == "count" or (weight is None and sample_weight is None)):
+        count = ops.size(loss)
+    else:
+        each = ops.ones_like(loss)
+        if normalizer == "weight":
+            each = _times(_times(each, weight), sample_weight)
+        count = ops.sum(each if ignored is None else ops.where(ignored, 0.0, each), None)
+    # Nothing kept, or nothing that weighs: 0, and zeros in the derivative.
+    if not ops.is_array(count):
+        count = max(count, 1.0)
+        return total / count, of_row / count
+    nothing = count == 0
+    count = ops.where(nothing, 1.0, count)
+    return ops.where(nothing, 0.0, total) / count, of_row * ops.where(nothing, 0.0, 1.0 / count)
+
+
+def _in_dtype_of(ops: ArrayFunctions, options: Any, logits: Array) -> Any:
+    """Return options whose numbers and weights, where they are arrays, are in the arithmetic's."""
+    arrays = {
+        name: ops.compute_like(value, logits)
+        for name, value in zip(options._fields, options, strict=True)
+        if name in _NUMBERS and ops.is_array(value)
+    }
+    return options._replace(**arrays) if arrays else options
+
+
+_NUMBERS = frozenset(
+    ("weight", "pos_weight", "gamma", "alpha", "label_smoothing", "z_loss", "normalizer")
+)
+
+
+def _number(ops: ArrayFunctions, value: Any, logits: Array) -> Any:
+    return ops.compute_like(value, logits) if ops.is_array(value) else value
+
+
+def _by_weight(normalizer: Any) -> bool:
+    return isinstance(normalizer, str) and normalizer == "weight"  # an array compares as an array
+
+
+def _times(a: Any, b: Any) -> Any:
+    return a if b is None else b if a is None else a * b
+
+
+def _product(ops: ArrayFunctions, weight: Array | float | None, value: Array) -> Array:
+    """Return weight · value where 0 x inf is 0, as in 0 log 0."""
+    if weight is None or (not ops.is_array(weight) and weight != 0):
+        return _times(value, weight)
+    if not ops.is_array(weight):
+        return weight * ops.where(abs(value) == _INF, 0.0, value)
+    return weight * ops.where((weight == 0) & (abs(value) == _INF), 0.0, value)
