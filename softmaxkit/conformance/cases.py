@@ -89,6 +89,8 @@ def _activation_cases() -> Iterator[Case]:
             name = f"saturated, temperature {temperature}"
             yield Case(name, operation, (SATURATED,), options, True)
     yield Case("keepdims", "logsumexp", (_logits(3, 4),), {"keepdims": True, "axis": 0})
+    options = {"keepdims": True, "axis": (2, 0)}
+    yield Case("keepdims of axes in another order", "logsumexp", (_logits(3, 4, 5),), options)
 
 
 def _class_loss_cases() -> Iterator[Case]:
