@@ -83,7 +83,7 @@ def _write_softmax_gradient(p, v, out, room):
     shift = _dot(p, v, out)
     sure = highest > 0.5
     if sure.any():
-        # The cotangent there: of one class by rows, else a sum over the one there is.
+        # v_k: by rows at the index of the maximum, else a sum with one term, p > 1/2.
         own = sum_block(v * (p > 0.5)) if at is None else v.reshape(-1)[at][:, None, None]
         shift = np.where(sure, own, shift)
     u = np.subtract(v, shift, out=out)
