@@ -166,6 +166,9 @@ class ArrayFunctions(Protocol):
     def sum(self, x: Array, axis: Any) -> Array:
         """Sum over an axis, several, or with None all; over classes without losing digits."""
 
+    def mean(self, x: Array) -> Array:
+        """Return the mean of all; 0 of none."""
+
     def any(self, x: Array, axis: Any) -> Array: ...
     def amax(self, x: Array, axis: Any) -> Array: ...
     def argmax(self, x: Array, axis: int) -> Array: ...
@@ -217,15 +220,19 @@ class Kernels(Protocol):
 
     def softmax(self, x: Array, axis: int, dtype: DType) -> Array: ...
     def log_softmax(self, x: Array, axis: int, dtype: DType) -> Array: ...
-    def softmax_gradient(self, p: Array, cotangent: Array, axis: int) -> Array:
-        """Return p (v - Σ p v): see `softmaxkit._activations.softmax_derivative`."""
-
     def row_statistics(self, x: Array, request: Request, lse: bool, keep: bool) -> tuple[Rows, Any]:
         """Reduce each row to `Rows`, and return what `row_gradient` needs again beside `x`.
 
         What was not asked for may be None; `lse` asks for that. With `keep` the gradient may be
         made once, in memory that is kept for it.
         """
+
+
+class GradientKernels(Kernels, Protocol):
+    """Kernels with their derivatives written out."""
+
+    def softmax_gradient(self, p: Array, cotangent: Array, axis: int) -> Array:
+        """Return p (v - Σ p v): see `softmaxkit._activations.softmax_derivative`."""
 
     def row_gradient(self, x: Array, request: Request, kept: Any, of_rows: Rows) -> Array:
         """Carry the cotangents of the rows back to `x`: see `softmaxkit._statistics`.

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from softmaxkit import _rows, _softmax
-from softmaxkit.backends import jax_rows
+from softmaxkit import _activations, _losses
+from softmaxkit.backends import ActivationOptions, BinaryOptions, ClassOptions
+from softmaxkit.backends import jax_rows as kernels
 
 LIBRARY = "JAX"
 
@@ -29,17 +30,20 @@ _STATIC = ("axis", "gamma", "ignore_index", "reduction", "normalizer", "dtype", 
 # --- operations -----------------------------------------------------------------------------------
 @partial(jax.jit, static_argnums=(1, 4))
 def softmax(x, axis, where, temperature, dtype):
-    return _softmax.softmax(_this, x, axis, where, temperature, dtype)
+    options = ActivationOptions(axis, where, temperature, dtype)
+    return _activations.softmax(_this, kernels, x, options)
 
 
 @partial(jax.jit, static_argnums=(1, 4))
 def log_softmax(x, axis, where, temperature, dtype):
-    return _softmax.log_softmax(_this, x, axis, where, temperature, dtype)
+    options = ActivationOptions(axis, where, temperature, dtype)
+    return _activations.log_softmax(_this, kernels, x, options)
 
 
 @partial(jax.jit, static_argnums=(1, 3, 4))
 def logsumexp(x, axis, where, keepdims, dtype):
-    return _softmax.logsumexp(_this, x, axis, where, keepdims, dtype)
+    options = ActivationOptions(axis, where, None, dtype, keepdims)
+    return _activations.logsumexp(_this, kernels, x, options)
 
 
 def cross_entropy(logits, targets, **options):
@@ -60,7 +64,7 @@ def sigmoid_focal_loss(logits, targets, **options):
 
 @partial(jax.jit, static_argnums=2)
 def smooth_labels(targets, smoothing, axis, where):
-    return _rows.smooth_labels(_this, targets, smoothing, axis, where)
+    return _losses.smooth_labels(_this, targets, smoothing, axis, where)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))
@@ -97,7 +101,12 @@ def _split(options):
 
 
 def _apply(operation, logits, targets, traced, **options):
-    return getattr(_rows, operation)(_this, logits, targets, **options, **traced)
+    options |= traced
+    if operation == "focal_loss":
+        options["weight"] = options.pop("alpha")
+    is_binary = operation in ("binary_cross_entropy", "sigmoid_focal_loss")
+    options = (BinaryOptions if is_binary else ClassOptions)(**options)
+    return _losses.loss(_this, kernels, logits, targets, options)[0]
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=_STATIC)
@@ -113,10 +122,10 @@ def _jitted_value_and_grad(operation, logits, targets, **options):
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _jitted_vjp(operation, axis, keepdims, dtype, x, cotangent, where, temperature):
-    third = temperature if keepdims is None else keepdims
+    options = ActivationOptions(axis, where, temperature, dtype, bool(keepdims))
 
     def function(z):
-        return getattr(_softmax, operation)(_this, z, axis, where, third, dtype)
+        return getattr(_activations, operation)(_this, kernels, z, options)
 
     value, pull = jax.vjp(function, x)
     return value, pull(cotangent.astype(value.dtype))[0]
@@ -190,7 +199,7 @@ any = jnp.any
 amax = jnp.max
 argmax = jnp.argmax
 maximum = jnp.maximum
-expm1 = jax_rows.expm1
+expm1 = kernels.expm1
 ones_like = jnp.ones_like
 permute = jnp.transpose
 sigmoid = jax.nn.sigmoid
@@ -205,16 +214,11 @@ def astype(x, dtype):
     return x.astype(dtype)
 
 
-def _wide(dtype):
-    return dtype if dtype == np.float64 else np.dtype(np.float32)
-
-
-def compute(x):
-    return x.astype(_wide(x.dtype))
+compute = kernels.compute
 
 
 def compute_like(x, logits):
-    return jnp.asarray(x, _wide(logits.dtype))
+    return jnp.asarray(x, kernels.wide_dtype(logits.dtype))
 
 
 weights_like = compute_like
@@ -269,6 +273,10 @@ def sum(x, axis):
     return jnp.sum(x, axis)
 
 
+def mean(x):
+    return sum(x, None) / max(x.size, 1.0)
+
+
 def _sum_apart(x):
     first = lax.stop_gradient(x.reshape(-1)[0])
     return lax.cond(first == first, jnp.sum, lambda x: jnp.sum(x) + first, x)  # else NaN
@@ -281,20 +289,3 @@ def merge_last(x, count):
 
 def reshape_like(x, like):
     return x.reshape(like.shape)
-
-
-# --- kernels --------------------------------------------------------------------------------------
-def softmax_rows(x, axis, dtype):
-    wide = compute(x)
-    return jax.nn.softmax(wide, axis).astype(dtype)
-
-
-def log_softmax_rows(x, axis, dtype):
-    _, _, log_sum, top = jax_rows.statistics(compute(x), axis, True, None, None, None)
-    return (x - _softmax.expand(top, axis) - _softmax.expand(log_sum, axis)).astype(dtype)
-
-
-def row_statistics(x, axis, labels, weights, skip, lse=True):
-    if weights is not None:
-        weights = jnp.asarray(weights, _wide(x.dtype))
-    return jax_rows.statistics(compute(x), axis, False, labels, weights, skip)

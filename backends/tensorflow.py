@@ -7,7 +7,8 @@ from functools import partial
 
 import tensorflow as tf
 
-from softmaxkit import _rows, _softmax
+from softmaxkit import _activations, _axes, _losses
+from softmaxkit.backends import ActivationOptions, BinaryOptions, ClassOptions
 from softmaxkit.backends import tensorflow_classes as classes
 from softmaxkit.backends import tensorflow_host as host
 from softmaxkit.backends import tensorflow_rows as kernels
@@ -65,7 +66,7 @@ def sigmoid_focal_loss(logits, targets, **options):
 
 @_as_written
 def smooth_labels(targets, smoothing, axis, where):
-    return _rows.smooth_labels(_this, tf.convert_to_tensor(targets), smoothing, axis, where)
+    return _losses.smooth_labels(_this, tf.convert_to_tensor(targets), smoothing, axis, where)
 
 
 @_as_written
@@ -106,7 +107,8 @@ def _activation(operation, x, options):
 def _native_activation(operation, x, **options):
     """Compute an activation by operations of which every transform knows the derivative."""
     x = _holding(x, options.get("temperature"))
-    return getattr(_softmax, operation)(_this, x, **options)
+    options = ActivationOptions(**options)
+    return getattr(_activations, operation)(_this, kernels, x, options)
 
 
 def _loss(operation, logits, targets, options):
@@ -121,7 +123,11 @@ def _native_loss(operation, logits, targets, **options):
         logits, targets = _fitted(logits, targets, options, of_class)
     else:
         logits, targets = _alike(logits, targets, options)
-    return getattr(_rows, operation)(_this, logits, targets, **options)
+    if operation == "focal_loss":
+        options["weight"] = options.pop("alpha")
+    is_binary = operation in ("binary_cross_entropy", "sigmoid_focal_loss")
+    options = (BinaryOptions if is_binary else ClassOptions)(**options)
+    return _losses.loss(_this, kernels, logits, targets, options)[0]
 
 
 # Lengths that were unknown while tracing are compared at run time, where arrays would broadcast
@@ -247,6 +253,10 @@ def sum(x, axis):
     return classes.total(x, axis)
 
 
+def mean(x):
+    return sum(x, None) / max(size(x), 1.0)
+
+
 def any(x, axis):
     return tf.reduce_any(x, axis)
 
@@ -287,7 +297,7 @@ def pick(x, labels, axis):
 
 def at_class(labels, like, axis):
     index = tf.range(tf.cast(tf.shape(like)[axis], labels.dtype))
-    return _softmax.along(index, like.shape.rank, axis) == tf.expand_dims(labels, axis)
+    return _axes.along(index, like.shape.rank, axis) == tf.expand_dims(labels, axis)
 
 
 length = classes.length
@@ -309,9 +319,3 @@ def merge_last(x, count):
 
 def reshape_like(x, like):
     return tf.reshape(x, tf.shape(like))
-
-
-# --- kernels --------------------------------------------------------------------------------------
-softmax_rows = kernels.softmax_rows
-log_softmax_rows = kernels.log_softmax_rows
-row_statistics = kernels.row_statistics

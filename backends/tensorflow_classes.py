@@ -10,7 +10,7 @@ import tensorflow as tf
 # Nothing public says whether XLA will compile what is being traced.
 from tensorflow.python.ops import control_flow_util
 
-from softmaxkit import _softmax
+from softmaxkit._axes import along
 
 # From this many classes on a sum over them is made in two steps, of parts of PART classes if C is
 # unknown, else of at most so many. XLA adds up what stands in the same place of each part, for
@@ -62,7 +62,7 @@ def put(x, axis, index, values):
     if x.shape[axis] is not None and x.shape[axis] < SCATTER_CLASSES and in_xla():
         shape = tf.shape(x)
         rows = tf.concat([shape[:axis], [1], shape[axis + 1 :]], 0)
-        each = _softmax.along(tf.range(x.shape[axis]), x.shape.rank, axis)
+        each = along(tf.range(x.shape[axis]), x.shape.rank, axis)
         here = each == tf.reshape(index[:, 1], rows)
         return tf.where(here, tf.reshape(values, rows), x)
     values = tf.reshape(values, [-1])

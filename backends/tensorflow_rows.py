@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from softmaxkit import _softmax
+from softmaxkit._axes import expand
+from softmaxkit._statistics import Rows
 from softmaxkit.backends import tensorflow_classes as classes
 
 # From so many elements on, or if their number is unknown, one sum of e^x serves the rows that no
@@ -30,7 +31,7 @@ _FUSED_TO_AXES = 5  # oneDNN raises on more
 _SUM_ERROR = 6
 
 
-def softmax_rows(x, axis, dtype):
+def softmax(x, axis, dtype):
     x = compute(x)
     if _is_plain_graph() and has_kernel(x, axis) and _has_only_cpus():
         return tf.cast(_fused_softmax(x), dtype)
@@ -85,7 +86,7 @@ def _p(x, p, axis):
     return softmax(x)
 
 
-def log_softmax_rows(x, axis, dtype):
+def log_softmax(x, axis, dtype):
     x = compute(x)
     fixed = tf.stop_gradient(x)
     top = tf.reduce_max(fixed, axis, keepdims=True)
@@ -112,7 +113,8 @@ class _Row(NamedTuple):
         return _Row(self.axis, *_in_this_graph(*fields), self.weighted, self.lse)
 
 
-def row_statistics(x, axis, labels, weights, skip, lse=True):
+def row_statistics(x, request, lse, keep):
+    axis, labels, weights, skip = request
     x = compute(x)
     weighted = weights is not None
     weights = tf.convert_to_tensor(weights if weighted else 0.0, x.dtype)
@@ -146,7 +148,7 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
             dot = tf.zeros_like(top)
         rows = [picked, dot, log_sum, top]
         if skip is not None:
-            skip_c = _softmax.expand(skip, axis)
+            skip_c = expand(skip, axis)
             rows = [where(skip_c, 0.0, v) for v in rows]
         picked, _, log_sum, top = rows
         row = _Row(
@@ -165,12 +167,13 @@ def row_statistics(x, axis, labels, weights, skip, lse=True):
         return [tf.squeeze(v, axis) for v in rows], gradient
 
     picked, dot, log_sum, top = statistics(x, weights)
-    return (
+    rows = Rows(
         None if labels is None else picked,
         dot if weighted else None,
-        log_sum,
-        tf.stop_gradient(top),
+        None,
+        tf.stop_gradient(top) + log_sum if lse else None,
     )
+    return rows, None
 
 
 def _log_sum(x, axis, top, at_label, e=None):
@@ -205,17 +208,17 @@ def _by_logits(x, weights, by_picked, by_dot, by_log_sum, row):
     """Return the cotangent of the logits by those of `row_statistics`."""
     _, top, log_sum, picked, index, skip, weighted, _ = row
     axis = row.axis
-    skip_c = None if skip is None else _softmax.expand(skip, axis)
+    skip_c = None if skip is None else expand(skip, axis)
     z = x if skip is None else where(skip_c, 0.0, x)
     rest = by_log_sum
     if weighted:
         rest = rest - by_dot * _mass(weights, x, axis)
     a = rest if picked is None else rest - by_picked
-    out = _softmax.expand(a, axis) * tf.exp(_log_p(z, _shifted(z, top, log_sum), axis))
+    out = expand(a, axis) * tf.exp(_log_p(z, _shifted(z, top, log_sum), axis))
     is_number = weighted and weights.shape.rank == 0
     if is_number:  # before the labels are put in, so that XLA writes once
         of_each = by_dot * weights
-        out = out + _softmax.expand(of_each, axis)
+        out = out + expand(of_each, axis)
     if picked is not None:
         # a p + b as rest p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p)
         # keeps its digits, in the second derivative too.
@@ -223,7 +226,7 @@ def _by_logits(x, weights, by_picked, by_dot, by_log_sum, row):
         at_label = rest * tf.exp(log_p) - by_picked * tf.math.expm1(log_p)
         out = classes.put(out, axis, index, at_label + of_each if is_number else at_label)
     if weighted and not is_number:
-        out = out + _softmax.expand(by_dot, axis) * weights
+        out = out + expand(by_dot, axis) * weights
     if weighted and skip is not None:
         out = where(skip_c, 0.0, out)  # infinite weights
     return out
@@ -231,10 +234,10 @@ def _by_logits(x, weights, by_picked, by_dot, by_log_sum, row):
 
 def _by_weights(x, weights, by_dot, row):
     """Return likewise the cotangent of the weights."""
-    by_dot = _softmax.expand(by_dot, row.axis)
+    by_dot = expand(by_dot, row.axis)
     z = x
     if row.skip is not None:
-        skip_c = _softmax.expand(row.skip, row.axis)
+        skip_c = expand(row.skip, row.axis)
         z, by_dot = where(skip_c, 0.0, x), where(skip_c, 0.0, by_dot)
     log_p = _log_p(z, _shifted(z, row.top, row.log_sum), row.axis)
     log_p = where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)
@@ -254,13 +257,13 @@ def _by_logits_in_place(x, weights, by_picked, by_dot, by_log_sum, row, e, total
     def by_logits(x, weights, by_picked, by_dot, rest):
         kept = _after(row.log_sum, e)
         if row.weighted:
-            mass, by_class = _mass(weights, x, axis), _softmax.expand(by_dot, axis)
+            mass, by_class = _mass(weights, x, axis), expand(by_dot, axis)
             if row.picked is None and not row.lse:
-                return times(weights - kept * (_softmax.expand(mass, axis) / total), by_class)
+                return times(weights - kept * (expand(mass, axis) / total), by_class)
             rest = rest - by_dot * mass
-        a = _softmax.expand(rest if row.picked is None else rest - by_picked, axis) / total
+        a = expand(rest if row.picked is None else rest - by_picked, axis) / total
         if skip is not None:
-            a = where(_softmax.expand(skip, axis), 0.0, a)
+            a = where(expand(skip, axis), 0.0, a)
         out = times(kept, a)
         if row.picked is not None:
             log_p = tf.squeeze(row.picked, axis)
@@ -325,7 +328,7 @@ def _label_log_p(z, top, log_sum, picked, index, axis):
     def log_p(z):
         def by_z(upstream):
             p = tf.exp(_log_p(z, _shifted(z, top, log_sum), axis))
-            out = -_softmax.expand(upstream, axis) * p
+            out = -expand(upstream, axis) * p
             again = _label_log_p(z, top, log_sum, picked, index, axis)
             return classes.put(out, axis, index, -upstream * tf.math.expm1(again))
 

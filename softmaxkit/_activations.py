@@ -15,7 +15,14 @@ from softmaxkit._statistics import Request, Rows
 
 if TYPE_CHECKING:
     from softmaxkit._axes import Axes
-    from softmaxkit.backends import ActivationOptions, Array, ArrayFunctions, DType, Kernels
+    from softmaxkit.backends import (
+        ActivationOptions,
+        Array,
+        ArrayFunctions,
+        DType,
+        GradientKernels,
+        Kernels,
+    )
 
 _INF = float("inf")
 
@@ -71,7 +78,7 @@ def logsumexp(ops: ArrayFunctions, kernels: Kernels, x: Array, options: Activati
 # --- derivatives ----------------------------------------------------------------------------------
 def pull(
     ops: ArrayFunctions,
-    kernels: Kernels,
+    kernels: GradientKernels,
     operation: str,
     x: Array,
     cotangent: Array,
@@ -105,7 +112,9 @@ def pull(
     return ops.astype(out if where is None else ops.where(where, out, 0.0), x.dtype)
 
 
-def _of_log_softmax(ops: ArrayFunctions, kernels: Kernels, z: Array, v: Array, axis: int) -> Array:
+def _of_log_softmax(
+    ops: ArrayFunctions, kernels: GradientKernels, z: Array, v: Array, axis: int
+) -> Array:
     """Return the derivative of Σ v log p."""
     _, kept = kernels.row_statistics(z, Request(axis), lse=False, keep=True)
     of_rows = Rows(None, 1.0, ops.sum(v, axis), None)
@@ -113,7 +122,7 @@ def _of_log_softmax(ops: ArrayFunctions, kernels: Kernels, z: Array, v: Array, a
 
 
 def _of_logsumexp(
-    ops: ArrayFunctions, kernels: Kernels, by_row: Array, z: Array, axis: int
+    ops: ArrayFunctions, kernels: GradientKernels, by_row: Array, z: Array, axis: int
 ) -> Array:
     request = Request(axis, skip=ops.amax(z, axis) == -_INF)  # a gradient of 0
     _, kept = kernels.row_statistics(z, request, lse=False, keep=True)

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 def expand(rows: Array, axis: Axes) -> Array:
     """Put back, with length 1, the axes that a reduction took away."""
-    for one in sorted((axis,) if isinstance(axis, int) else axis):
+    for one in (axis,) if isinstance(axis, int) else sorted(axis):  # Dynamo sorts no symbols
         rows = rows[(slice(None),) * one + (None, ...)]
     return rows
 
 
 def squeeze(rows: Array, axis: Axes) -> Array:
     """Take such axes away again."""
-    for one in sorted((axis,) if isinstance(axis, int) else axis, reverse=True):
+    for one in (axis,) if isinstance(axis, int) else sorted(axis, reverse=True):
         rows = rows[(slice(None),) * one + (0, ...)]
     return rows
 

@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from softmaxkit._activations import as_wide_as, masked_and_scaled
 from softmaxkit._axes import along, expand, no_classes
 from softmaxkit._statistics import Request, Rows
+from softmaxkit.backends import BinaryOptions
 
 if TYPE_CHECKING:
-    from softmaxkit.backends import Array, ArrayFunctions, BinaryOptions, ClassOptions, Kernels
+    from softmaxkit.backends import (
+        Array,
+        ArrayFunctions,
+        ClassOptions,
+        GradientKernels,
+        Kernels,
+    )
 
 _INF, _NAN = float("inf"), float("nan")
 
@@ -29,6 +36,12 @@ class Saved(NamedTuple):
     kept: Any  # what the kernel keeps of the rows
     by_rows: Rows  # the derivatives of the value by the rows, and Σ w
     request: Request
+
+
+class SavedOfEach(NamedTuple):
+    """What that of a loss over independent labels is made of."""
+
+    of_each: Array  # the derivative of the value by each logit; of a loss not reduced, of its own
 
 
 class _Targets(NamedTuple):
@@ -42,6 +55,40 @@ class _Targets(NamedTuple):
     wrong: Array | None  # labels out of range, whose rows are NaN
 
 
+def loss(
+    ops: ArrayFunctions,
+    kernels: Kernels,
+    logits: Array,
+    targets: Array,
+    options: ClassOptions | BinaryOptions,
+    *,
+    save: bool = False,
+    keep: bool = False,
+) -> tuple[Array, Any]:
+    """Return the loss that the options are those of; with `save` what its gradient is made of.
+
+    With `keep`, too, the kernel may save an array of the size of the logits, of which one gradient
+    is made, in its memory.
+    """
+    if isinstance(options, BinaryOptions):
+        return over_labels(ops, logits, targets, options, save=save)
+    return over_classes(ops, kernels, logits, targets, options, save=save, keep=keep)
+
+
+def gradient(
+    ops: ArrayFunctions,
+    kernels: GradientKernels,
+    logits: Array,
+    options: ClassOptions | BinaryOptions,
+    saved: Any,
+    of_value: Any,
+) -> Array:
+    """Return the cotangent of the logits, given that of the value."""
+    if isinstance(options, BinaryOptions):
+        return ops.astype(saved.of_each * of_value, logits.dtype)
+    return gradient_over_classes(ops, kernels, logits, options, saved, of_value)
+
+
 # --- losses over classes --------------------------------------------------------------------------
 def over_classes(
     ops: ArrayFunctions,
@@ -53,10 +100,7 @@ def over_classes(
     save: bool = False,
     keep: bool = False,
 ) -> tuple[Array, Saved | None]:
-    """Return cross-entropy, or with a `gamma` focal loss; with `save` what its gradient is made of.
-
-    With `keep`, too, the kernel may save an array of the size of the logits, of which one gradient
-    is made, in its memory.
+    """Return cross-entropy, or with a `gamma` focal loss; see `loss`.
 
     The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
     class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
@@ -70,8 +114,9 @@ def over_classes(
     rows_have = _targets(ops, targets, logits, x, options)
     sample_weight = options.sample_weight
     if sample_weight is not None:  # of one number for each row
+        sample_weight = ops.compute_like(sample_weight, logits)
         missing = len(ops.shape(logits)) - 1 - sample_weight.ndim
-        sample_weight = ops.compute_like(sample_weight, logits)[(None,) * missing + (...,)]
+        sample_weight = sample_weight[(None,) * missing + (...,)]
     skip = _skipped(rows_have, sample_weight)
     if empty is not None and skip is not None:
         empty = empty & ~skip
@@ -89,16 +134,18 @@ def over_classes(
             dot = ops.where(empty & ops.any(share != 0, axis), -_INF, dot)
     loss = by_log_p = by_dot = by_lse = None
     if log_p is not None:
-        loss = _product(ops, rows_have.own, penalty(ops, log_p, gamma))
-        by_log_p = _times(penalty_slope(ops, log_p, gamma), rows_have.own) if save else None
+        loss, slope = penalty(ops, log_p, gamma, save)
+        loss = _product(ops, rows_have.own, loss)
+        by_log_p = _times(slope, rows_have.own)
     if every:
         z = ops.compute(x if skip is None else ops.where(expand(skip, axis), 0.0, x))
         log_p_c = kernels.log_softmax(z, axis, z.dtype)
         if empty is not None:
             log_p_c = ops.where(expand(empty, axis), -_INF, log_p_c)
-        dot = -ops.sum(_product(ops, share, penalty(ops, log_p_c, gamma)), axis)
+        penalties, slope = penalty(ops, log_p_c, gamma, save)
+        dot = -ops.sum(_product(ops, share, penalties), axis)
         if save:
-            slopes = share * -penalty_slope(ops, log_p_c, gamma)
+            slopes = share * -slope
             request = request._replace(weights=slopes)
             mass = ops.sum(slopes, axis)
     if dot is not None:
@@ -127,13 +174,12 @@ def over_classes(
 
 def gradient_over_classes(
     ops: ArrayFunctions,
-    kernels: Kernels,
+    kernels: GradientKernels,
     logits: Array,
     options: ClassOptions,
     saved: Saved,
     of_value: Any,
 ) -> Array:
-    """Return the cotangent of the logits, given that of the value."""
     wide = as_wide_as(ops, logits, options.dtype)
     axis, where, temperature = options.axis, options.where, options.temperature
     x, _, _ = masked_and_scaled(ops, wide, axis, where, temperature)
@@ -217,37 +263,32 @@ def _skipped(rows_have: _Targets, sample_weight: Array | None) -> Array | None:
     return nothing if ignored is None else ignored | nothing
 
 
-def penalty(ops: ArrayFunctions, log_p: Array, gamma: Any) -> Array:
-    """Return -log p, or (1-p)^γ (-log p), with derivatives that are finite at p = 0 and p = 1."""
+def penalty(ops: ArrayFunctions, log_p: Array, gamma: Any, with_slope: bool) -> tuple[Array, Any]:
+    """Return -log p, or (1-p)^γ (-log p), and its derivative by log p if asked for.
+
+    That is -1, or (1-p)^γ (γ p log p / (1-p) - 1). Both are finite at p = 0 and p = 1, and so is
+    what a library's autodiff makes of the first.
+    """
     if gamma is None:
-        return -log_p
-    certain, far, safe, modulator = _modulator(ops, log_p, gamma)
-    return ops.where(certain, 0.0, ops.where(far, -log_p, -safe * modulator))
-
-
-def penalty_slope(ops: ArrayFunctions, log_p: Array, gamma: Any) -> Array | float:
-    """Return the derivative of `penalty` by log p: -1, or (1-p)^γ (γ p log p / (1-p) - 1)."""
-    if gamma is None:
-        return -1.0
-    certain, far, safe, modulator = _modulator(ops, log_p, gamma)
-    slope = modulator * (gamma * safe * ops.exp(safe) / -ops.expm1(safe) - 1.0)
-    return ops.where(certain, 0.0, ops.where(far, -1.0, slope))
-
-
-def _modulator(ops: ArrayFunctions, log_p: Array, gamma: Any) -> tuple[Array, Array, Array, Array]:
+        return -log_p, -1.0
     certain = log_p == 0  # p = 1: the power's own derivative would be inf x 0
     far = log_p < -100  # 1 - p = 1 to the last bit; p log p would be 0 x -inf
     safe = ops.where(certain | far, -1.0, log_p)
-    return certain, far, safe, (-ops.expm1(safe)) ** gamma
+    miss = -ops.expm1(safe)
+    modulator = miss**gamma
+    value = ops.where(certain, 0.0, ops.where(far, -log_p, -safe * modulator))
+    if not with_slope:
+        return value, None
+    slope = modulator * (gamma * safe * ops.exp(safe) / miss - 1.0)
+    return value, ops.where(certain, 0.0, ops.where(far, -1.0, slope))
 
 
 # --- losses over independent labels ---------------------------------------------------------------
 def over_labels(
-    ops: ArrayFunctions, logits: Array, targets: Array, options: BinaryOptions, save: bool = False
-) -> tuple[Array, Array | None]:
-    """Return α_t (1-p_t)^γ BCE, and with `save` its derivative by the logits.
+    ops: ArrayFunctions, logits: Array, targets: Array, options: BinaryOptions, *, save: bool
+) -> tuple[Array, SavedOfEach | None]:
+    """Return α_t (1-p_t)^γ BCE; see `loss`.
 
-    Of a loss that is not reduced that is the derivative of each element by its own logit.
     BCE is w t softplus(-x) + (1-t) softplus(x); sigmoid focal loss: Lin et al. 2017.
     """
     result_dtype = logits.dtype if options.dtype is None else options.dtype
@@ -306,14 +347,7 @@ def over_labels(
     derivative = derivative * of_each
     if skip is not None:
         derivative = ops.where(skip, 0.0, derivative)
-    return value, derivative
-
-
-def gradient_over_labels(
-    ops: ArrayFunctions, logits: Array, derivative: Array, of_value: Any
-) -> Array:
-    """Return the cotangent of the logits, given that of the value."""
-    return ops.astype(derivative * of_value, logits.dtype)
+    return value, SavedOfEach(derivative)
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -352,10 +386,10 @@ def reduced(
         loss = loss * of_row
     if reduction == "none":
         return loss, of_row
-    total = ops.sum(loss, None)
     if reduction == "sum":
-        return total, of_row
+        return ops.sum(loss, None), of_row
     if not isinstance(normalizer, str):
+        total = ops.sum(loss, None)
         if ops.is_array(normalizer):  # the count of a step that kept nothing may be 0
             normalizer = ops.where((normalizer == 0) & (total == 0), 1.0, normalizer)
         return total / normalizer, of_row / normalizer
@@ -363,11 +397,14 @@ def reduced(
         count = ops.length(loss, 0, loss) if loss.ndim else 1.0
     elif ignored is None and (normalizer == "count" or (weight is None and sample_weight is None)):
         count = ops.size(loss)
+        if not ops.is_array(count):
+            return ops.mean(loss), of_row / max(count, 1.0)
     else:
         each = ops.ones_like(loss)
         if normalizer == "weight":
             each = _times(_times(each, weight), sample_weight)
         count = ops.sum(each if ignored is None else ops.where(ignored, 0.0, each), None)
+    total = ops.sum(loss, None)
     # Nothing kept, or nothing that weighs: 0, and zeros in the derivative.
     if not ops.is_array(count):
         count = max(count, 1.0)
@@ -379,17 +416,18 @@ def reduced(
 
 def _in_dtype_of(ops: ArrayFunctions, options: Any, logits: Array) -> Any:
     """Return options whose numbers and weights, where they are arrays, are in the arithmetic's."""
-    arrays = {
-        name: ops.compute_like(value, logits)
-        for name, value in zip(options._fields, options, strict=True)
-        if name in _NUMBERS and ops.is_array(value)
-    }
-    return options._replace(**arrays) if arrays else options
+    if not any(ops.is_array(value) for value in options):
+        return options
+    # By the constructor: Dynamo of older versions knows no `_replace`.
+    return type(options)(
+        *[
+            ops.compute_like(value, logits) if name in _NUMBERS and ops.is_array(value) else value
+            for name, value in zip(options._fields, options, strict=True)
+        ]
+    )
 
 
-_NUMBERS = frozenset(
-    ("weight", "pos_weight", "gamma", "alpha", "label_smoothing", "z_loss", "normalizer")
-)
+_NUMBERS = ("weight", "pos_weight", "gamma", "alpha", "label_smoothing", "z_loss", "normalizer")
 
 
 def _number(ops: ArrayFunctions, value: Any, logits: Array) -> Any:

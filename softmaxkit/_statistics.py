@@ -79,7 +79,7 @@ def part(
     axis: int,
     labels: Array | None = None,
     weights: Array | None = None,
-    temperature: Any = 1.0,
+    temperature: Any = None,
 ) -> Part:
     """Reduce some classes of each row.
 
@@ -93,7 +93,7 @@ def part(
         The place of the label among these classes; anything below 0, or from their number on,
         where it is not among them.
     weights : array of the shape of `z`, optional
-    temperature : number, or array of the rows' shape
+    temperature : number, or array of the rows' shape, optional
     """
     if no_classes(ops, z, axis):
         none = ops.sum(z, axis)
@@ -101,7 +101,7 @@ def part(
         return Part(none - _INF, none - 1.0, label, *(3 * [None if weights is None else none]))
     top, place = ops.amax(z, axis), ops.argmax(z, axis)
     first = ops.at_class(place, z, axis)
-    d = centred(ops, z, top, axis) / _along_rows(ops, temperature, axis)
+    d = _over(centred(ops, z, top, axis), _along_rows(ops, temperature, axis))
     d = ops.where(expand(top == -_INF, axis), -_INF, d)
     e = ops.exp(d)
     rest = ops.sum(ops.where(first, e - 1.0, e), axis)
@@ -116,7 +116,7 @@ def part(
     return Part(top, rest, label, dot, mass, beside)
 
 
-def merge(ops: ArrayFunctions, parts: Sequence[Part], temperature: Any = 1.0) -> Part:
+def merge(ops: ArrayFunctions, parts: Sequence[Part], temperature: Any = None) -> Part:
     """Put parts of the same rows together, of whatever classes and in whatever order.
 
     For parts held by several processes that takes two all-reduces: the maximum of the tops, then
@@ -132,7 +132,7 @@ def _terms(
 ) -> tuple[Array | None, ...]:
     """Return what a part adds to the sums over all parts, once the maximum of all is known."""
     holds = part.top == top
-    gap = (ops.where(holds, 0.0, part.top) - ops.where(holds, 0.0, top)) / temperature
+    gap = _over(ops.where(holds, 0.0, part.top) - ops.where(holds, 0.0, top), temperature)
     scale = ops.where(part.top == -_INF, 0.0, ops.exp(gap))
     rest = ops.where(holds, part.rest, (part.rest + 1.0) * scale)
     dot = beside = None
@@ -149,16 +149,16 @@ def _total(top: Array, sums: Sequence[Array | None]) -> Part:
     return Part(top, rest + (holders - 1.0), *others)
 
 
-def finish(ops: ArrayFunctions, whole: Part, temperature: Any = 1.0) -> Rows:
+def finish(ops: ArrayFunctions, whole: Part, temperature: Any = None) -> Rows:
     """Return what the loss family sees of rows of which all classes are there."""
     top = ops.where(abs(whole.top) == _INF, _NAN, whole.top)
     beyond = log_sum(ops, whole)
     log_p = dot = None
     if whole.label is not None:
-        log_p = (whole.label - top) / temperature - beyond
+        log_p = _over(whole.label - top, temperature) - beyond
     if whole.mass is not None:
         dot = whole.dot - whole.mass * ops.where(whole.mass == 0, 0.0, beyond)
-    return Rows(log_p, dot, whole.mass, top / temperature + beyond)
+    return Rows(log_p, dot, whole.mass, _over(top, temperature) + beyond)
 
 
 def log_sum(ops: ArrayFunctions, whole: Part) -> Array:
@@ -175,20 +175,20 @@ def gradient(
     *,
     labels: Array | None = None,
     weights: Array | None = None,
-    temperature: Any = 1.0,
+    temperature: Any = None,
 ) -> Array:
     """Return the cotangent of the logits of some classes, given what the whole rows came to.
 
     `z`, `labels`, `weights` and `temperature` are those of `part`.
     """
-    rest, mass, beside, temperature, by_log_p, by_dot, by_lse = (
+    rest, mass, beside, temperature, by_log_p, by_dot, by_lse = [
         _along_rows(ops, value, axis)
         for value in (
             *(_rest(ops, whole), whole.mass, whole.beside, temperature),
             *(cotangents.log_p, cotangents.dot, cotangents.lse),
         )
-    )
-    p = ops.exp(centred(ops, z, whole.top, axis) / temperature) / (1.0 + rest)
+    ]
+    p = ops.exp(_over(centred(ops, z, whole.top, axis), temperature)) / (1.0 + rest)
     dominates = (z == expand(whole.top, axis)) & (rest < 1)
     out = 0.0 if by_lse is None else by_lse * p
     if labels is not None:
@@ -197,12 +197,17 @@ def gradient(
     if weights is not None:
         others = ops.where(dominates, (rest * weights - beside) / (1.0 + rest), weights - p * mass)
         out = out + by_dot * others
-    return out / temperature
+    return _over(out, temperature)
 
 
 def centred(ops: ArrayFunctions, z: Array, top: Array, axis: int) -> Array:
     """Return z - max z, NaN where that is infinite: as inf - inf is, but without a warning."""
     return z - expand(ops.where(abs(top) == _INF, _NAN, top), axis)
+
+
+def _over(value: Any, temperature: Any) -> Any:
+    # None and not 1.0, which would be a pass over the logits, and to Dynamo a number of its own.
+    return value if temperature is None else value / temperature
 
 
 def _rest(ops: ArrayFunctions, whole: Part) -> Array:

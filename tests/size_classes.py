@@ -11,11 +11,10 @@ BLOCKS = {
 }
 SHARED = BLOCKS | {"numpy.blocks.SHARED_ELEMENTS": 0, "numpy.blocks.BUFFER_ELEMENTS": 16}
 TORCH = {
-    "torch_blocks.BLOCK_ELEMENTS": ...,
-    "torch_blocks.SHORT_ELEMENTS": 0,
-    "torch_blocks.FRESH_BYTES": 0,
-    "torch_blocks.HOST_ELEMENTS": 0,
-    "torch_blocks.DOUBLE_ELEMENTS": 0,
+    "torch.blocks.BLOCK_ELEMENTS": ...,
+    "torch.blocks.SHORT_ELEMENTS": 0,
+    "torch.blocks.FRESH_BYTES": 0,
+    "torch.rows.FEW_ELEMENTS": 0,
 }
 NUMPY = {
     "one thread": BLOCKS,
@@ -30,7 +29,7 @@ SIZE_CLASSES = {
     "torch": {
         "blocks": TORCH,
         # Few classes too by torch's own softmax.
-        "blocks of many classes": TORCH | {"torch_blocks.SHORT_ROW": 1},
+        "blocks of many classes": TORCH | {"torch.blocks.SHORT_ROW": 1},
     },
     # Eager calls are NumPy's, up to a size.
     "tensorflow": NUMPY

@@ -20,7 +20,8 @@ FRONTENDS = (*OPERATIONS, "threads")
 FACADES = ("torch", "jax", "tensorflow", "keras")
 # `from one of these import name` names a module.
 PACKAGES = (
-    *("", ".backends", ".backends.numpy", ".backends.array_api", ".conformance"),
+    *("", ".backends", ".conformance"),
+    *(f".backends.{name}" for name in ("numpy", "array_api", "torch")),
     *(f".{facade}" for facade in FACADES),
 )
 FRAMEWORKS = {
@@ -29,12 +30,8 @@ FRAMEWORKS = {
 
 
 # Backends that are a package; the others are modules beside others that bear their names.
-AS_PACKAGES = ("numpy", "array_api")
+AS_PACKAGES = ("numpy", "array_api", "torch")
 BLOCKS = (
-    "torch_blocks",
-    "torch_plain",
-    "torch_rows",
-    "torch_state",
     "tensorflow_classes",
     "tensorflow_host",
     "tensorflow_rows",
@@ -99,13 +96,11 @@ MAY_IMPORT = {
     "_arguments": {"_dispatch", "numpy"},
     "_targets": {"_arguments", "_dispatch", "numpy"},
     "_dispatch": {"backends", "numpy", "array_api_compat"},
-    "_rows": {"_softmax"},
-    "_softmax": set(),
     "backends.__init__": {"numpy"},
     "_axes": set(),
     "_statistics": {"_axes"},
     "_activations": {"_axes", "_statistics"},
-    "_losses": {"_activations", "_axes", "_statistics"},
+    "_losses": {"_activations", "_axes", "_statistics", "backends"},
     "backends.numpy.__init__": {
         *("_activations", "_losses", "backends", "numpy"),
         *(f"backends.numpy.{name}" for name in ("arrays", "blocks", "rows")),
@@ -114,26 +109,32 @@ MAY_IMPORT = {
     "backends.numpy.rows": {"_statistics", "backends.numpy.blocks", "numpy"},
     "backends.numpy.blocks": {"backends.numpy.pool", "numpy"},
     "backends.numpy.pool": set(),
-    # Small losses on the CPU are left to NumPy.
-    "backends.torch": {
-        *("_rows", "_softmax", "backends.torch_rows", "backends.torch_blocks"),
-        *("backends.torch_plain", "backends.torch_state", "backends.numpy", "numpy", "torch"),
+    "backends.torch.__init__": {
+        *("_activations", "_losses", "_statistics", "backends", "torch"),
+        *(f"backends.torch.{name}" for name in ("arrays", "blocks", "rows")),
     },
-    "backends.torch_plain": {"backends.torch_blocks", "backends.torch_rows", "torch"},
-    "backends.torch_rows": {
-        *("backends.torch_blocks", "backends.torch_state", "backends.numpy", "torch"),
+    "backends.torch.arrays": {"_axes", "backends.torch.blocks", "numpy", "torch"},
+    "backends.torch.rows": {
+        *("_activations", "_axes", "_statistics", "torch"),
+        *(f"backends.torch.{name}" for name in ("arrays", "blocks", "compiled")),
     },
-    "backends.torch_state": {"backends.torch_blocks", "numpy", "torch"},
-    "backends.torch_blocks": {"numpy", "torch"},
-    "backends.jax": {"_rows", "_softmax", "backends.jax_rows", "numpy", "jax"},
-    "backends.jax_rows": {"_softmax", "jax"},
-    # Eager calls on the CPU are.
+    "backends.torch.compiled": {
+        *("_activations", "_axes", "_statistics", "backends.torch.arrays", "torch"),
+    },
+    "backends.torch.blocks": {"_statistics", "numpy", "torch"},
+    "backends.jax": {
+        *("_activations", "_axes", "_losses", "backends", "backends.jax_rows", "numpy", "jax"),
+    },
+    "backends.jax_rows": {"_axes", "_statistics", "numpy", "jax"},
+    # Eager calls on the CPU are left to NumPy.
     "backends.tensorflow": {
-        *("_rows", "_softmax", "backends.tensorflow_classes", "backends.tensorflow_host"),
-        *("backends.tensorflow_rows", "tensorflow"),
+        *("_activations", "_axes", "_losses", "backends", "tensorflow"),
+        *("backends.tensorflow_classes", "backends.tensorflow_host", "backends.tensorflow_rows"),
     },
-    "backends.tensorflow_rows": {"_softmax", "backends.tensorflow_classes", "tensorflow"},
-    "backends.tensorflow_classes": {"_softmax", "tensorflow"},
+    "backends.tensorflow_rows": {
+        *("_axes", "_statistics", "backends.tensorflow_classes", "tensorflow"),
+    },
+    "backends.tensorflow_classes": {"_axes", "tensorflow"},
     "backends.tensorflow_host": {
         *("backends.tensorflow_rows", "backends.numpy", "numpy", "tensorflow"),
         "backends.numpy.arrays",
@@ -179,8 +180,9 @@ def test_only_its_backend_imports_a_framework_at_top_level(name):
     package, _, module = name.rpartition(".")
     # A backend, or the façade of that name.
     facade = {package or module} & set(FACADES)
-    own = {"array_api": "array_api_compat"}.get(module, module.partition("_")[0])
-    allowed = {own} if package == "backends" else facade
+    library = name.split(".")[1] if name.startswith("backends.") else ""
+    own = {"array_api": "array_api_compat"}.get(library, library.partition("_")[0])
+    allowed = {own} if library else facade
     at_top_level = packages(imports(parsed(MODULES[name]), everywhere=False))
     assert at_top_level & FRAMEWORKS <= allowed
 
@@ -373,9 +375,14 @@ def test_backend_fulfils_the_protocol(name):
     assert_fulfils(protocol("Backend"), defined, name)
 
 
-@pytest.mark.parametrize("name", AS_PACKAGES)
 @pytest.mark.parametrize(
-    ("module", "contract"), [("arrays", "ArrayFunctions"), ("rows", "Kernels")]
+    ("name", "module", "contract"),
+    [
+        *((name, "arrays", "ArrayFunctions") for name in AS_PACKAGES),
+        *((name, "rows", "Kernels") for name in AS_PACKAGES),
+        *((name, "rows", "GradientKernels") for name in ("numpy", "array_api")),
+        *(("torch", "blocks", contract) for contract in ("Kernels", "GradientKernels")),
+    ],
 )
 def test_package_fulfils_the_protocols(name, module, contract):
     tree = parsed(MODULES[f"backends.{name}.{module}"])
@@ -385,9 +392,10 @@ def test_package_fulfils_the_protocols(name, module, contract):
 
 
 @pytest.mark.parametrize(
-    ("argument", "contract"), [("ops", "ArrayFunctions"), ("kernels", "Kernels")]
+    ("argument", "contracts"),
+    [("ops", ["ArrayFunctions"]), ("kernels", ["Kernels", "GradientKernels"])],
 )
-def test_the_protocols_name_just_the_functions_that_are_used(argument, contract):
+def test_the_protocols_name_just_the_functions_that_are_used(argument, contracts):
     used = {
         node.attr
         for module in ("_losses", "_activations", "_statistics", "_axes", "backends.array_api.rows")
@@ -396,21 +404,13 @@ def test_the_protocols_name_just_the_functions_that_are_used(argument, contract)
         and isinstance(node.value, ast.Name)
         and node.value.id == argument
     }
-    assert used == set(protocol(contract))
+    assert used == {name for contract in contracts for name in protocol(contract)}
 
 
 @pytest.mark.parametrize("name", sorted(set(backends.MODULES) - set(AS_PACKAGES)))
-def test_backend_has_every_array_function_that_the_loss_family_uses(name):
-    used = {
-        node.attr
-        for module in ("_rows", "_softmax")
-        for node in ast.walk(parsed(MODULES[module]))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "ops"
-    }
-    by_hand = {"row_gradient"}  # what torch writes out, and the others leave to their autodiff
-    assert used - by_hand <= offered(name)[0]
+def test_backend_has_every_array_function_and_kernel(name):
+    assert set(protocol("ArrayFunctions")) <= offered(name)[0]
+    assert set(protocol("Kernels")) <= definitions(parsed(MODULES[f"backends.{name}_rows"]))
 
 
 def test_an_operation_that_a_backend_lacks_is_found():

@@ -80,3 +80,10 @@ def test_results_are_where_the_input_is(torch, shape, dtype, how):
         for one, other in zip(got, expected, strict=True):
             assert one.device.type == "cpu", name
             assert torch.equal(one, other), name
+
+
+def test_memory_of_large_results_may_be_torchs_own(torch, monkeypatch):
+    x = torch.zeros(1200, 1000)
+    assert not softmaxkit.softmax(x).untyped_storage().resizable()
+    monkeypatch.setenv("SOFTMAXKIT_NUMPY_MEMORY", "0")
+    assert softmaxkit.softmax(x).untyped_storage().resizable()

@@ -29,11 +29,14 @@ ARGUMENTS = {
     "logsumexp": ["logits", "where"],
 }
 CASES = [(name, argument) for name, arguments in ARGUMENTS.items() for argument in arguments]
+# Of probabilities, whose focal loss is not a sum of rows.
+CASES += [("focal_loss of probabilities", argument) for argument in ("alpha", *OVER_CLASSES)]
 
 
 def call_of(torch, name, argument, shape):
     """Return an operation of x, and the tensor of that argument."""
     random, (rows, classes) = np.random.default_rng(0), shape
+    name, _, takes_probabilities = name.partition(" of ")
     is_binary = name in ("binary_cross_entropy", "sigmoid_focal_loss")
     number = torch.tensor(0.25)
     tensors = {
@@ -52,8 +55,11 @@ def call_of(torch, name, argument, shape):
         options = {} if argument == "logits" else {argument: tensor}
         return partial(function, **options), tensor
     takes_target = argument in ("labels", "probabilities")
-    targets = tensors[argument if takes_target else "probabilities" if is_binary else "labels"]
-    if argument == "where":  # no label is masked
+    takes_probabilities = is_binary or takes_probabilities
+    targets = tensors[
+        argument if takes_target else "probabilities" if takes_probabilities else "labels"
+    ]
+    if argument == "where" and not takes_probabilities:  # no label is masked
         targets = torch.zeros_like(targets)
     options = {} if takes_target or argument == "logits" else {argument: tensor}
     return partial(function, targets=targets, **options), tensor

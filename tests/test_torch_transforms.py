@@ -163,6 +163,20 @@ def test_compiled_backward_of_any_batch_size(torch, function, logits):
     )
 
 
+def test_two_calls_in_one_graph_of_any_batch_size(torch):
+    """Dynamo made a number of its own of a default argument, and could not share it."""
+    y = torch.arange(6) % 5
+
+    def both(x):
+        return softmaxkit.cross_entropy(x, y) + softmaxkit.log_softmax(x).sum()
+
+    compiled = torch.compile(both, fullgraph=True, dynamic=True, backend="aot_eager")
+    x, other = (torch.linspace(-1, 1, 30).reshape(6, 5).requires_grad_() for _ in range(2))
+    compiled(x).backward()
+    both(other).backward()
+    torch.testing.assert_close(x.grad, other.grad)
+
+
 def test_export(torch):
     class Model(torch.nn.Module):
         def forward(self, x, y):
@@ -178,8 +192,8 @@ def test_export(torch):
 @pytest.mark.parametrize("rows", [4, 400])
 def test_recorded_operations_serve_other_shapes(torch, monkeypatch, rows):
     """Neither values nor the number of blocks are written down as constants."""
-    monkeypatch.setattr("softmaxkit.backends.torch_blocks.BLOCK_ELEMENTS", 100)
-    monkeypatch.setattr("softmaxkit.backends.torch_blocks.HOST_ELEMENTS", 100)
+    monkeypatch.setattr("softmaxkit.backends.torch.blocks.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("softmaxkit.backends.torch.rows.FEW_ELEMENTS", 100)
 
     def both(x):
         return softmaxkit.log_softmax(x), softmaxkit.cross_entropy(x, x.softmax(-1))

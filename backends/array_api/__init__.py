@@ -51,23 +51,23 @@ def logsumexp(x, axis, where, keepdims, dtype):
 
 @_silent
 def cross_entropy(logits, targets, **options):
-    return _losses.over_classes(ops, kernels, logits, targets, ClassOptions(**options))[0]
+    return _losses.loss(ops, kernels, logits, targets, ClassOptions(**options))[0]
 
 
 @_silent
 def focal_loss(logits, targets, **options):
     options = ClassOptions(weight=options.pop("alpha"), **options)
-    return _losses.over_classes(ops, kernels, logits, targets, options)[0]
+    return _losses.loss(ops, kernels, logits, targets, options)[0]
 
 
 @_silent
 def binary_cross_entropy(logits, targets, **options):
-    return _losses.over_labels(ops, logits, targets, BinaryOptions(**options))[0]
+    return _losses.loss(ops, kernels, logits, targets, BinaryOptions(**options))[0]
 
 
 @_silent
 def sigmoid_focal_loss(logits, targets, **options):
-    return _losses.over_labels(ops, logits, targets, BinaryOptions(**options))[0]
+    return _losses.loss(ops, kernels, logits, targets, BinaryOptions(**options))[0]
 
 
 @_silent
@@ -88,15 +88,12 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
 
 @_silent
 def value_and_grad(operation, logits, targets, options):
-    if operation in ("binary_cross_entropy", "sigmoid_focal_loss"):
-        options = BinaryOptions(**options)
-        value, derivative = _losses.over_labels(ops, logits, targets, options, save=True)
-        return value, _losses.gradient_over_labels(ops, logits, derivative, 1.0)
     if operation == "focal_loss":
         options["weight"] = options.pop("alpha")
-    options = ClassOptions(**options)
-    value, saved = _losses.over_classes(ops, kernels, logits, targets, options, save=True)
-    return value, _losses.gradient_over_classes(ops, kernels, logits, options, saved, 1.0)
+    is_binary = operation in ("binary_cross_entropy", "sigmoid_focal_loss")
+    options = (BinaryOptions if is_binary else ClassOptions)(**options)
+    value, saved = _losses.loss(ops, kernels, logits, targets, options, save=True)
+    return value, _losses.gradient(ops, kernels, logits, options, saved, 1.0)
 
 
 @_silent

@@ -111,6 +111,10 @@ def argmax(x, axis):
     return xp.argmax(x, axis=axis)
 
 
+def mean(x):
+    return array_namespace(x).sum(x) / max(x.size, 1)
+
+
 def sum(x, axis):
     xp = array_namespace(x)
     if type(axis) is int and x.shape[axis] >= SPLIT_CLASSES and not is_lazy_array(x):

@@ -45,23 +45,23 @@ def logsumexp(x, axis, where, keepdims, dtype):
 
 @silent
 def cross_entropy(logits, targets, **options):
-    return _losses.over_classes(ops, kernels, logits, targets, ClassOptions(**options))[0]
+    return _losses.loss(ops, kernels, logits, targets, ClassOptions(**options))[0]
 
 
 @silent
 def focal_loss(logits, targets, **options):
     options = ClassOptions(weight=options.pop("alpha"), **options)
-    return _losses.over_classes(ops, kernels, logits, targets, options)[0]
+    return _losses.loss(ops, kernels, logits, targets, options)[0]
 
 
 @silent
 def binary_cross_entropy(logits, targets, **options):
-    return _losses.over_labels(ops, logits, targets, BinaryOptions(**options))[0]
+    return _losses.loss(ops, kernels, logits, targets, BinaryOptions(**options))[0]
 
 
 @silent
 def sigmoid_focal_loss(logits, targets, **options):
-    return _losses.over_labels(ops, logits, targets, BinaryOptions(**options))[0]
+    return _losses.loss(ops, kernels, logits, targets, BinaryOptions(**options))[0]
 
 
 @silent
@@ -89,23 +89,14 @@ def value_and_pull(operation, logits, targets, options):
 
 
 def _value_and_pull(operation, logits, targets, options, once):
-    if operation in ("binary_cross_entropy", "sigmoid_focal_loss"):
-        options = BinaryOptions(**options)
-        value, derivative = _losses.over_labels(ops, logits, targets, options, save=True)
-
-        def pull(logits, of_value):
-            return _losses.gradient_over_labels(ops, logits, derivative, of_value)
-
-        return value, pull
     if operation == "focal_loss":
         options["weight"] = options.pop("alpha")
-    options = ClassOptions(**options)
-    value, saved = _losses.over_classes(
-        ops, kernels, logits, targets, options, save=True, keep=once
-    )
+    is_binary = operation in ("binary_cross_entropy", "sigmoid_focal_loss")
+    options = (BinaryOptions if is_binary else ClassOptions)(**options)
+    value, saved = _losses.loss(ops, kernels, logits, targets, options, save=True, keep=once)
 
     def pull(logits, of_value):
-        return _losses.gradient_over_classes(ops, kernels, logits, options, saved, of_value)
+        return _losses.gradient(ops, kernels, logits, options, saved, of_value)
 
     return value, pull
 

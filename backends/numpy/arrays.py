@@ -89,6 +89,10 @@ def sum(x, axis):
     return blocks.sum_classes(x, axis)
 
 
+def mean(x):
+    return np.add.reduce(x, None) / max(x.size, 1)
+
+
 def size(x):
     return x.size
 

@@ -1,0 +1,199 @@
+"""PyTorch: the operations.
+
+`rows` has the kernels as autograd sees them, `blocks` those that are behind its nodes. Nothing
+synchronises with a device or copies to the host. Not measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from softmaxkit import _activations, _losses
+from softmaxkit._statistics import Request, Rows
+from softmaxkit.backends import ActivationOptions, BinaryOptions, ClassOptions
+from softmaxkit.backends.torch import arrays as ops
+from softmaxkit.backends.torch import blocks
+from softmaxkit.backends.torch import rows as kernels
+from softmaxkit.backends.torch.arrays import (
+    PLAIN,
+    as_dtype,
+    asarray,
+    beside,
+    device_of,
+    is_array,
+    is_compiling,
+    is_eager,
+    is_native,
+    kind,
+    shape,
+    unusable,
+    visible,
+)
+from softmaxkit.backends.torch.blocks import HALF, Kept
+from softmaxkit.backends.torch.rows import is_differentiated_again
+
+LIBRARY = "PyTorch"
+
+
+# --- activations ----------------------------------------------------------------------------------
+def softmax(x, axis, where, temperature, dtype):
+    options = _activation_options(x, axis, where, temperature, dtype)
+    return _activations.softmax(ops, kernels, x, options)
+
+
+def log_softmax(x, axis, where, temperature, dtype):
+    options = _activation_options(x, axis, where, temperature, dtype)
+    return _activations.log_softmax(ops, kernels, x, options)
+
+
+def logsumexp(x, axis, where, keepdims, dtype):
+    options = _activation_options(x, axis, where, None, dtype, keepdims)
+    return _activations.logsumexp(ops, kernels, x, options)
+
+
+def _activation_options(x, axis, where, temperature, dtype, keepdims=False):
+    where, temperature = beside(x, where), beside(x, temperature)
+    return ActivationOptions(axis, where, temperature, _result(x, dtype), keepdims)
+
+
+def _result(x, dtype):
+    """Under autocast float32, as torch.nn.functional.cross_entropy returns there."""
+    device = x.device.type
+    if dtype is None and x.dtype in HALF and device != "meta":  # which has no autocast
+        return torch.float32 if torch.is_autocast_enabled(device) else None
+    return dtype
+
+
+# --- losses ---------------------------------------------------------------------------------------
+def cross_entropy(logits, targets, **options):
+    return _loss(logits, targets, ClassOptions(**options))
+
+
+def focal_loss(logits, targets, **options):
+    return _loss(logits, targets, ClassOptions(weight=options.pop("alpha"), **options))
+
+
+def binary_cross_entropy(logits, targets, **options):
+    return _loss(logits, targets, BinaryOptions(**options))
+
+
+def sigmoid_focal_loss(logits, targets, **options):
+    return _loss(logits, targets, BinaryOptions(**options))
+
+
+def _loss(logits, targets, options):
+    if logits.dtype in HALF:
+        options = options._replace(dtype=_result(logits, options.dtype))
+    if type(logits) not in PLAIN:
+        targets = beside(logits, targets)
+        options = options._make(beside(logits, value) for value in options)
+    elif _is_by_logit(targets, options) and _is_all_that_trains(logits, targets, options):
+        return _Loss.apply(logits, targets, options)
+    return _losses.loss(ops, kernels, logits, targets, options)[0]
+
+
+def _is_by_logit(targets, options):
+    """Tell a loss that is many operations on each logit; others are sums of rows."""
+    if isinstance(options, BinaryOptions):
+        return True
+    every_class = options.label_smoothing is not None or targets.is_floating_point()
+    return options.gamma is not None and every_class
+
+
+def _is_all_that_trains(logits, targets, options):
+    if not (torch.is_grad_enabled() and logits.requires_grad and is_eager(logits)):
+        return False
+    return not any(isinstance(one, Tensor) and one.requires_grad for one in (targets, *options))
+
+
+class _Loss(torch.autograd.Function):
+    """A loss as one node, with the derivative that `_losses` writes out.
+
+    The graph does not keep each step of a long formula, nor take it back step by step.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, targets, options):
+        value, saved = _losses.loss(ops, blocks, logits, targets, options, save=True)
+        of_classes = isinstance(options, ClassOptions)
+        leaves = (*saved.kept, *saved.by_rows, *saved.request) if of_classes else saved
+        ctx.options = options
+        ctx.numbers = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        # The options, too: so autograd refuses those that were changed in place.
+        every = (logits, targets, *leaves, *options)
+        ctx.save_for_backward(*[one if isinstance(one, Tensor) else None for one in every])
+        return value
+
+    @staticmethod
+    def backward(ctx, of_value):
+        logits, targets, *tensors = ctx.saved_tensors
+        options = ctx.options
+        if is_differentiated_again(of_value):
+            with torch.enable_grad():
+                value, _ = _losses.loss(ops, kernels, logits, targets, options)
+                (of_logits,) = torch.autograd.grad(value, logits, of_value, create_graph=True)
+            return of_logits, None, None
+        pairs = zip(ctx.numbers, tensors, strict=False)  # and then the options
+        leaves = [number if tensor is None else tensor for number, tensor in pairs]
+        if isinstance(options, ClassOptions):
+            kept, by_rows, request = Kept(*leaves[:2]), Rows(*leaves[2:6]), Request(*leaves[6:])
+            saved = _losses.Saved(kept, by_rows, request)
+        else:
+            saved = _losses.SavedOfEach(*leaves)
+        return _losses.gradient(ops, blocks, logits, options, saved, of_value), None, None
+
+
+# --- labels ---------------------------------------------------------------------------------------
+def smooth_labels(targets, smoothing, axis, where):
+    return _losses.smooth_labels(ops, targets, smoothing, axis, where)
+
+
+def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    labels = labels.long().unsqueeze(axis)
+    wrong = None if labels_checked else (labels < 0) | (labels >= num_classes)
+    if wrong is not None:
+        labels = labels.masked_fill(wrong, 0)
+    size = list(labels.shape)
+    size[axis] = num_classes
+    out = torch.zeros(size, dtype=dtype, device=labels.device).scatter(axis, labels, 1)
+    return out if wrong is None else out.masked_fill(wrong, float("nan"))
+
+
+# --- gradients ------------------------------------------------------------------------------------
+def value_and_grad(operation, logits, targets, options):
+    def loss(leaf):
+        return _OPERATIONS[operation](leaf, targets, **options)
+
+    if is_compiling():  # Dynamo traces torch.func, but not autograd.grad
+        value, pull = torch.func.vjp(loss, logits)
+        return value, pull(torch.ones_like(value))[0]
+    leaf = logits.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss(leaf)
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), gradient
+
+
+def vjp(operation, x, cotangent, options):
+    def activation(leaf):
+        return _OPERATIONS[operation](leaf, *options)
+
+    if is_compiling():
+        value, pull = torch.func.vjp(activation, x)
+        return value, pull(cotangent.to(value.dtype))[0]
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        value = activation(leaf)
+        (product,) = torch.autograd.grad(value, leaf, cotangent.to(value.dtype))
+    return value.detach(), product
+
+
+_OPERATIONS = {
+    each.__name__: each
+    for each in (
+        *(softmax, log_softmax, logsumexp),
+        *(cross_entropy, focal_loss, binary_cross_entropy, sigmoid_focal_loss),
+    )
+}

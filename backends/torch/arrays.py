@@ -1,0 +1,217 @@
+"""PyTorch: what a tensor is, what becomes of it, and the array functions of the loss family."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._C import _len_torch_dispatch_stack as dispatch_modes
+from torch._C._functorch import peek_interpreter_stack  # None outside torch.func transforms
+from torch.autograd import forward_ad
+
+from softmaxkit import _axes
+from softmaxkit.backends.torch import blocks
+from softmaxkit.backends.torch.blocks import HALF, wide_dtype
+
+PLAIN = (Tensor, torch.nn.Parameter)
+
+is_compiling = torch.compiler.is_compiling
+
+
+# --- what is to become of it ----------------------------------------------------------------------
+def is_eager(x):
+    """Tell whether a value, and at most its first derivative, is all that becomes of `x`.
+
+    Not under torch.compile, torch.func, forward-mode AD, a dispatch mode or jit.trace, and not for
+    subclasses of Tensor.
+    """
+    return type(x) in PLAIN and not is_traced()
+
+
+def is_traced():
+    """Tell whether one of these is in force."""
+    return (
+        is_compiling()
+        or peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or dispatch_modes() > 0
+        or torch.jit.is_tracing()
+    )
+
+
+def beside(x, value):
+    """Return `value` for use with `x`: beside a DTensor a plain tensor counts as replicated."""
+    if type(x) in PLAIN or type(value) not in PLAIN or not hasattr(x, "device_mesh"):
+        return value
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = x.device_mesh
+    return DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
+
+
+# --- what is it -----------------------------------------------------------------------------------
+def is_native(value, like):
+    return isinstance(value, Tensor)
+
+
+def is_array(value):
+    return isinstance(value, Tensor)  # a number may be symbolic while compiling
+
+
+def asarray(value, like):
+    if is_compiling():
+        return torch.as_tensor(value, device=like.device)
+    if value.dtype.kind == "V":  # bfloat16 of ml_dtypes, which torch cannot read
+        value = value.astype(np.float32)
+    return torch.tensor(value, device=like.device)
+
+
+_SPARSE = (
+    torch.sparse_coo,
+    torch.sparse_csr,
+    torch.sparse_csc,
+    torch.sparse_bsr,
+    torch.sparse_bsc,
+)
+
+
+def unusable(x):
+    if x.layout not in _SPARSE:
+        return None
+    return TypeError, f"has layout {x.layout}; expected a dense tensor; pass its to_dense()"
+
+
+def device_of(x):
+    return x.device
+
+
+def visible(x):
+    hidden = not x.is_cpu or type(x) not in PLAIN or is_compiling()
+    return None if hidden or peek_interpreter_stack() is not None else x.numpy()
+
+
+def shape(x):
+    return tuple(x.shape)
+
+
+def kind(x):
+    dtype = x.dtype
+    if dtype.is_floating_point:
+        return "float"
+    if dtype.is_complex:
+        return "complex"
+    if dtype is torch.bool:
+        return "bool"
+    return "other" if x.is_quantized else "int"
+
+
+def as_dtype(dtype, like):
+    dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(dtype)
+    return dtype
+
+
+# --- array functions for the loss family ----------------------------------------------------------
+where = torch.where
+exp = torch.exp
+log1p = torch.log1p
+amax = torch.amax
+argmax = torch.argmax
+maximum = torch.maximum
+ones_like = torch.ones_like
+permute = torch.permute
+sigmoid = torch.sigmoid
+
+
+def expm1(x):
+    # torch differentiates it to expm1(x) + 1, which is rounded at 1 where e^x is small.
+    if not (torch.is_grad_enabled() or is_traced()):
+        return torch.expm1(x)
+    e = torch.exp(x)
+    return torch.expm1(x.detach()) + (e - e.detach())
+
+
+def softplus(x):
+    # torch's own softplus is linear above a threshold: 2e-9 off in float64.
+    return -torch.nn.functional.logsigmoid(-x)
+
+
+def stop_gradient(x):
+    return x.detach()
+
+
+def sum(x, axis):
+    if x.dtype in HALF and axis is not None:  # only of `weights_like`
+        return blocks.sum_in_float32(x, axis)
+    return x.sum() if axis is None else x.sum(axis)
+
+
+def mean(x):
+    return x.mean() if x.numel() else x.sum()
+
+
+def any(x, axis):
+    return x.any(axis) if isinstance(axis, int) else x.sum(axis) > 0
+
+
+def take(vector, labels):
+    # vector[labels] of a 0-d label is to Dynamo a number that it does not know.
+    return vector.index_select(0, labels.reshape(-1)).reshape(labels.shape)
+
+
+def pick(x, labels, axis):
+    return x.gather(axis, labels.unsqueeze(axis)).squeeze(axis)
+
+
+def at_class(labels, like, axis):
+    index = torch.arange(like.shape[axis], device=labels.device)
+    return _axes.along(index, like.ndim, axis) == labels.unsqueeze(axis)
+
+
+def length(x, axis, like):
+    return x.shape[axis]
+
+
+def size(x):
+    return x.numel()
+
+
+def broadcast_like(x, like):
+    return x.expand(like.shape)
+
+
+def merge_last(x, count):
+    return x.flatten(x.ndim - count) if count else x.unsqueeze(-1)
+
+
+def reshape_like(x, like):
+    return x.reshape(like.shape)
+
+
+def default_float(x):
+    return torch.get_default_dtype()
+
+
+def astype(x, dtype):
+    return x.to(dtype)
+
+
+def compute(x):
+    return x.to(wide_dtype(x.dtype))
+
+
+def compute_like(x, logits):
+    return x.to(wide_dtype(logits.dtype))
+
+
+def weights_like(x, logits):
+    stays = x.dtype in HALF and is_eager(logits) and not torch.is_grad_enabled()
+    return x if stays else compute_like(x, logits)
+
+
+def as_index(labels):
+    index = labels.long()
+    if labels.dtype is torch.uint64:  # 2**64 - 100 has become -100, which would be ignored
+        index = index.masked_fill(index < 0, 2**62)
+    return index
