@@ -54,12 +54,11 @@ CALLS = {
         ("numpy", "LONE_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE[:2]),
         ("numpy", "SHARED_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE),
         ("numpy", "SMALL_ELEMENTS"): (("softmax", "log_softmax"), BY_FEW),
-        ("torch", "DOUBLE_ELEMENTS"): (
-            ("cross_entropy_smoothing_grad", "cross_entropy_probabilities_grad"),
-            [*MIDDLE, (64, 1000)],
+        ("torch", "FEW_ELEMENTS"): (
+            (*GRADIENTS, "cross_entropy_smoothing_grad", "cross_entropy_probabilities_grad"),
+            MIDDLE,
         ),
         ("torch", "FRESH_BYTES"): (("softmax", "log_softmax"), BY_SIZE),
-        ("torch", "HOST_ELEMENTS"): (GRADIENTS, MIDDLE),
         ("torch", "LONG_COLUMN"): (("softmax", "cross_entropy_grad"), COLUMNS),
         ("torch", "SHORT_ELEMENTS"): (("softmax",), BY_FEW),
         ("torch", "SHORT_ROW"): (("softmax", "cross_entropy_grad"), BY_CLASSES[:3]),
