@@ -80,7 +80,7 @@ def importable(name):
 
 def constants(backend):
     """Yield (module, name, value) of the whole numbers in capitals that the backend has."""
-    parts = ("arrays", "blocks", "classes", "host", "rows")
+    parts = ("arrays", "blocks", "classes", "host", "memory", "rows")
     for name in (backend, *(f"{backend}{mark}{part}" for part in parts for mark in "._")):
         if importable(f"softmaxkit.backends.{name}"):
             module = import_module(f"softmaxkit.backends.{name}")

@@ -11,9 +11,9 @@ BLOCKS = {
 }
 SHARED = BLOCKS | {"numpy.blocks.SHARED_ELEMENTS": 0, "numpy.blocks.BUFFER_ELEMENTS": 16}
 TORCH = {
-    "torch.blocks.BLOCK_ELEMENTS": ...,
+    "torch.memory.BLOCK_ELEMENTS": ...,
     "torch.blocks.SHORT_ELEMENTS": 0,
-    "torch.blocks.FRESH_BYTES": 0,
+    "torch.memory.FRESH_BYTES": 0,
     "torch.rows.FEW_ELEMENTS": 0,
 }
 NUMPY = {

@@ -111,17 +111,20 @@ MAY_IMPORT = {
     "backends.numpy.pool": set(),
     "backends.torch.__init__": {
         *("_activations", "_losses", "_statistics", "backends", "torch"),
-        *(f"backends.torch.{name}" for name in ("arrays", "blocks", "rows")),
+        *(f"backends.torch.{name}" for name in ("arrays", "blocks", "memory", "rows")),
     },
-    "backends.torch.arrays": {"_axes", "backends.torch.blocks", "numpy", "torch"},
+    "backends.torch.arrays": {
+        *("_axes", "backends.torch.blocks", "backends.torch.memory", "numpy", "torch"),
+    },
     "backends.torch.rows": {
         *("_activations", "_axes", "_statistics", "torch"),
-        *(f"backends.torch.{name}" for name in ("arrays", "blocks", "compiled")),
+        *(f"backends.torch.{name}" for name in ("arrays", "blocks", "compiled", "memory")),
     },
     "backends.torch.compiled": {
         *("_activations", "_axes", "_statistics", "backends.torch.arrays", "torch"),
     },
-    "backends.torch.blocks": {"_statistics", "numpy", "torch"},
+    "backends.torch.blocks": {"_statistics", "backends.torch.memory", "torch"},
+    "backends.torch.memory": {"numpy", "torch"},
     "backends.jax": {
         *("_activations", "_axes", "_losses", "backends", "backends.jax_rows", "numpy", "jax"),
     },

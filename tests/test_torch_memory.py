@@ -41,7 +41,7 @@ CALLS = {
 @pytest.fixture(autouse=True)
 def no_collector(torch, monkeypatch):
     """Have nothing freed but by the end of the last reference to it."""
-    monkeypatch.setattr("softmaxkit.backends.torch.blocks.BLOCK_ELEMENTS", 1 << 14)
+    monkeypatch.setattr("softmaxkit.backends.torch.memory.BLOCK_ELEMENTS", 1 << 14)
     gc.disable()
     yield
     gc.enable()

@@ -192,7 +192,7 @@ def test_export(torch):
 @pytest.mark.parametrize("rows", [4, 400])
 def test_recorded_operations_serve_other_shapes(torch, monkeypatch, rows):
     """Neither values nor the number of blocks are written down as constants."""
-    monkeypatch.setattr("softmaxkit.backends.torch.blocks.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("softmaxkit.backends.torch.memory.BLOCK_ELEMENTS", 100)
     monkeypatch.setattr("softmaxkit.backends.torch.rows.FEW_ELEMENTS", 100)
 
     def both(x):

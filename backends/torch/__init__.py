@@ -30,7 +30,8 @@ from softmaxkit.backends.torch.arrays import (
     unusable,
     visible,
 )
-from softmaxkit.backends.torch.blocks import HALF, Kept
+from softmaxkit.backends.torch.blocks import Kept
+from softmaxkit.backends.torch.memory import HALF
 from softmaxkit.backends.torch.rows import is_differentiated_again
 
 LIBRARY = "PyTorch"

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from softmaxkit import _axes
 from softmaxkit.backends.torch import blocks
-from softmaxkit.backends.torch.blocks import HALF, wide_dtype
+from softmaxkit.backends.torch.memory import HALF, wide_dtype
 
 PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -206,7 +206,8 @@ def compute_like(x, logits):
 
 
 def weights_like(x, logits):
-    stays = x.dtype in HALF and is_eager(logits) and not torch.is_grad_enabled()
+    trains = torch.is_grad_enabled() and x.requires_grad
+    stays = x.dtype in HALF and is_eager(logits) and not trains
     return x if stays else compute_like(x, logits)
 
 

@@ -1,32 +1,32 @@
 """PyTorch: kernels for eager tensors of any device, in blocks of rows, without autograd.
 
-A block is (outer, C) or (outer, C, inner), in float32 or wider: half precision is converted block
-by block, never whole. The kernels lean on torch's own fused softmax and log-softmax where these are
-fast and exact, and give back the digits that are lost where one class dominates its row. Whether
-there is such a row is looked up on the CPU only: on an accelerator that would wait for the device.
-Not measured on a GPU.
+Half precision is converted block by block, never whole. The kernels lean on torch's own fused
+softmax and log-softmax where these are fast and exact, and give back the digits that are lost where
+one class dominates its row. Whether there is such a row is looked up on the CPU only: on an
+accelerator that would wait for the device. Not measured on a GPU.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from functools import partial
-from math import prod
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from softmaxkit._statistics import Request, Rows
+from softmaxkit._statistics import Rows
+from softmaxkit.backends.torch.memory import (
+    HALF,
+    WIDE,
+    Scratch,
+    as_blocks,
+    empty,
+    part,
+    rows_as_blocks,
+    slices,
+    wide_dtype,
+)
 
-HALF = (torch.float16, torch.bfloat16)
-WIDE = (torch.float32, torch.float64)
-# Elements of a block. On the CPU its scratch stays in the cache: 4 MiB of float32, best of 128 KiB
-# to 8. On an accelerator it is to fill the device; 16 MiB of float32, not measured on one.
-BLOCK_ELEMENTS = 1 << 20
-ACCELERATOR_ELEMENTS = 1 << 22
 # CPU: rows shorter, and columns longer, than torch's own softmax is good at; see `has_kernel`.
 SHORT_ROW, LONG_COLUMN = 16, 256
 # Below this many logits calls cost more than that.
@@ -35,88 +35,18 @@ SHORT_ELEMENTS = 2000
 DOMINANT, DOMINANT_IN_HALF = -0.5, -1e-2
 # Below this log p, p is near the smallest numbers of float32, and its logarithm not that of e^d.
 FAINT = -69.0
-# Results on the CPU of more bytes are put in NumPy's memory, for which Linux is asked for pages of
-# 2 MiB: log_softmax of (4096, 4096) 30 -> 12 ms.
-FRESH_BYTES = 1 << 22
-
-
-def wide_dtype(dtype):
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
-# --- memory and blocks ----------------------------------------------------------------------------
-def empty(shape, dtype, device):
-    """Return memory for a result; SOFTMAXKIT_NUMPY_MEMORY=0 has all of it allocated by torch."""
-    size = prod(shape) * dtype.itemsize
-    off = os.environ.get("SOFTMAXKIT_NUMPY_MEMORY") == "0"
-    if device.type != "cpu" or size <= FRESH_BYTES or off:
-        return torch.empty(shape, dtype=dtype, device=device)
-    memory = torch.from_numpy(np.empty(size, np.uint8)).untyped_storage()
-    # No view, which autograd would note.
-    return torch.empty(0, dtype=dtype, device=device).set_(memory, 0, shape)
-
-
-def as_blocks(x, axis):
-    """See the logits as (outer, C) or (outer, C, inner)."""
-    if x.ndim == 2 and axis == 1:
-        return x
-    outer, inner = x.shape[:axis].numel(), x.shape[axis + 1 :].numel()
-    return x.reshape((outer, x.shape[axis]) if inner == 1 else (outer, x.shape[axis], inner))
-
-
-def _rows_as_blocks(x, axis, values):
-    """Lay what broadcasts to the rows of `x` along its blocks; leave Python numbers as they are."""
-    rows = x.shape[:axis] + x.shape[axis + 1 :]
-    outer, inner = x.shape[:axis].numel(), x.shape[axis + 1 :].numel()
-    form = (outer, 1) if inner == 1 else (outer, 1, inner)
-    return [
-        value if not isinstance(value, Tensor) else value.expand(rows).reshape(form)
-        for value in values
-    ]
-
-
-def slices(x: Tensor) -> Iterator[slice | None]:
-    """Cut along the first axis; None stands for an only block."""
-    elements = BLOCK_ELEMENTS if x.is_cpu else ACCELERATOR_ELEMENTS
-    if x.numel() <= elements:
-        yield None
-        return
-    step = max(elements // x.shape[1:].numel(), 1)
-    for start in range(0, len(x), step):
-        yield slice(start, start + step)
-
-
-def part(values, block):
-    """Return the block of a tensor, or a number as it is."""
-    return values if block is None or not isinstance(values, Tensor) else values[block]
-
-
-class _Scratch:
-    """Memory of the size of a block, the same for each block."""
-
-    def __init__(self):
-        self.memory = None
-
-    def like(self, z, dtype):
-        if self.memory is None or self.memory.shape != z.shape:
-            of_first = None if self.memory is None else self.memory[: len(z)]
-            fits = of_first is not None and of_first.shape == z.shape
-            self.memory = of_first if fits else torch.empty(z.shape, dtype=dtype, device=z.device)
-        return self.memory
 
 
 def has_kernel(x, axis=1):
     """Tell whether torch's own softmax along that axis is fast and exact enough.
 
-    On the CPU, rows shorter than a vector register it takes one number at a time: (200000, 10) in
-    16 ms, by whole operations in 4.4 ms. Along another axis than the last it adds one class after
-    the other: 17 ULP off at 5000 classes, 200 at 300 of which the first dominates.
+    Along another axis than the last it adds one class after the other: 17 ULP off at 5000 classes,
+    200 at 300 of which the first dominates. Rows shorter than a vector register it takes one number
+    at a time on the CPU: (200000, 10) in 16 ms, by whole operations in 4.4 ms.
     """
-    if not x.is_cpu:
-        return True
-    if x.shape[axis + 1 :].numel() == 1:
-        return x.shape[axis] >= SHORT_ROW or x.numel() <= SHORT_ELEMENTS
-    return x.shape[axis] <= LONG_COLUMN
+    if x.shape[axis + 1 :].numel() > 1:
+        return x.shape[axis] <= LONG_COLUMN
+    return not x.is_cpu or x.shape[axis] >= SHORT_ROW or x.numel() <= SHORT_ELEMENTS
 
 
 # --- activations ----------------------------------------------------------------------------------
@@ -135,15 +65,13 @@ def log_softmax(x, axis, dtype):
     # In blocks (4096, 4096) takes 20 ms, not 16: in new memory the two threads of a block wait for
     # the same pages.
     out = _whole(torch.log_softmax, x, axis)
-    blocks = as_blocks(out, axis)
+    blocks, scratch = as_blocks(out, axis), Scratch()
     for block in slices(blocks):
-        _sharpen(part(blocks, block), DOMINANT)
+        _sharpen(part(blocks, block), DOMINANT, scratch)
     return out
 
 
 def _whole(kernel, x, axis):
-    if x.nbytes <= FRESH_BYTES:
-        return kernel(x, axis)
     return kernel(x, axis, out=empty(x.shape, x.dtype, x.device))
 
 
@@ -151,17 +79,17 @@ def _each(kernel, x, axis, dtype):
     """Have `kernel(block, result)` write every block of the result; half precision in float32."""
     out = empty(x.shape, dtype, x.device)
     wide = wide_dtype(x.dtype)
-    source, target, scratch = as_blocks(x, axis), as_blocks(out, axis), _Scratch()
+    source, target, scratch = as_blocks(x, axis), as_blocks(out, axis), Scratch()
     for block in slices(source):
-        z, result = part(source, block).to(wide), part(target, block)
-        in_place = result if dtype is wide else scratch.like(z, wide)
-        kernel(z, in_place)
+        z, result = scratch.cast(part(source, block), "z", wide), part(target, block)
+        in_place = result if dtype is wide else scratch.like(z, "result")
+        kernel(z, in_place, scratch)
         if in_place is not result:
             result.copy_(in_place)
     return out
 
 
-def _softmax_into(z, out):
+def _softmax_into(z, out, scratch=None):
     if has_kernel(z):
         torch.softmax(z, 1, out=out)
     else:
@@ -170,10 +98,10 @@ def _softmax_into(z, out):
         out.div_(out.sum(1, keepdim=True))
 
 
-def _log_softmax_into(z, out, dominant=DOMINANT):
+def _log_softmax_into(z, out, scratch, dominant=DOMINANT):
     if has_kernel(z):
         torch.log_softmax(z, 1, out=out)
-        _sharpen(out, dominant)
+        _sharpen(out, dominant, scratch)
     else:
         torch.sub(z, z.amax(1, keepdim=True), out=out)
         out.sub_(_log_sum(torch.exp(out)))
@@ -186,22 +114,41 @@ def _log_sum(e):
     return torch.log1p(others + ((whole - others).round_() - 1))
 
 
-def _sharpen(log_p, dominant):
+def _sharpen(log_p, dominant, scratch):
     """Give back to log p of a class that dominates its row the digits that log Σ e^d has lost."""
-    highest = log_p.amax(1, keepdim=True)
-    sure = highest > dominant
-    if not log_p.is_cpu:
-        log_p.copy_(_by_the_others(log_p, (log_p == highest) & sure))
-    elif sure.any():
-        sure, rows = sure.squeeze(1), log_p.movedim(1, -1)
-        chosen = rows[sure]
-        rows[sure] = _by_the_others(chosen, chosen == chosen.amax(1, keepdim=True))
+    sure = log_p.amax(1, keepdim=True) > dominant
+    rows = _rows_of(sure)
+    if rows is not None:
+        chosen = log_p[rows]
+        at = _at(chosen, dominant, scratch)
+        e = torch.exp(chosen, out=scratch.like(chosen, "beside"))
+        others = e.addcmul_(e, at, value=-1).sum(1, keepdim=True)
+        _put(log_p, rows, at, torch.where(sure[rows], torch.log1p(-others), 0.0), scratch)
 
 
-def _by_the_others(log_p, at):
-    """Return log p with log1p(-Σ p) over the other classes where `at` is True."""
-    others = torch.exp(log_p).masked_fill_(at, 0.0).sum(1, keepdim=True)
-    return torch.where(at, torch.log1p(-others), log_p)
+# Below, a mask is of numbers, 1 and 0: with one of bools a pass over a block takes 3 to 5 times as
+# long on the CPU.
+def _at(x, limit, scratch):
+    """Return 1 where a class dominates its row, else 0."""
+    return torch.gt(x, limit, out=scratch.like(x, "at"))
+
+
+def _rows_of(sure):
+    """Return an index of the rows of a block that are sure, or perhaps of all; None for none."""
+    if not sure.is_cpu:
+        return slice(None)
+    if sure.ndim == 2:
+        rows = sure.squeeze(1).nonzero().squeeze(1)
+        return rows if len(rows) else None
+    return slice(None) if sure.any() else None
+
+
+def _put(block, rows, at, value, scratch):
+    """Put the value of each row where it has a class that dominates."""
+    chosen = block[rows]
+    chosen.mul_(torch.lt(at, 0.5, out=scratch.like(at, "beside"))).addcmul_(at, value)
+    if isinstance(rows, Tensor):  # else a view
+        block[rows] = chosen
 
 
 def softmax_gradient(p, cotangent, axis):
@@ -221,18 +168,21 @@ def _softmax_gradient(source, cotangent, axis, of_logits):
     out = empty(source.shape, source.dtype, source.device)
     wide = wide_dtype(source.dtype)
     given, target, of_out = (as_blocks(one, axis) for one in (source, out, cotangent))
-    room, room_for_p = _Scratch(), _Scratch()
+    scratch = Scratch()
     for block in slices(given):
-        p, v, result = part(given, block), part(of_out, block).to(wide), part(target, block)
+        p = scratch.cast(part(given, block), "given", wide)
+        v = scratch.cast(part(of_out, block), "v", wide)
+        result = part(target, block)
         if of_logits:
-            z, p = p.to(wide), room_for_p.like(p, wide)
+            z, p = p, scratch.like(p, "p")
             _softmax_into(z, p)
-        u = torch.mul(p, v, out=room.like(p, wide))
+        u = torch.mul(p, v, out=scratch.like(p, "u"))
         shift = u.sum(1, keepdim=True)
         sure = p.amax(1, keepdim=True) > 0.5
-        if not p.is_cpu or sure.any():
-            v_k = torch.where(p > 0.5, v, 0.0).sum(1, keepdim=True)
-            shift = torch.where(sure, v_k, shift)
+        rows = _rows_of(sure)
+        if rows is not None:
+            v_k = _at(p[rows], 0.5, scratch).mul_(v[rows]).sum(1, keepdim=True)
+            shift[rows] = torch.where(sure[rows], v_k, shift[rows])
         torch.sub(v, shift, out=u)
         if result.dtype is wide:
             torch.mul(p, u, out=result)
@@ -254,7 +204,7 @@ class Kept(NamedTuple):
 
 def row_statistics(x, request, lse, keep):
     axis, labels, weights, skip = request
-    (index,) = _rows_as_blocks(x, axis, [labels])
+    (index,) = rows_as_blocks(x, axis, [labels])
     # Forward and backward with p kept / made anew, in ms: (1000, 1000) 1.3 / 2.4, (4096, 4096)
     # 15 / 20, (256, 128256) 24 / 50, (8, 21, 256, 256) 17 / 21, (200000, 10) 5.7 / 6.7. Both need
     # the memory of one gradient. With weights there is nothing to gain: 15 / 15.
@@ -297,18 +247,24 @@ def _in_scratch(x, axis, index, weights, lse):
         return log_p_y, dot, log_total
     if isinstance(weights, Tensor):
         weights = as_blocks(weights.expand(x.shape), axis)
-    scratch = _Scratch()
+    scratch = Scratch()
     for block in slices(source):
-        z = part(source, block).to(wide)
-        log_p = scratch.like(z, wide)
-        _log_softmax_into(z, log_p)
+        z = scratch.cast(part(source, block), "z", wide)
+        log_p = scratch.like(z, "log_p")
+        if not (wanted[1] or lse):  # softmax takes half as long
+            _softmax_into(z, log_p)
+            part(log_p_y, block).copy_(_picked(z, log_p, part(index, block)))
+            continue
+        _log_softmax_into(z, log_p, scratch)
         if index is not None:
             torch.gather(log_p, 1, part(index, block), out=part(log_p_y, block))
         if lse:
             tops = z.amax(1, keepdim=True), log_p.amax(1, keepdim=True)
             torch.sub(*tops, out=part(log_total, block))
         if weights is not None:
-            part(dot, block).copy_(_dot(part(weights, block), log_p))
+            w = part(weights, block)
+            w = scratch.cast(w, "w", wide) if isinstance(w, Tensor) else w
+            part(dot, block).copy_(_dot(w, log_p))
     return log_p_y, dot, log_total
 
 
@@ -324,45 +280,38 @@ def _dot(w, log_p):
 # --- their gradient -------------------------------------------------------------------------------
 def row_gradient(x, request, kept, of_rows):
     """Carry the cotangents of the rows back, in the dtype of `x`; `of_rows` needs no mass."""
-    return _row_gradient(x, request, kept, of_rows, _softmax_into)
-
-
-def log_softmax_gradient(log_p, cotangent, axis):
-    """Return the cotangent of logits of which the log-softmax is `log_p`: v - p Σ v."""
-    request, of_rows = Request(axis, weights=cotangent), Rows(None, 1.0, None, None)
-    return _row_gradient(log_p, request, Kept(), of_rows, lambda log_p, p: torch.exp(log_p, out=p))
-
-
-def _row_gradient(x, request, kept, of_rows, softmax_into):
     axis, labels, weights, skip = request
     out = empty(x.shape, x.dtype, x.device) if kept.p is None else kept.p
     source, target = as_blocks(x, axis), as_blocks(out, axis)
     if isinstance(weights, Tensor):
         weights = as_blocks(weights.expand(x.shape), axis)
     by_log_p, by_dot, _, by_lse = of_rows
-    per_row = _rows_as_blocks(x, axis, (kept.log_p, labels, skip, by_log_p, by_dot, by_lse))
-    wide, scratch = wide_dtype(x.dtype), _Scratch()
+    per_row = rows_as_blocks(x, axis, (kept.log_p, labels, skip, by_log_p, by_dot, by_lse))
+    wide, scratch = wide_dtype(x.dtype), Scratch()
     for block in slices(source):
         result = part(target, block)
-        p = result if x.dtype is wide else scratch.like(result, wide)
+        p = result if x.dtype is wide else scratch.like(result, "p", wide)
         if kept.p is None:
-            softmax_into(part(source, block).to(wide), p)
-        _gradient_of_p(p, part(weights, block), *(part(value, block) for value in per_row))
+            _softmax_into(scratch.cast(part(source, block), "z", wide), p)
+        of_rows = (part(value, block) for value in per_row)
+        _gradient_of_p(scratch, p, part(weights, block), *of_rows)
         if p is not result:
             result.copy_(p)
     return out
 
 
-def _gradient_of_p(p, w, log_p, labels, skip, by_log_p, by_dot, by_lse):
+def _gradient_of_p(scratch, p, w, log_p, labels, skip, by_log_p, by_dot, by_lse):
     """Put the gradient of a block's rows in the place of p."""
     factor = 0.0 if by_lse is None else by_lse  # of p, at the label
-    dominates = None
+    rows = None
     if isinstance(w, Tensor):
-        w = w.to(p.dtype)
-        factor = factor - by_dot * w.sum(1, keepdim=True)
-        if not p.is_cpu or (p.amax(1) > 0.5).any():
-            dominates = p > 0.5
-            there = _where_dominated(p, w, dominates, labels, by_log_p, by_dot, by_lse)
+        w = scratch.cast(w, "w", p.dtype)
+        mass, p_k = w.sum(1, keepdim=True), p.amax(1, keepdim=True)
+        factor = factor - by_dot * mass
+        rows = _rows_of(p_k > 0.5)
+        if rows is not None:
+            dominated = (p, w, mass, p_k, labels, by_log_p, by_dot, by_lse)
+            at, there = _where_dominated(scratch, *(part(one, rows) for one in dominated))
     elif w is not None:
         factor = factor - by_dot * (w * p.shape[1])
     p.mul_(factor if labels is None else factor - by_log_p)
@@ -375,27 +324,27 @@ def _gradient_of_p(p, w, log_p, labels, skip, by_log_p, by_dot, by_lse):
         p.addcmul_(w, by_dot) if isinstance(by_dot, Tensor) else p.add_(w, alpha=by_dot)
     elif w is not None:
         p.add_(by_dot * w)
-    if dominates is not None:
-        torch.where(dominates, there, p, out=p)
+    if rows is not None:
+        _put(p, rows, at, there, scratch)
     if skip is not None:
         p.masked_fill_(skip, 0.0)
 
 
-def _where_dominated(p, w, dominates, labels, by_log_p, by_dot, by_lse):
-    """Return the gradient at the class k of p > 1/2, for rows that have one.
+def _where_dominated(scratch, p, w, mass, p_k, labels, by_log_p, by_dot, by_lse):
+    """Return 1 where p_k > 1/2, and the gradient there.
 
-    There w_k - p_k Σ w cancels; it is w_k Σ p - p_k Σ w, both sums without k.
+    At k, w_k - p_k Σ w cancels; it is w_k Σ p - p_k Σ w, both sums without k.
     """
-    p_k = p.amax(1, keepdim=True)
-    rest = torch.where(dominates, 0.0, p).sum(1, keepdim=True)
-    others = torch.where(dominates, 0.0, w).sum(1, keepdim=True)
-    w_k = torch.where(dominates, w, 0.0).sum(1, keepdim=True)
-    out = by_dot * (w_k * rest - p_k * others)
+    at, beside = _at(p, 0.5, scratch), scratch.like(p, "beside")
+    rest, others = (
+        torch.addcmul(one, one, at, value=-1, out=beside).sum(1, keepdim=True) for one in (p, w)
+    )
+    there = by_dot * ((mass - others) * rest - p_k * others)
     if by_lse is not None:
-        out = out + by_lse * p_k
+        there = there + by_lse * p_k
     if labels is not None:
-        out = out + by_log_p * torch.where(dominates.gather(1, labels), rest, -p_k)
-    return out
+        there = there + by_log_p * torch.where(at.gather(1, labels) > 0, rest, -p_k)
+    return at, torch.where(p_k > 0.5, there, 0.0)
 
 
 # --- sums -----------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from softmaxkit._statistics import Request, Rows
 from softmaxkit.backends.torch import arrays as ops
 from softmaxkit.backends.torch import blocks, compiled
 from softmaxkit.backends.torch.arrays import is_compiling, is_eager, is_traced
-from softmaxkit.backends.torch.blocks import WIDE, Kept
+from softmaxkit.backends.torch.blocks import Kept
+from softmaxkit.backends.torch.memory import WIDE
 
 # Few logits. Forward and backward of cross-entropy as a node in Python / in float64, in µs, at
 # (32, 10): 98 / 45.
@@ -58,12 +59,13 @@ def log_softmax(x, axis, dtype):
 
 
 class _Softmax(torch.autograd.Function):
-    """Softmax that keeps its result, or where that is rounded to half precision, the logits."""
+    """Softmax that keeps its result, or the logits where that may have lost small p."""
 
     @staticmethod
     def forward(ctx, x, axis, dtype):
         out = blocks.softmax(x, axis, dtype)
-        ctx.axis, ctx.of_logits = axis, not (dtype is x.dtype and dtype in WIDE)
+        # A p of bfloat16 is rounded, but only relative to itself, as the gradient will be.
+        ctx.axis, ctx.of_logits = axis, dtype is not x.dtype or dtype is torch.float16
         ctx.save_for_backward(x if ctx.of_logits else out)
         return out
 
@@ -76,7 +78,8 @@ class _Softmax(torch.autograd.Function):
             )
             return gradient(kept, of_out, ctx.axis), None, None
         with torch.enable_grad():
-            p = _softmax(ops.compute(kept), ctx.axis) if ctx.of_logits else kept
+            p = ops.compute(kept)
+            p = _softmax(p, ctx.axis) if ctx.of_logits else p
             of_x = softmax_derivative(ops, p, of_out.to(p.dtype), ctx.axis)
             return of_x.to(kept.dtype), None, None
 
@@ -95,10 +98,8 @@ class _LogSoftmax(torch.autograd.Function):
     def backward(ctx, of_out):
         (z,) = ctx.saved_tensors
         if not is_differentiated_again(of_out):
-            if ctx.of_logits:
-                request, of_rows = Request(ctx.axis, weights=of_out), Rows(None, 1.0, None, None)
-                return blocks.row_gradient(z, request, Kept(), of_rows), None, None
-            return blocks.log_softmax_gradient(z, of_out, ctx.axis), None, None
+            request, of_rows = Request(ctx.axis, weights=of_out), Rows(None, 1.0, None, None)
+            return blocks.row_gradient(z, request, Kept(), of_rows), None, None
         with torch.enable_grad():
             log_p = _log_softmax(ops.compute(z), ctx.axis)
             (of_z,) = torch.autograd.grad(log_p, z, of_out.to(log_p.dtype), create_graph=True)
