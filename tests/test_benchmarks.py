@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -108,3 +109,61 @@ def test_goals_are_judged_cell_by_cell(monkeypatch, capsys, tmp_path):
         "met     softmax over a copy: 1 cells, geometric mean 2.00 (goal <= 2.5), "
         "worst 2.00 (goal <= 4)"
     ) in lines
+
+
+def exit_code(monkeypatch, gpu, *arguments):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments])
+    with pytest.raises(SystemExit) as exited:
+        gpu.main()
+    return exited.value.code
+
+
+def test_gpu_runs_on_the_cpu(torch, monkeypatch, capsys):
+    gpu = script("gpu")
+    assert exit_code(monkeypatch, gpu, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {row.partition("-")[0].strip() for row in lines if row.startswith("  ")}
+    assert rows >= set(conformance.OPERATIONS)
+    assert lines[-1] == "0 failed"
+    skipped = [lines[i - 1] for i, line in enumerate(lines) if line.startswith("  skipped: ")]
+    assert skipped == ["synchronisation", "memory", "graphs", "jax", "cupy"]
+
+
+def test_gpu_finds_a_wrong_kernel(torch, monkeypatch, capsys):
+    gpu = script("gpu")
+    kernels = softmaxkit.backends.torch.kernels
+    softmax = kernels.softmax
+    monkeypatch.setattr(kernels, "softmax", lambda *given: softmax(*given) * (1 + 1e-5))
+    some = [case for case in gpu.calls(*gpu.SMALL) if case.name == "last axis"]
+    monkeypatch.setattr(gpu, "calls", lambda rows, classes: some)
+    assert exit_code(monkeypatch, gpu, "--dry-run") == 1
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("  softmax-last axis"))
+    assert lines[at + 1].startswith("    FAILED float32 value: ")
+    assert lines[-1] == "1 failed"
+
+
+def test_gpu_wants_a_gpu(torch, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert exit_code(monkeypatch, script("gpu")) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "gpu.py: torch finds no GPU; pass --dry-run to run on the CPU.\n")
+
+
+def test_gpu_believes_no_device_that_does_nothing(torch, monkeypatch):
+    """Where nothing is noticed, and a graph that is replayed leaves the results as they were."""
+    gpu = script("gpu")
+    monkeypatch.setattr(gpu, "LARGE", (6, 50))
+    monkeypatch.setattr(gpu, "LARGEST", (6, 50))
+    device = MagicMock()
+    device.mem_get_info.return_value = 1 << 20, 1 << 20
+    device.memory_allocated.return_value, device.max_memory_allocated.return_value = 0, 2400
+    monkeypatch.setattr(torch, "cuda", device)
+    problems = {call: list(found) for call, _, found in gpu.synchronisation("cpu")}
+    assert problems.pop("Tensor.item() is noticed")
+    wrong = {f"{name}-label out of range" for name in ("cross_entropy", "focal_loss")}
+    assert {call for call, found in problems.items() if found} == wrong  # refused on the CPU
+    _, *rows = gpu.graphs("cpu")
+    assert all(cells == ["failed"] * 3 for _, cells, _ in rows)
+    _, *rows = gpu.memory("cpu")
+    assert [cells for _, cells, _ in rows] == [["2.00"] * 2] * 2 + [["4.00"] * 2] * 2
