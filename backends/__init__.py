@@ -77,40 +77,35 @@ class Backend(Protocol):
 
     The frontends hand over checked arguments: arrays of this library (companions too), `axis`
     counted from the front, and None for an option at its neutral value (`temperature` 1,
-    `label_smoothing` 0, `z_loss` 0). `labels_checked` says that no class index is out of range.
+    `label_smoothing` 0, `z_loss` 0, `gamma` 0). `labels_checked` says that no class index is out
+    of range.
     """
 
     LIBRARY: str
 
-    # --- what a user calls; docstrings and argument names are the frontends' ------------------
-    def softmax(
-        self, x: Array, axis: int | tuple[int, ...], where: Array, temperature: Array, dtype: DType
-    ) -> Array: ...
-    def log_softmax(
-        self, x: Array, axis: int | tuple[int, ...], where: Array, temperature: Array, dtype: DType
-    ) -> Array: ...
-    def logsumexp(
-        self, x: Array, axis: int | tuple[int, ...], where: Array, keepdims: bool, dtype: DType
-    ) -> Array: ...
-    def cross_entropy(self, logits: Array, targets: Array, **options: Any) -> Array: ...
-    def focal_loss(self, logits: Array, targets: Array, **options: Any) -> Array: ...
-    def binary_cross_entropy(self, logits: Array, targets: Array, **options: Any) -> Array: ...
-    def sigmoid_focal_loss(self, logits: Array, targets: Array, **options: Any) -> Array: ...
+    # --- what a user calls ---------------------------------------------------------------------
+    def activation(self, operation: str, x: Array, options: ActivationOptions) -> Array:
+        """Compute `operation`, an activation by its name."""
+
+    def vjp(
+        self, operation: str, x: Array, cotangent: Array, options: ActivationOptions
+    ) -> tuple[Array, Array]:
+        """Compute an activation, and its vector-Jacobian product with `cotangent`."""
+
+    def loss(self, logits: Array, targets: Array, options: ClassOptions | BinaryOptions) -> Array:
+        """Compute the loss that the options are those of; without a gamma it is cross-entropy."""
+
+    def value_and_grad(
+        self, logits: Array, targets: Array, options: ClassOptions | BinaryOptions
+    ) -> tuple[Array, Array]:
+        """Compute a loss, and the gradient of its sum with respect to `logits`."""
+
     def one_hot(
         self, labels: Array, num_classes: int, axis: int, dtype: DType, labels_checked: bool
     ) -> Array: ...
     def smooth_labels(
         self, targets: Array, smoothing: float | None, axis: int, where: Array | None
     ) -> Array: ...
-    def value_and_grad(
-        self, operation: str, logits: Array, targets: Array, options: dict[str, Any]
-    ) -> tuple[Array, Array]:
-        """Value of the loss `operation`, and the gradient of its sum with respect to logits."""
-
-    def vjp(
-        self, operation: str, x: Array, cotangent: Array, options: tuple[Any, ...]
-    ) -> tuple[Array, Array]:
-        """Value of the activation `operation`, and its vector-Jacobian product with `cotangent`."""
 
     # --- whose array, and of what kind: for the argument checks ------------------------------
     def is_native(self, value: object, like: Array) -> bool:

@@ -54,7 +54,6 @@ def calls(rows, classes):
     ignored, wrong = labels.copy(), labels.copy()
     ignored[::3], wrong[1] = -100, classes
     each = {"reduction": "none"}
-    array = {"gradient_scale": "array"}  # entries are differences of larger terms
 
     for name in ACTIVATIONS:
         yield Case("last axis", name, (x,))
@@ -68,15 +67,15 @@ def calls(rows, classes):
         yield Case("mask", name, (x, labels), {"where": mask})
         yield Case("ignored rows", name, (x, ignored))
         yield Case("temperature", name, (x, labels), {"temperature": 2.5})
-        yield Case("smoothing", name, (x, labels), {"label_smoothing": 0.1}, **array)
-        yield Case("probabilities", name, (x, q), **array)
+        yield Case("smoothing", name, (x, labels), {"label_smoothing": 0.1})
+        yield Case("probabilities", name, (x, q))
         # Refused on the CPU; NaN where labels are not read.
         yield Case("label out of range", name, (x, wrong), each, raises=IndexError)
-    yield Case("z-loss", "cross_entropy", (x, labels), {"z_loss": 0.01}, **array)
+    yield Case("z-loss", "cross_entropy", (x, labels), {"z_loss": 0.01})
     for name, weights in (("binary_cross_entropy", "pos_weight"), ("sigmoid_focal_loss", "alpha")):
         by_label = weight if weights == "pos_weight" else 0.25
         yield Case("labels", name, (x, yes_or_no), {weights: by_label})
-        yield Case("probabilities", name, (x, q), **array)
+        yield Case("probabilities", name, (x, q))
     yield Case("labels", "one_hot", (labels,), {"num_classes": classes})
     yield Case("probabilities", "smooth_labels", (q,), {"smoothing": 0.1})
 

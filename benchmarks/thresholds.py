@@ -43,9 +43,6 @@ CALLS = {
         ("jax", "FEW_LAST"): (("log_softmax", "cross_entropy_grad"), BY_CLASSES[:4]),
         ("jax", "LONG"): (("log_softmax", "cross_entropy"), [(64, 60_000), (64, 300_000)]),
         ("jax", "SET_CLASSES"): (GRADIENTS, BY_CLASSES),
-        ("jax", "WHOLE_CLASSES"): (("log_softmax",), [(1000, 10_000), (300, 30_000)]),
-        ("jax", "WHOLE_ELEMENTS"): (("log_softmax",), [(n, 1000) for n in (300, 1000, 3000, 9000)]),
-        ("jax", "ODD"): (("log_softmax", "cross_entropy"), [(n, 32) for n in (61, 301, 31_623)]),
         ("numpy", "FEW_CLASSES"): (("softmax", "cross_entropy_grad"), BY_CLASSES),
         ("numpy", "FEW_COLUMNS"): (
             ("softmax", "cross_entropy_grad"),
@@ -71,18 +68,11 @@ CALLS = {
 }
 
 
-def importable(name):
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # a module, not a package, is in the way
-        return False
-
-
 def constants(backend):
     """Yield (module, name, value) of the whole numbers in capitals that the backend has."""
     parts = ("arrays", "blocks", "classes", "host", "memory", "rows")
-    for name in (backend, *(f"{backend}{mark}{part}" for part in parts for mark in "._")):
-        if importable(f"softmaxkit.backends.{name}"):
+    for name in (backend, *(f"{backend}.{part}" for part in parts)):
+        if find_spec(f"softmaxkit.backends.{name}") is not None:
             module = import_module(f"softmaxkit.backends.{name}")
             for constant, value in vars(module).items():
                 if constant.isupper() and constant[0] != "_" and type(value) is int:

@@ -31,6 +31,7 @@ from softmaxkit.conformance import FEATURES, load
 from softmaxkit.conformance.adapters import REQUIRES
 from softmaxkit.conformance.case import LOSSES
 from softmaxkit.conformance.rules import rules
+from softmaxkit.conformance.running import gradient_terms
 
 PAGE = Path(__file__).with_name("semantics.md")
 LIBRARIES = ("torch", "jax", "optax", "tensorflow-cpu", "keras", "scipy")
@@ -40,7 +41,7 @@ SHOWN = 12  # entries; of a larger array the page has the extremes
 # precisions; a hundred of float32, for this page is no contest of last digits.
 CLOSE = {"float32": 100 * 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 SMALLEST = {"float32": 1e-15, "float16": 2.0**-24, "bfloat16": 1e-15}  # float16's is subnormal
-NOISE = 2.0**-20  # of the largest entry: what is left of a gradient's terms that cancel
+NOISE = 2.0**-20  # of a gradient's terms that cancel: what is left of them
 SAME, DIFFERS, LACKS = "agree", "differ", "no such option"
 
 
@@ -50,6 +51,7 @@ class Outcome:
 
     value: Any
     gradients: dict[str, Any] = field(default_factory=dict)
+    noise: dict[str, Any] = field(default_factory=dict)  # below which an entry may be 0
 
 
 # Measuring
@@ -79,12 +81,13 @@ def measure(adapter, case, transform="eager"):
     except Exception as refusal:
         return Outcome(refusal)
     differentiable = change.compute and case.arrays[0].dtype.kind == "f"
-    if differentiable and case.operation in WITH_GRADIENT:
-        ones = adapter.to_backend(np.ones(outcome.value.shape), adapter.dtype_name(value))
+    if differentiable and (case.operation in WITH_GRADIENT or case.cotangent is not None):
+        seed = np.ones(outcome.value.shape) if case.cotangent is None else case.cotangent
+        seed = adapter.to_backend(seed, adapter.dtype_name(value))
         for name in ("logits", *case.by):
             at = count + named.index(name) if name in named else 0
             try:
-                _, gradient = change.vjp(call, inputs, at, ones)
+                _, gradient = change.vjp(call, inputs, at, seed)
                 outcome.gradients[name] = plain_array(adapter, gradient)
             except Exception as refusal:
                 outcome.gradients[name] = refusal
@@ -114,8 +117,8 @@ def offered_options(case, offered):
 
 def measure_softmaxkit(case):
     """Return what softmaxkit gives; for labels that tracing hides, also what it gives traced."""
-    outcome = measure(load("torch" if case.arrays[0].dtype.kind == "f" else "numpy"), case)
-    traced = measure(load("jax"), case, "jit") if case.raises is IndexError else None
+    outcome = with_noise(load("torch" if case.arrays[0].dtype.kind == "f" else "numpy"), case)
+    traced = with_noise(load("jax"), case, "jit") if case.raises is IndexError else None
     raised = type(outcome.value) if isinstance(outcome.value, Exception) else None
     results = [*outcome.gradients.values()]
     if traced:
@@ -126,14 +129,25 @@ def measure_softmaxkit(case):
     return outcome, traced
 
 
-def wrong_entries(got, wanted, case, gradient=False):
+def with_noise(adapter, case, transform="eager"):
+    outcome = measure(adapter, case, transform)
+    for name, gradient in outcome.gradients.items():
+        if isinstance(gradient, Exception):
+            continue
+        noise = NOISE * largest(gradient)
+        if name == "logits":
+            terms = gradient_terms(adapter, case, case.page_dtype, transform)
+            noise = 0.0 if case.operation == "logsumexp" else NOISE * terms
+        outcome.noise[name] = noise
+    return outcome
+
+
+def wrong_entries(got, wanted, case, noise=0.0):
     """Return where a result is not softmaxkit's; it is False where it agrees."""
     if got.shape != wanted.shape:
         return np.array(True)
     finite = np.isfinite(wanted)
-    allowed = CLOSE[case.page_dtype] * np.abs(wanted) + SMALLEST[case.page_dtype]
-    if gradient and case.gradient_scale == "array":
-        allowed = allowed + NOISE * largest(wanted)
+    allowed = CLOSE[case.page_dtype] * np.abs(wanted) + SMALLEST[case.page_dtype] + noise
     same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
     return ~np.where(finite, np.abs(got - wanted) <= allowed, same)
 
@@ -163,8 +177,9 @@ def compare(case, theirs, outcome, traced):
         elif isinstance(gradient, Exception):
             cells.append(f"**differs**: {error(gradient)}")
         else:
-            wrong = wrong_entries(gradient, expected, case, gradient=True)
-            text = f"**differs**: {numbers(denoised(gradient, case), case, wrong)}"
+            noise = wanted.noise[name]
+            wrong = wrong_entries(gradient, expected, case, noise)
+            text = f"**differs**: {numbers(denoised(gradient, noise), case, wrong)}"
             cells.append(text if wrong.any() else same)
     return tuple(cells), DIFFERS if any("differs" in cell for cell in cells) else SAME
 
@@ -175,14 +190,12 @@ def compare(case, theirs, outcome, traced):
 def own_cells(case, outcome):
     if isinstance(outcome.value, Exception):
         return [error(outcome.value, limit=1000)]
-    gradients = [denoised(gradient, case) for gradient in outcome.gradients.values()]
+    gradients = [denoised(each, outcome.noise[name]) for name, each in outcome.gradients.items()]
     return [numbers(array, case) for array in (outcome.value, *gradients)]
 
 
-def denoised(gradient, case):
-    if case.gradient_scale == "array":
-        gradient = np.where(np.abs(gradient) < NOISE * largest(gradient), 0.0, gradient)
-    return gradient
+def denoised(gradient, noise):
+    return np.where(np.abs(gradient) < noise, 0.0, gradient)
 
 
 def numbers(array, case, wrong=None):
@@ -277,7 +290,10 @@ def block(case, libraries, counts):
         said.setdefault(cells, []).append(library.name)
     rows += [[", ".join(names), *cells] for cells, names in said.items()]
     head = ["", "value", *(f"gradient by {name}" for name in (traced or outcome).gradients)]
-    return ["```", call_text(case), "```", "", *table(head, rows)]
+    text = call_text(case)
+    if case.cotangent is not None:
+        text += f"\nv = {literal(case.cotangent, case)}"
+    return ["```", text, "```", "", *table(head, rows)]
 
 
 INTRODUCTION = """\
@@ -289,7 +305,8 @@ backend of softmaxkit, in every dtype, and compiled. The page is made of the sui
 
 Numbers are in float32 unless the call says otherwise, with four digits. softmaxkit's are those of
 torch tensors (of NumPy arrays where the first argument is not of floats); “traced” is under
-`jax.jit`, where labels cannot be read. A gradient is that of the sum of the result's entries.
+`jax.jit`, where labels cannot be read. A gradient is that of the sum of the result's entries, or of
+those times a cotangent v where the call has a line for it.
 `nan`, `inf`, `zeros`, `int8` and the like are NumPy's.
 
 What was called in the other libraries, with the arguments nearest to the call:

@@ -142,6 +142,16 @@ def softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -> Ar
     return p * (u - expand(ops.sum(p * u, axis), axis))
 
 
+def log_softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -> Array:
+    """Return v - p Σ v, the vector-Jacobian product of log-softmax.
+
+    Where p_k > 1/2 the entry at k would cancel: it is what makes the entries sum to 0.
+    """
+    dominates = p > 0.5
+    out = ops.where(dominates, 0.0, v - p * expand(ops.sum(v, axis), axis))
+    return ops.where(dominates, -expand(ops.sum(out, axis), axis), out)
+
+
 # --- axes, dtypes, masks and temperatures ---------------------------------------------------------
 def _along_axes(
     ops: ArrayFunctions, kernel: Callable[..., Array], axis: Axes, *arrays: Array

@@ -21,17 +21,6 @@ _HOST = (np.ndarray, np.generic, bool, int, float, complex, list, tuple)
 _SUPPORTED = "an array of NumPy, PyTorch, JAX, TensorFlow or an array-API library"
 
 
-class Asking:
-    """An array from which more is asked than the call returns: its gradient (see `gradients`)."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def backend(self, backend: Backend) -> Backend:
-        """Return what to call in the place of this backend."""
-        raise NotImplementedError
-
-
 def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
     """Return the backend of `x`, and `x` as an array (lists and Python numbers become NumPy's)."""
     # getattr: False when the framework is absent, blocked (None) or half imported.
@@ -40,9 +29,6 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
         return backends.torch, x
     if type(x) is np.ndarray and x.dtype.kind in "fiub":
         return backends.numpy, x
-    if isinstance(x, Asking):
-        backend, array = resolve(call, name, x.array)
-        return x.backend(backend), array
     # Tracers pass isinstance. Before ndarray subclasses: JAX's typed literals are both.
     if isinstance(x, getattr(modules.get("jax"), "Array", ())) or (
         type(x).__module__ == "jax._src.literals" and isinstance(x, np.ndarray)

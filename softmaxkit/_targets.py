@@ -7,74 +7,77 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxkit._arguments import real_kind, same_shape, shown
-from softmaxkit._dispatch import companion, on_host
+from softmaxkit._arguments import same_shape, shown
+from softmaxkit._dispatch import on_host
 
 if TYPE_CHECKING:
-    from softmaxkit.backends import Array, Backend
+    from softmaxkit._arguments import Call
+    from softmaxkit.backends import Array
 
 _DEFAULT_IGNORED = -100  # which says nothing about what a caller wants
 _UNSIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 
 
 def class_targets(
-    call: str, backend: Backend, targets: Any, logits: Array, axis: int, ignore_index: int | None
-) -> tuple[Array, bool, int | None]:
-    """Return the targets, whether all their labels were seen to be in range, and ignore_index.
+    call: Call, targets: Any, axis: int, ignore_index: int | None
+) -> tuple[Array, bool, bool, int | None]:
+    """Return the targets, whether they are class indices, and what is known of those.
 
-    That is None where no label is ignored, which spares the arithmetic for it.
+    That is whether all were seen to be in range, and ignore_index: None where no label is ignored,
+    which spares the arithmetic for it.
     """
+    backend = call.backend
     readable = on_host(targets) and not backend.is_compiling()
     given_targets = targets
-    targets = companion(call, "targets", targets, backend, logits)
+    targets = call.companion("targets", targets)
     if targets is None:
         raise TypeError(
-            f"{call}: targets is None; expected class indices or probabilities; pass them."
+            f"{call.name}: targets is None; expected class indices or probabilities; pass them."
         )
     if type(ignore_index) is not int:
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral | None):
             raise TypeError(
-                f"{call}: ignore_index is {shown(ignore_index)}; expected an int or None; "
+                f"{call.name}: ignore_index is {shown(ignore_index)}; expected an int or None; "
                 f"pass a label."
             )
         ignore_index = None if ignore_index is None else int(ignore_index)
     kind = backend.kind(targets)
-    shape = backend.shape(logits)
+    shape = call.shape
     given = backend.shape(targets)
     if shape[axis] == 0:
         raise ValueError(
-            f"{call}: logits has shape {shape}; expected at least one class along axis {axis}; "
-            f"pass logits with classes."
+            f"{call.name}: logits has shape {shape}; expected at least one class along axis "
+            f"{axis}; pass logits with classes."
         )
     if kind == "float":
         if not same_shape(given, shape):
             raise ValueError(
-                f"{call}: targets has shape {given}; expected {shape} for probabilities, which "
-                f"is the logits' shape; for class indices pass an integer dtype."
+                f"{call.name}: targets has shape {given}; expected {shape} for probabilities, "
+                f"which is the logits' shape; for class indices pass an integer dtype."
             )
         if ignore_index not in (None, _DEFAULT_IGNORED):
             raise ValueError(
-                f"{call}: ignore_index is {ignore_index} beside probabilities; expected it beside "
-                f"class indices only; leave rows out with a sample_weight of 0."
+                f"{call.name}: ignore_index is {ignore_index} beside probabilities; expected it "
+                f"beside class indices only; leave rows out with a sample_weight of 0."
             )
-        return targets, True, None
+        return targets, False, True, None
     rows = shape[:axis] + shape[axis + 1 :]
     if kind != "int":
         raise TypeError(
-            f"{call}: targets has dtype {targets.dtype}; expected integers for class indices or "
-            f"floats for probabilities; convert it to one of those."
+            f"{call.name}: targets has dtype {targets.dtype}; expected integers for class indices "
+            f"or floats for probabilities; convert it to one of those."
         )
     if not same_shape(given, rows):
         remedy = "squeeze it, or pass probabilities of the logits' shape"
         if same_shape(given, shape):
             remedy = "convert it to floats if it holds probabilities or a one-hot matrix"
         raise ValueError(
-            f"{call}: targets has shape {given}; expected {rows} for class indices along axis "
+            f"{call.name}: targets has shape {given}; expected {rows} for class indices along axis "
             f"{axis - len(shape)} of logits {shape}; {remedy}."
         )
     # Labels on the host can be read, also where the logits are being traced.
     values = np.asarray(given_targets) if readable else backend.visible(targets)
-    return targets, *labels_in_range(call, "targets", values, shape[axis], ignore_index)
+    return targets, True, *labels_in_range(call.name, "targets", values, shape[axis], ignore_index)
 
 
 def labels_in_range(
@@ -120,17 +123,18 @@ def _all_in_range(values: np.ndarray, num_classes: int) -> bool:
     return bool(values.min() >= 0 and values.max() < num_classes)
 
 
-def binary_targets(call: str, backend: Backend, targets: Any, logits: Array) -> Array:
+def binary_targets(call: Call, targets: Any) -> Array:
     """Return the probabilities (or 0 and 1) of the logits' shape."""
-    targets = companion(call, "targets", targets, backend, logits)
+    targets = call.companion("targets", targets)
     if targets is None:
-        raise TypeError(f"{call}: targets is None; expected probabilities or 0 and 1; pass them.")
-    real_kind(call, "targets", backend, targets)
-    shape = backend.shape(logits)
-    given = backend.shape(targets)
+        raise TypeError(
+            f"{call.name}: targets is None; expected probabilities or 0 and 1; pass them."
+        )
+    call.real_kind("targets", targets)
+    shape, given = call.shape, call.backend.shape(targets)
     if not same_shape(given, shape):
         raise ValueError(
-            f"{call}: targets has shape {given}; expected {shape}, the logits' shape: one "
+            f"{call.name}: targets has shape {given}; expected {shape}, the logits' shape: one "
             f"probability for each logit; reshape it, or one_hot the labels."
         )
     return targets

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from softmaxkit import _arguments as check
-from softmaxkit._dispatch import resolve
+from softmaxkit._arguments import Axis, begin, flag
+from softmaxkit.backends import ActivationOptions
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
-
-_ONE = 1.0  # the default temperature, told by identity
 
 
 def softmax(
     x: Any,
-    axis: check.Axis = -1,
+    axis: Axis = -1,
     *,
     where: Any = None,
-    temperature: Any = _ONE,
+    temperature: Any = 1.0,
     dtype: Any = None,
 ) -> Any:
     r"""Probabilities :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, computed from x minus its maximum.
@@ -64,28 +62,15 @@ def softmax(
     >>> softmaxkit.softmax(np.array([2.0, 1.0, 0.0]), where=[True, True, False]).round(3)
     array([0.731, 0.269, 0.   ])
     """
-    backend, x = resolve("softmax", "x", x)
-    # The common call, without the 0.2 µs of checks that it cannot fail.
-    if type(axis) is int and where is None and temperature is _ONE and dtype is None:
-        ndim = x.ndim
-        if -ndim <= axis < ndim and backend.kind(x) == "float":
-            try:
-                return backend.softmax(x, axis % ndim, None, None, None)
-            except RuntimeError:  # a sparse tensor, to which this is no common call
-                check.real_kind("softmax", "x", backend, x)
-                raise
-    axis, where, temperature, dtype = _options(
-        "softmax", backend, x, axis, where, temperature, dtype
-    )
-    return backend.softmax(x, axis, where, temperature, dtype)
+    return _activation("softmax", x, axis, where, dtype, temperature=temperature)
 
 
 def log_softmax(
     x: Any,
-    axis: check.Axis = -1,
+    axis: Axis = -1,
     *,
     where: Any = None,
-    temperature: Any = _ONE,
+    temperature: Any = 1.0,
     dtype: Any = None,
 ) -> Any:
     r"""Log-probabilities :math:`x_i/T - \log\sum_j e^{x_j/T}`, accurate in saturated rows too.
@@ -120,25 +105,12 @@ def log_softmax(
     >>> softmaxkit.log_softmax(np.array([30.0, 0.0], dtype=np.float32))
     array([-9.357623e-14, -3.000000e+01], dtype=float32)
     """
-    backend, x = resolve("log_softmax", "x", x)
-    # The common call, without the 0.2 µs of checks that it cannot fail.
-    if type(axis) is int and where is None and temperature is _ONE and dtype is None:
-        ndim = x.ndim
-        if -ndim <= axis < ndim and backend.kind(x) == "float":
-            try:
-                return backend.log_softmax(x, axis % ndim, None, None, None)
-            except RuntimeError:  # a sparse tensor, to which this is no common call
-                check.real_kind("log_softmax", "x", backend, x)
-                raise
-    axis, where, temperature, dtype = _options(
-        "log_softmax", backend, x, axis, where, temperature, dtype
-    )
-    return backend.log_softmax(x, axis, where, temperature, dtype)
+    return _activation("log_softmax", x, axis, where, dtype, temperature=temperature)
 
 
 def logsumexp(
     x: Any,
-    axis: check.Axis = -1,
+    axis: Axis = -1,
     *,
     where: Any = None,
     keepdims: bool = False,
@@ -174,17 +146,20 @@ def logsumexp(
     >>> float(softmaxkit.logsumexp(np.array([1000.0, 1000.0])))
     1000.6931471805599
     """
-    backend, x = resolve("logsumexp", "x", x)
-    axis, where, _, dtype = _options("logsumexp", backend, x, axis, where, 1.0, dtype)
-    keepdims = check.flag("logsumexp", "keepdims", keepdims)
-    return backend.logsumexp(x, axis, where, keepdims, dtype)
+    return _activation("logsumexp", x, axis, where, dtype, keepdims=keepdims)
 
 
-def _options(
-    call: str, backend: Any, x: Any, axis: Any, where: Any, temperature: Any, dtype: Any
-) -> tuple[Any, Any, Any, Any]:
-    check.real_kind(call, "x", backend, x)
-    axis = check.any_axes(call, axis, x.ndim)
-    where = check.mask(call, backend, where, x, "x")
-    temperature = check.temperature(call, backend, temperature, x, "x")
-    return axis, where, temperature, check.float_dtype(call, backend, dtype, x)
+def _activation(
+    name: str, x: Any, axis: Axis, where: Any, dtype: Any, *, temperature: Any = 1.0,
+    keepdims: Any = False,
+) -> Any:  # fmt: skip
+    call = begin(name, "x", x)
+    call.real_kind("x", call.array)
+    options = ActivationOptions(
+        axis=call.axes(axis),
+        where=call.mask(where),
+        temperature=call.temperature(temperature),
+        dtype=call.dtype(dtype),
+        keepdims=flag(name, "keepdims", keepdims),
+    )
+    return call.activation(options)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from typing import Any
 
-from softmaxkit import _arguments as check
 from softmaxkit import activations, losses
-from softmaxkit._dispatch import Asking
+from softmaxkit._arguments import Wanted, shown
 
 __all__ = ["value_and_grad", "vjp"]
 
@@ -47,7 +46,7 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
 
     @wraps(base)
     def loss_and_gradient(logits: Any, targets: Any, **options: Any) -> tuple[Any, Any]:
-        return loss(_Gradient(logits, base.__name__), targets, **options)
+        return loss(Wanted(logits), targets, **options)
 
     return loss_and_gradient
 
@@ -85,7 +84,7 @@ def vjp(activation: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
 
     @wraps(base)
     def value_and_product(x: Any, cotangent: Any, *axis: Any, **options: Any) -> tuple[Any, Any]:
-        return activation(_Product(x, base.__name__, cotangent), *axis, **options)
+        return activation(Wanted(x, cotangent), *axis, **options)
 
     return value_and_product
 
@@ -95,70 +94,7 @@ def _known(call: str, name: str, function: Any, module: Any) -> Any:
     if not any(base is getattr(module, known) for known in module.__all__):
         names = ", ".join(module.__all__)
         raise TypeError(
-            f"{call}: {name} is {check.shown(function)}; expected one of {names} of softmaxkit; "
+            f"{call}: {name} is {shown(function)}; expected one of {names} of softmaxkit; "
             f"for a function of your own use the autodiff of your library."
         )
     return base
-
-
-class _Instead:
-    """Stands in the place of a backend, with another function under one name."""
-
-    def __init__(self, backend: Any, name: str, call: Callable[..., Any]) -> None:
-        self._backend = backend
-        if not backend.is_compiling():  # Dynamo knows `__getattr__`, which cost a loss 8 µs of 60
-            vars(self).update(vars(backend))
-        setattr(self, name, call)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-
-class _Gradient(Asking):
-    """Logits from which a loss returns (value, gradient)."""
-
-    def __init__(self, array: Any, name: str) -> None:
-        super().__init__(array)
-        self._name = name
-
-    def backend(self, backend: Any) -> Any:
-        """Return a backend whose loss of this name does."""
-        # Dynamo warns of a cache. Without one it is made in each call, 3 µs of 40 on NumPy.
-        make = _graded.__wrapped__ if backend.is_compiling() else _graded
-        return make(backend, self._name)
-
-
-@cache
-def _graded(backend: Any, name: str) -> Any:
-    def loss(logits: Any, targets: Any, **options: Any) -> Any:
-        return backend.value_and_grad(name, logits, targets, options)
-
-    return _Instead(backend, name, loss)
-
-
-class _Product(Asking):
-    """An array from which an activation returns (value, vector-Jacobian product)."""
-
-    def __init__(self, array: Any, name: str, cotangent: Any) -> None:
-        super().__init__(array)
-        self._name, self._cotangent = name, cotangent
-
-    def backend(self, backend: Any) -> Any:
-        """Return a backend whose activation of this name does."""
-        call = partial(self._activation, backend, self._name)
-        return _Instead(backend, self._name, call)
-
-    def _activation(self, backend: Any, name: str, x: Any, axis: Any, *options: Any) -> Any:
-        shape = backend.shape(x)
-        if backend.kind(x) != "float":
-            raise TypeError(
-                f"vjp({name}): x has dtype {x.dtype}; expected a floating dtype; convert it."
-            )
-        if name == "logsumexp":
-            _, keepdims, _ = options
-            over = (axis,) if isinstance(axis, int) else axis
-            shape = tuple(
-                1 if i in over else n for i, n in enumerate(shape) if keepdims or i not in over
-            )
-        cotangent = check.cotangent(f"vjp({name})", backend, self._cotangent, x, shape)
-        return backend.vjp(name, x, cotangent, (axis, *options))

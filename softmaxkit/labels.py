@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from softmaxkit import _arguments as check
-from softmaxkit._dispatch import resolve
+from softmaxkit._arguments import Call, begin, count, one_axis
 from softmaxkit._targets import labels_in_range
 
 __all__ = ["one_hot", "smooth_labels"]
@@ -46,13 +45,13 @@ def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None)
     array([[0., 0., 1.],
            [1., 0., 0.]])
     """
-    call = "one_hot"
-    backend, labels = resolve(call, "labels", labels)
-    if backend.kind(labels) != "int":
+    call = begin("one_hot", "labels", labels)
+    if call.backend.kind(call.array) != "int":
         raise TypeError(
-            f"{call}: labels has dtype {labels.dtype}; expected integers; convert it with astype."
+            f"one_hot: labels has dtype {call.array.dtype}; expected integers; "
+            f"convert it with astype."
         )
-    return _one_hot(call, "labels", backend, labels, num_classes, axis, dtype)
+    return _one_hot(call, num_classes, axis, dtype)
 
 
 def smooth_labels(
@@ -101,45 +100,39 @@ def smooth_labels(
     array([[0.1, 0.1, 0.8],
            [0.8, 0.1, 0.1]])
     """
-    call = "smooth_labels"
-    backend, targets = resolve(call, "targets", targets)
-    kind = check.real_kind(call, "targets", backend, targets)
+    call = begin("smooth_labels", "targets", targets)
+    kind = call.real_kind("targets", call.array)
     if kind == "bool":
         raise TypeError(
-            f"{call}: targets has dtype {targets.dtype}; expected integers for class indices or "
-            f"floats for probabilities; convert it to one of those."
+            f"{call.name}: targets has dtype {call.array.dtype}; expected integers for class "
+            f"indices or floats for probabilities; convert it to one of those."
         )
     if kind == "int":
         if num_classes is None:
             raise ValueError(
-                f"{call}: num_classes is None; expected an int for class indices; "
+                f"{call.name}: num_classes is None; expected an int for class indices; "
                 f"pass the number of classes."
             )
-        targets = _one_hot(call, "targets", backend, targets, num_classes, axis, None)
+        call = begin(call.name, "targets", _one_hot(call, num_classes, axis, None))
     elif num_classes is not None:
-        check.count(call, "num_classes", num_classes, "pass the number of classes")
-    axis = check.class_axis(call, axis, len(backend.shape(targets)), "targets")
-    classes = backend.shape(targets)[axis]
+        count(call.name, "num_classes", num_classes, "pass the number of classes")
+    axis = call.class_axis(axis)
+    classes = call.shape[axis]
     if num_classes is not None and classes not in (None, num_classes):
         raise ValueError(
-            f"{call}: num_classes is {num_classes}; expected {classes}, the length of axis {axis} "
-            f"of targets; leave it out for probabilities."
+            f"{call.name}: num_classes is {num_classes}; expected {classes}, the length of axis "
+            f"{axis} of targets; leave it out for probabilities."
         )
-    return backend.smooth_labels(
-        targets,
-        check.number(call, "smoothing", backend, smoothing, targets, 0.0, 1.0, 0.0),
-        axis,
-        check.mask(call, backend, where, targets, "targets"),
-    )
+    smoothing = call.number("smoothing", smoothing, 0.0, 1.0, neutral=0.0)
+    return call.backend.smooth_labels(call.array, smoothing, axis, call.mask(where))
 
 
-def _one_hot(
-    call: str, name: str, backend: Any, labels: Any, num_classes: Any, axis: Any, dtype: Any
-) -> Any:
-    check.count(call, "num_classes", num_classes, "pass the number of classes")
-    axis = check.one_axis(call, axis, len(backend.shape(labels)) + 1)
+def _one_hot(call: Call, num_classes: Any, axis: Any, dtype: Any) -> Any:
+    count(call.name, "num_classes", num_classes, "pass the number of classes")
+    axis = one_axis(call.name, axis, len(call.shape) + 1)
+    visible = call.backend.visible(call.array)
     checked, _ = labels_in_range(
-        call, name, backend.visible(labels), int(num_classes), None, ignorable=False
+        call.name, call.argument, visible, int(num_classes), None, ignorable=False
     )
-    dtype = check.float_dtype(call, backend, dtype, labels)
-    return backend.one_hot(labels, int(num_classes), axis, dtype, checked)
+    dtype = call.dtype(dtype)
+    return call.backend.one_hot(call.array, int(num_classes), axis, dtype, checked)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
-import numpy as np
-
-from softmaxkit import _arguments as check
-from softmaxkit._dispatch import companion, resolve
+from softmaxkit._arguments import Call, as_number, begin
 from softmaxkit._targets import binary_targets, class_targets
+from softmaxkit.backends import BinaryOptions, ClassOptions
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "focal_loss", "sigmoid_focal_loss"]
 
@@ -96,22 +94,31 @@ def cross_entropy(
     >>> float(softmaxkit.cross_entropy(logits, [0, 2, 1], label_smoothing=0.1).round(4))
     0.6395
     """
-    call = "cross_entropy"
-    backend, logits, targets, options = _class_options(
-        call, logits, targets, axis, sample_weight, where, ignore_index, label_smoothing,
-        temperature, reduction, normalizer, dtype,
-    )  # fmt: skip
-    if normalizer is None:
-        # torch's rule: a weighted mean of class indices, a plain one of probabilities.
-        indices = backend.kind(targets) == "int"
-        options["normalizer"] = "weight" if indices else "count"
-    return backend.cross_entropy(
-        logits,
-        targets,
-        weight=check.class_vector(call, "weight", backend, weight, logits, options["axis"]),
-        z_loss=check.number(call, "z_loss", backend, z_loss, logits, 0.0, np.inf, 0.0),
-        **options,
+    call = begin("cross_entropy", "logits", logits)
+    call.floating()
+    axis = call.class_axis(axis)
+    targets, is_index, labels_checked, ignore_index = class_targets(
+        call, targets, axis, ignore_index
     )
+    given = call.normalizer(normalizer, reduction)
+    if given is None:
+        # torch's rule: a weighted mean of class indices, a plain one of probabilities.
+        given = "weight" if is_index else "count"
+    options = ClassOptions(
+        axis=axis,
+        weight=call.class_vector("weight", weight, axis),
+        sample_weight=_row_weight(call, sample_weight, axis),
+        where=call.mask(where),
+        ignore_index=ignore_index,
+        label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
+        temperature=call.temperature(temperature),
+        reduction=reduction,
+        normalizer=given,
+        dtype=call.dtype(dtype),
+        labels_checked=labels_checked,
+        z_loss=call.number("z_loss", z_loss, 0.0, neutral=0.0),
+    )
+    return call.loss(targets, options)
 
 
 def focal_loss(
@@ -169,20 +176,26 @@ def focal_loss(
     >>> float(softmaxkit.focal_loss(logits, [0, 2, 1]).round(4))
     0.1782
     """
-    call = "focal_loss"
-    backend, logits, targets, options = _class_options(
-        call, logits, targets, axis, sample_weight, where, ignore_index, label_smoothing,
-        temperature, reduction, normalizer, dtype,
-    )  # fmt: skip
-    if normalizer is None:
-        options["normalizer"] = "count"
-    return backend.focal_loss(
-        logits,
-        targets,
-        gamma=check.number(call, "gamma", backend, gamma, logits, 0.0, np.inf, 0.0),
-        alpha=_class_factor(call, backend, alpha, logits, options["axis"]),
-        **options,
+    call = begin("focal_loss", "logits", logits)
+    call.floating()
+    axis = call.class_axis(axis)
+    targets, _, labels_checked, ignore_index = class_targets(call, targets, axis, ignore_index)
+    given = call.normalizer(normalizer, reduction)
+    options = ClassOptions(
+        axis=axis,
+        weight=_class_factor(call, alpha, axis),
+        sample_weight=_row_weight(call, sample_weight, axis),
+        where=call.mask(where),
+        ignore_index=ignore_index,
+        label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
+        temperature=call.temperature(temperature),
+        reduction=reduction,
+        normalizer="count" if given is None else given,
+        dtype=call.dtype(dtype),
+        labels_checked=labels_checked,
+        gamma=call.number("gamma", gamma, 0.0, neutral=0.0),
     )
+    return call.loss(targets, options)
 
 
 def binary_cross_entropy(
@@ -237,16 +250,19 @@ def binary_cross_entropy(
     >>> float(softmaxkit.binary_cross_entropy(np.array([0.0, 40.0]), [0, 1], reduction="sum"))
     0.6931471805599453
     """
-    call = "binary_cross_entropy"
-    backend, logits, targets, options = _binary_options(
-        call, logits, targets, sample_weight, label_smoothing, reduction, normalizer, dtype
+    call = begin("binary_cross_entropy", "logits", logits)
+    call.floating()
+    targets = binary_targets(call, targets)
+    given = call.normalizer(normalizer, reduction)
+    options = BinaryOptions(
+        sample_weight=call.weights("sample_weight", sample_weight, call.shape, "logits"),
+        label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
+        reduction=reduction,
+        normalizer="count" if given is None else given,
+        dtype=call.dtype(dtype),
+        pos_weight=call.weights("pos_weight", pos_weight, call.shape, "logits"),
     )
-    if pos_weight is not None:
-        pos_weight = companion(call, "pos_weight", pos_weight, backend, logits)
-        check.real_kind(call, "pos_weight", backend, pos_weight)
-        shape = backend.shape(logits)
-        check.broadcastable(call, "pos_weight", backend, pos_weight, shape, "logits")
-    return backend.binary_cross_entropy(logits, targets, pos_weight=pos_weight, **options)
+    return call.loss(targets, options)
 
 
 def sigmoid_focal_loss(
@@ -294,87 +310,32 @@ def sigmoid_focal_loss(
     >>> float(softmaxkit.sigmoid_focal_loss(np.array([1.0]), [0.7]).round(5))
     0.10187
     """
-    call = "sigmoid_focal_loss"
-    backend, logits, targets, options = _binary_options(
-        call, logits, targets, sample_weight, label_smoothing, reduction, normalizer, dtype
+    call = begin("sigmoid_focal_loss", "logits", logits)
+    call.floating()
+    targets = binary_targets(call, targets)
+    given = call.normalizer(normalizer, reduction)
+    options = BinaryOptions(
+        sample_weight=call.weights("sample_weight", sample_weight, call.shape, "logits"),
+        label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
+        reduction=reduction,
+        normalizer="count" if given is None else given,
+        dtype=call.dtype(dtype),
+        gamma=call.number("gamma", gamma, 0.0, neutral=0.0),
+        alpha=None if alpha is None else call.number("alpha", alpha, 0.0, 1.0, neutral=None),
     )
-    return backend.sigmoid_focal_loss(
-        logits,
-        targets,
-        gamma=check.number(call, "gamma", backend, gamma, logits, 0.0, np.inf, 0.0),
-        alpha=None
-        if alpha is None
-        else check.number(call, "alpha", backend, alpha, logits, 0.0, 1.0, None),
-        **options,
-    )
+    return call.loss(targets, options)
 
 
-def _class_options(
-    call: str, logits: Any, targets: Any, axis: Any, sample_weight: Any, where: Any,
-    ignore_index: Any, label_smoothing: Any, temperature: Any, reduction: Any, normalizer: Any,
-    dtype: Any,
-) -> tuple[Any, Any, Any, dict[str, Any]]:  # fmt: skip
-    """Check what cross_entropy and focal_loss have in common."""
-    backend, logits = resolve(call, "logits", logits)
-    check.float_logits(call, backend, logits)
-    shape = backend.shape(logits)
-    axis = check.class_axis(call, axis, len(shape), "logits")
-    targets, labels_checked, ignore_index = class_targets(
-        call, backend, targets, logits, axis, ignore_index
-    )
+def _row_weight(call: Call, value: Any, axis: int) -> Any:
+    if value is None:
+        return None
+    shape = call.shape
     rows = shape[:axis] + shape[axis + 1 :]
-    return (
-        backend,
-        logits,
-        targets,
-        {
-            "axis": axis,
-            "sample_weight": None
-            if sample_weight is None
-            else check.row_weight(call, backend, sample_weight, logits, rows, "the unreduced loss"),
-            "where": None if where is None else check.mask(call, backend, where, logits, "logits"),
-            "ignore_index": ignore_index,
-            "label_smoothing": check.number(
-                call, "label_smoothing", backend, label_smoothing, logits, 0.0, 1.0, 0.0
-            ),
-            "temperature": check.temperature(call, backend, temperature, logits),
-            "reduction": reduction,
-            "normalizer": check.normalizer(call, backend, normalizer, reduction, logits),
-            "dtype": check.float_dtype(call, backend, dtype, logits),
-            "labels_checked": labels_checked,
-        },
-    )
+    return call.weights("sample_weight", value, rows, "the unreduced loss")
 
 
-def _binary_options(
-    call: str, logits: Any, targets: Any, sample_weight: Any, label_smoothing: Any,
-    reduction: Any, normalizer: Any, dtype: Any,
-) -> tuple[Any, Any, Any, dict[str, Any]]:  # fmt: skip
-    """Check what the losses over independent labels have in common."""
-    backend, logits = resolve(call, "logits", logits)
-    check.float_logits(call, backend, logits)
-    targets = binary_targets(call, backend, targets, logits)
-    given = check.normalizer(call, backend, normalizer, reduction, logits)
-    return (
-        backend,
-        logits,
-        targets,
-        {
-            "sample_weight": check.row_weight(
-                call, backend, sample_weight, logits, backend.shape(logits), "logits"
-            ),
-            "label_smoothing": check.number(
-                call, "label_smoothing", backend, label_smoothing, logits, 0.0, 1.0, 0.0
-            ),
-            "reduction": reduction,
-            "normalizer": "count" if normalizer is None else given,
-            "dtype": check.float_dtype(call, backend, dtype, logits),
-        },
-    )
-
-
-def _class_factor(call: str, backend: Any, alpha: Any, logits: Any, axis: int) -> Any:
-    alpha = check.as_number(alpha)
+def _class_factor(call: Call, alpha: Any, axis: int) -> Any:
+    alpha = as_number(alpha)
     if isinstance(alpha, Real) and not isinstance(alpha, bool):
-        return check.number(call, "alpha", backend, alpha, logits, 0.0, np.inf, 1.0)
-    return check.class_vector(call, "alpha", backend, alpha, logits, axis, one_for_all=True)
+        return call.number("alpha", alpha, 0.0, neutral=1.0)
+    return call.class_vector("alpha", alpha, axis, one_for_all=True)

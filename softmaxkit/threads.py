@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from softmaxkit import _arguments as check
+from softmaxkit._arguments import count
 
 __all__ = ["get_num_threads", "set_num_threads"]
 
@@ -65,7 +65,7 @@ def set_num_threads(number: int) -> None:
     1
     >>> softmaxkit.set_num_threads(before)
     """
-    check.count("set_num_threads", "number", number, "1 is the caller alone")
+    count("set_num_threads", "number", number, "1 is the caller alone")
     _pool().set_count(int(number))
 
 

@@ -35,9 +35,9 @@ SIZE_CLASSES = {
     "tensorflow": NUMPY
     | {
         "fused": {
-            "tensorflow_rows.FUSED_ELEMENTS": 0,
-            "tensorflow_rows.FUSED_EAGER_ELEMENTS": 0,
-            "tensorflow_rows.FUSED_FROM_CLASSES": 1,
+            "tensorflow.rows.FUSED_ELEMENTS": 0,
+            "tensorflow.rows.FUSED_EAGER_ELEMENTS": 0,
+            "tensorflow.rows.FUSED_FROM_CLASSES": 1,
         },
     },
 }

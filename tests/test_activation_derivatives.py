@@ -2,7 +2,7 @@
 
 At a class that dominates, v - Σ p v and v - p Σ v lose everything if they are computed as written;
 so does the gradient of probabilities q, which is that of -Σ q log p.
-Every framework does; here JAX and TensorFlow do so far.
+Every framework loses them.
 """
 
 from functools import partial
@@ -16,7 +16,6 @@ import softmaxkit.conformance
 
 # Units in the last place of the sum of the terms: each has a p, some three roundings off.
 LIMIT = 24
-LOSES = ("jax", "tensorflow")
 RNG = np.random.default_rng(0)
 CASES = {
     "two": ([40.0, 0.0], [1.0, 0.0]),
@@ -58,8 +57,8 @@ def truth(name, z, v):
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 @pytest.mark.parametrize("case", CASES)
 def test_digits(library, case, name, dtype, axis):
-    if str(library) in LOSES:
-        pytest.skip(f"{library} differentiates by its own autodiff, which loses these digits")
+    if (str(library), name, case) == ("jax", "softmax", "flat, a common offset"):
+        pytest.skip("JAX takes a common offset off once, which costs digits: 1.3 times the time")
     z, v = (np.asarray(each, dtype) for each in CASES[case])
     expected, terms = truth(name, z, v)
     # Rows of their own, or columns beside others.
@@ -75,8 +74,6 @@ def test_digits(library, case, name, dtype, axis):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
 def test_digits_of_probabilities(library, case, dtype, axis):
-    if str(library) in LOSES:
-        pytest.skip(f"{library} differentiates by its own autodiff, which loses these digits")
     z, q = (np.asarray(each, dtype) for each in CASES[case])
     expected, terms = truth("log_softmax", z, np.abs(q))
     given = (np.stack([each, each], axis=axis - 1 if axis else 1) for each in (z, np.abs(q)))
@@ -134,8 +131,6 @@ def test_digits_of_torch(torch, monkeypatch, case, how, name):
 
 
 def test_the_public_example(library):
-    if str(library) in LOSES:
-        pytest.skip(f"{library} differentiates by its own autodiff, which gives 0")
     z, v = library.array([40.0, 0.0], "float64"), library.array([1.0, 0.0], "float64")
     for activation in (softmaxkit.softmax, softmaxkit.log_softmax):
         _, product = softmaxkit.vjp(activation)(z, v)

@@ -322,3 +322,44 @@ def test_gradient_is_the_slope_of_the_value_with_every_option_at_once(name):
             numeric[i] = (ahead - behind) / 2e-5
         # The error of a central difference of step 1e-5 is about 1e-10.
         np.testing.assert_allclose(gradient, numeric, rtol=0, atol=2e-9)
+
+
+def test_terms_of_derivatives():
+    """What an error is measured at: the sum of the sizes of what an entry is a sum of."""
+    random = np.random.default_rng(3)
+    x, v = random.normal(0, 3, (4, 6)), random.normal(size=(4, 6))
+    p = reference.softmax(x)
+    each = p[:, :, None] * p[:, None, :] * np.abs(v[:, :, None] - v[:, None, :])
+    np.testing.assert_allclose(reference.softmax_vjp_terms(x, v), each.sum(-1), rtol=1e-13)
+    apart = np.abs(np.eye(6) - p[:, :, None])
+    of_log = (apart * np.abs(v[:, None, :])).sum(-1)
+    np.testing.assert_allclose(reference.log_softmax_vjp_terms(x, v), of_log, rtol=1e-13)
+    # Probabilities, class weights and a temperature: each target has its own term.
+    q, w = random.dirichlet(np.ones(6), 4), random.random(6)
+    options = {"weight": w, "temperature": 2.0, "reduction": "sum"}
+    half = np.abs(np.eye(6) - reference.softmax(x / 2.0)[:, :, None])
+    np.testing.assert_allclose(
+        reference.gradient_terms("cross_entropy", x, q, **options),
+        (half * (w * q)[:, None, :]).sum(-1) / 2.0,
+        rtol=1e-13,
+    )
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal_loss"])
+def test_an_entry_of_one_term_is_its_size(name):
+    x, y = np.random.default_rng(4).normal(0, 5, (5, 4)), [0, 3, -100, 1, 2]
+    gradient = reference.gradient(name, x, y)
+    np.testing.assert_allclose(reference.gradient_terms(name, x, y), np.abs(gradient), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "sigmoid_focal_loss"])
+def test_terms_of_independent_labels(name):
+    x = np.array([-30.0, -1.0, 0.0, 2.0, 30.0])
+    for t in (0.0, 1.0):
+        gradient = reference.gradient(name, x, np.full(5, t))
+        terms = reference.gradient_terms(name, x, np.full(5, t))
+        np.testing.assert_allclose(terms, np.abs(gradient), rtol=1e-13)
+    soft = np.full(5, 0.3)
+    assert (
+        reference.gradient_terms(name, x, soft) > np.abs(reference.gradient(name, x, soft))
+    ).all()

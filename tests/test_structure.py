@@ -21,22 +21,12 @@ FACADES = ("torch", "jax", "tensorflow", "keras")
 # `from one of these import name` names a module.
 PACKAGES = (
     *("", ".backends", ".conformance"),
-    *(f".backends.{name}" for name in ("numpy", "array_api", "torch")),
+    *(f".backends.{name}" for name in ("numpy", "array_api", "torch", "jax", "tensorflow")),
     *(f".{facade}" for facade in FACADES),
 )
 FRAMEWORKS = {
     "array_api_compat", "array_api_strict", "cupy", "dask", "jax", "keras", "tensorflow", "torch",
 }  # fmt: skip
-
-
-# Backends that are a package; the others are modules beside others that bear their names.
-AS_PACKAGES = ("numpy", "array_api", "torch")
-BLOCKS = (
-    "tensorflow_classes",
-    "tensorflow_host",
-    "tensorflow_rows",
-    "jax_rows",
-)
 
 
 def parsed(path):
@@ -88,10 +78,10 @@ def packages(names):
 # --- who may import whom --------------------------------------------------------------------------
 MAY_IMPORT = {
     "__init__": set(FRONTENDS),
-    "activations": {"_arguments", "_dispatch"},
-    "losses": {"_arguments", "_dispatch", "_targets", "numpy"},
-    "labels": {"_arguments", "_dispatch", "_targets"},
-    "gradients": {"_arguments", "_dispatch", "activations", "losses"},
+    "activations": {"_arguments", "backends"},
+    "losses": {"_arguments", "_targets", "backends"},
+    "labels": {"_arguments", "_targets"},
+    "gradients": {"_arguments", "activations", "losses"},
     "threads": {"_arguments", "backends.numpy.pool"},
     "_arguments": {"_dispatch", "numpy"},
     "_targets": {"_arguments", "_dispatch", "numpy"},
@@ -125,22 +115,26 @@ MAY_IMPORT = {
     },
     "backends.torch.blocks": {"_statistics", "backends.torch.memory", "torch"},
     "backends.torch.memory": {"numpy", "torch"},
-    "backends.jax": {
-        *("_activations", "_axes", "_losses", "backends", "backends.jax_rows", "numpy", "jax"),
+    "backends.jax.__init__": {
+        *("_activations", "_losses", "backends", "jax"),
+        *("backends.jax.arrays", "backends.jax.rows"),
     },
-    "backends.jax_rows": {"_axes", "_statistics", "numpy", "jax"},
+    "backends.jax.arrays": {"numpy", "jax"},
+    "backends.jax.rows": {"_activations", "_axes", "_statistics", "backends.jax.arrays", "jax"},
     # Eager calls on the CPU are left to NumPy.
-    "backends.tensorflow": {
-        *("_activations", "_axes", "_losses", "backends", "tensorflow"),
-        *("backends.tensorflow_classes", "backends.tensorflow_host", "backends.tensorflow_rows"),
+    "backends.tensorflow.__init__": {
+        *("_activations", "_losses", "backends", "tensorflow"),
+        *(f"backends.tensorflow.{name}" for name in ("arrays", "host", "rows")),
     },
-    "backends.tensorflow_rows": {
-        *("_axes", "_statistics", "backends.tensorflow_classes", "tensorflow"),
+    "backends.tensorflow.arrays": {"_axes", "backends.tensorflow.classes", "numpy", "tensorflow"},
+    "backends.tensorflow.rows": {
+        *("_activations", "_axes", "_statistics", "tensorflow"),
+        *("backends.tensorflow.arrays", "backends.tensorflow.classes"),
     },
-    "backends.tensorflow_classes": {"_axes", "tensorflow"},
-    "backends.tensorflow_host": {
-        *("backends.tensorflow_rows", "backends.numpy", "numpy", "tensorflow"),
-        "backends.numpy.arrays",
+    "backends.tensorflow.classes": {"_axes", "tensorflow"},
+    "backends.tensorflow.host": {
+        *("backends.numpy", "backends.numpy.arrays", "numpy", "tensorflow"),
+        *("backends.tensorflow.arrays", "backends.tensorflow.rows"),
     },
     "backends.array_api.__init__": {
         *("_activations", "_axes", "_losses", "backends", "numpy", "array_api_compat"),
@@ -319,8 +313,7 @@ def protocol(name):
 
 
 def backend(name):
-    """Return the module, or the `__init__` of the package, that is a backend."""
-    return MODULES[f"backends.{name}.__init__" if name in AS_PACKAGES else f"backends.{name}"]
+    return MODULES[f"backends.{name}.__init__"]
 
 
 def offered(name):
@@ -332,7 +325,7 @@ def offered(name):
             names.update(alias.asname or alias.name for alias in node.names)
     defined = functions(tree.body)
     for module, path in MODULES.items():
-        if module.startswith((f"backends.{name}.", f"backends.{name}_")):
+        if module.startswith(f"backends.{name}."):
             defined = functions(parsed(path).body) | defined
     return names, defined
 
@@ -342,22 +335,23 @@ def test_every_module_of_backends_is_in_the_table():
 
 
 def test_there_is_a_module_for_each_backend():
-    of_packages = {
-        name for name in MODULES if name.startswith(tuple(f"backends.{p}." for p in AS_PACKAGES))
-    }
-    alone = [name for name in backends.MODULES if name not in AS_PACKAGES]
-    assert {f"backends.{name}" for name in (*alone, "__init__", *BLOCKS)} | of_packages == {
-        name for name in MODULES if name.startswith("backends.")
-    }
+    packages = {name.split(".")[1] for name in MODULES if name.startswith("backends.")}
+    assert packages == {"__init__", *backends.MODULES}
 
 
-@pytest.mark.parametrize("name", AS_PACKAGES)
+@pytest.mark.parametrize("name", backends.MODULES)
 def test_packages_have_the_same_files(name):
     assert {f"backends.{name}.{one}" for one in ("__init__", "arrays", "rows")} <= set(MODULES)
 
 
 def test_the_protocol_has_every_operation():
-    names = {one for name in OPERATIONS for one in import_module(f"softmaxkit.{name}").__all__}
+    # Activations are an operation by its name, losses one by its options.
+    names = {"activation", "loss"}
+    names |= {
+        one
+        for name in ("gradients", "labels")
+        for one in import_module(f"softmaxkit.{name}").__all__
+    }
     assert names <= set(protocol("Backend"))
 
 
@@ -381,8 +375,8 @@ def test_backend_fulfils_the_protocol(name):
 @pytest.mark.parametrize(
     ("name", "module", "contract"),
     [
-        *((name, "arrays", "ArrayFunctions") for name in AS_PACKAGES),
-        *((name, "rows", "Kernels") for name in AS_PACKAGES),
+        *((name, "arrays", "ArrayFunctions") for name in backends.MODULES),
+        *((name, "rows", "Kernels") for name in backends.MODULES),
         *((name, "rows", "GradientKernels") for name in ("numpy", "array_api")),
         *(("torch", "blocks", contract) for contract in ("Kernels", "GradientKernels")),
     ],
@@ -410,10 +404,16 @@ def test_the_protocols_name_just_the_functions_that_are_used(argument, contracts
     assert used == {name for contract in contracts for name in protocol(contract)}
 
 
-@pytest.mark.parametrize("name", sorted(set(backends.MODULES) - set(AS_PACKAGES)))
-def test_backend_has_every_array_function_and_kernel(name):
-    assert set(protocol("ArrayFunctions")) <= offered(name)[0]
-    assert set(protocol("Kernels")) <= definitions(parsed(MODULES[f"backends.{name}_rows"]))
+@pytest.mark.parametrize(
+    "name", sorted(name for name in MODULES if name.startswith(("_", "backends.")))
+)
+def test_no_function_takes_more_than_six_arguments_by_place(name):
+    found = {
+        node.name: len(node.args.posonlyargs + node.args.args)
+        for node in ast.walk(parsed(MODULES[name]))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert not {name: count for name, count in found.items() if count > 6}
 
 
 def test_an_operation_that_a_backend_lacks_is_found():

@@ -10,7 +10,6 @@ from array_api_compat import array_namespace, device
 
 from softmaxkit import _activations, _losses
 from softmaxkit._axes import along
-from softmaxkit.backends import ActivationOptions, BinaryOptions, ClassOptions
 from softmaxkit.backends.array_api import arrays as ops
 from softmaxkit.backends.array_api import rows as kernels
 from softmaxkit.backends.array_api.arrays import (
@@ -32,42 +31,26 @@ _silent = np.errstate(all="ignore")  # libraries built on NumPy share its warnin
 
 
 @_silent
-def softmax(x, axis, where, temperature, dtype):
-    options = ActivationOptions(axis, where, temperature, dtype)
-    return _activations.softmax(ops, kernels, x, options)
+def activation(operation, x, options):
+    return getattr(_activations, operation)(ops, kernels, x, options)
 
 
 @_silent
-def log_softmax(x, axis, where, temperature, dtype):
-    options = ActivationOptions(axis, where, temperature, dtype)
-    return _activations.log_softmax(ops, kernels, x, options)
+def vjp(operation, x, cotangent, options):
+    value = activation(operation, x, options)
+    product = _activations.pull(ops, kernels, operation, x, cotangent, options, value=value)
+    return value, product
 
 
 @_silent
-def logsumexp(x, axis, where, keepdims, dtype):
-    options = ActivationOptions(axis, where, None, dtype, keepdims)
-    return _activations.logsumexp(ops, kernels, x, options)
-
-
-@_silent
-def cross_entropy(logits, targets, **options):
-    return _losses.loss(ops, kernels, logits, targets, ClassOptions(**options))[0]
-
-
-@_silent
-def focal_loss(logits, targets, **options):
-    options = ClassOptions(weight=options.pop("alpha"), **options)
+def loss(logits, targets, options):
     return _losses.loss(ops, kernels, logits, targets, options)[0]
 
 
 @_silent
-def binary_cross_entropy(logits, targets, **options):
-    return _losses.loss(ops, kernels, logits, targets, BinaryOptions(**options))[0]
-
-
-@_silent
-def sigmoid_focal_loss(logits, targets, **options):
-    return _losses.loss(ops, kernels, logits, targets, BinaryOptions(**options))[0]
+def value_and_grad(logits, targets, options):
+    value, saved = _losses.loss(ops, kernels, logits, targets, options, save=True)
+    return value, _losses.gradient(ops, kernels, logits, options, saved, 1.0)
 
 
 @_silent
@@ -84,25 +67,3 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
     if labels_checked:
         return out
     return ops.where((labels < 0) | (labels >= num_classes), float("nan"), out)
-
-
-@_silent
-def value_and_grad(operation, logits, targets, options):
-    if operation == "focal_loss":
-        options["weight"] = options.pop("alpha")
-    is_binary = operation in ("binary_cross_entropy", "sigmoid_focal_loss")
-    options = (BinaryOptions if is_binary else ClassOptions)(**options)
-    value, saved = _losses.loss(ops, kernels, logits, targets, options, save=True)
-    return value, _losses.gradient(ops, kernels, logits, options, saved, 1.0)
-
-
-@_silent
-def vjp(operation, x, cotangent, options):
-    axis, where, third, dtype = options
-    if operation == "logsumexp":
-        options = ActivationOptions(axis, where, None, dtype, keepdims=third)
-    else:
-        options = ActivationOptions(axis, where, third, dtype)
-    value = getattr(_activations, operation)(ops, kernels, x, options)
-    product = _activations.pull(ops, kernels, operation, x, cotangent, options, value=value)
-    return value, product

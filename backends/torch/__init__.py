@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softmaxkit import _activations, _losses
 from softmaxkit._statistics import Request, Rows
-from softmaxkit.backends import ActivationOptions, BinaryOptions, ClassOptions
+from softmaxkit.backends import BinaryOptions, ClassOptions
 from softmaxkit.backends.torch import arrays as ops
 from softmaxkit.backends.torch import blocks
 from softmaxkit.backends.torch import rows as kernels
@@ -38,52 +38,24 @@ LIBRARY = "PyTorch"
 
 
 # --- activations ----------------------------------------------------------------------------------
-def softmax(x, axis, where, temperature, dtype):
-    options = _activation_options(x, axis, where, temperature, dtype)
-    return _activations.softmax(ops, kernels, x, options)
-
-
-def log_softmax(x, axis, where, temperature, dtype):
-    options = _activation_options(x, axis, where, temperature, dtype)
-    return _activations.log_softmax(ops, kernels, x, options)
-
-
-def logsumexp(x, axis, where, keepdims, dtype):
-    options = _activation_options(x, axis, where, None, dtype, keepdims)
-    return _activations.logsumexp(ops, kernels, x, options)
-
-
-def _activation_options(x, axis, where, temperature, dtype, keepdims=False):
-    where, temperature = beside(x, where), beside(x, temperature)
-    return ActivationOptions(axis, where, temperature, _result(x, dtype), keepdims)
+def activation(operation, x, options):
+    if x.dtype in HALF:
+        options = options._replace(dtype=_result(x, options.dtype))
+    if type(x) not in PLAIN:
+        options = options._make(beside(x, value) for value in options)
+    return getattr(_activations, operation)(ops, kernels, x, options)
 
 
 def _result(x, dtype):
     """Under autocast float32, as torch.nn.functional.cross_entropy returns there."""
     device = x.device.type
-    if dtype is None and x.dtype in HALF and device != "meta":  # which has no autocast
+    if dtype is None and device != "meta":  # which has no autocast
         return torch.float32 if torch.is_autocast_enabled(device) else None
     return dtype
 
 
 # --- losses ---------------------------------------------------------------------------------------
-def cross_entropy(logits, targets, **options):
-    return _loss(logits, targets, ClassOptions(**options))
-
-
-def focal_loss(logits, targets, **options):
-    return _loss(logits, targets, ClassOptions(weight=options.pop("alpha"), **options))
-
-
-def binary_cross_entropy(logits, targets, **options):
-    return _loss(logits, targets, BinaryOptions(**options))
-
-
-def sigmoid_focal_loss(logits, targets, **options):
-    return _loss(logits, targets, BinaryOptions(**options))
-
-
-def _loss(logits, targets, options):
+def loss(logits, targets, options):
     if logits.dtype in HALF:
         options = options._replace(dtype=_result(logits, options.dtype))
     if type(logits) not in PLAIN:
@@ -163,38 +135,23 @@ def one_hot(labels, num_classes, axis, dtype, labels_checked):
 
 
 # --- gradients ------------------------------------------------------------------------------------
-def value_and_grad(operation, logits, targets, options):
-    def loss(leaf):
-        return _OPERATIONS[operation](leaf, targets, **options)
-
-    if is_compiling():  # Dynamo traces torch.func, but not autograd.grad
-        value, pull = torch.func.vjp(loss, logits)
-        return value, pull(torch.ones_like(value))[0]
-    leaf = logits.detach().requires_grad_()
-    with torch.enable_grad():
-        value = loss(leaf)
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), gradient
+def value_and_grad(logits, targets, options):
+    return _value_and_product(lambda leaf: loss(leaf, targets, options), logits)
 
 
 def vjp(operation, x, cotangent, options):
-    def activation(leaf):
-        return _OPERATIONS[operation](leaf, *options)
+    return _value_and_product(lambda leaf: activation(operation, leaf, options), x, cotangent)
 
-    if is_compiling():
-        value, pull = torch.func.vjp(activation, x)
-        return value, pull(cotangent.to(value.dtype))[0]
+
+def _value_and_product(function, x, cotangent=None):
+    """Return a value and its vector-Jacobian product, of ones unless a cotangent is given."""
+    if is_compiling():  # Dynamo traces torch.func, but not autograd.grad
+        value, pull = torch.func.vjp(function, x)
+        cotangent = torch.ones_like(value) if cotangent is None else cotangent.to(value.dtype)
+        return value, pull(cotangent)[0]
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
-        value = activation(leaf)
-        (product,) = torch.autograd.grad(value, leaf, cotangent.to(value.dtype))
+        value = function(leaf)
+        cotangent = torch.ones_like(value) if cotangent is None else cotangent.to(value.dtype)
+        (product,) = torch.autograd.grad(value, leaf, cotangent)
     return value.detach(), product
-
-
-_OPERATIONS = {
-    each.__name__: each
-    for each in (
-        *(softmax, log_softmax, logsumexp),
-        *(cross_entropy, focal_loss, binary_cross_entropy, sigmoid_focal_loss),
-    )
-}

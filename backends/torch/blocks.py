@@ -21,6 +21,7 @@ from softmaxkit.backends.torch.memory import (
     Scratch,
     as_blocks,
     empty,
+    is_large,
     part,
     rows_as_blocks,
     slices,
@@ -72,7 +73,9 @@ def log_softmax(x, axis, dtype):
 
 
 def _whole(kernel, x, axis):
-    return kernel(x, axis, out=empty(x.shape, x.dtype, x.device))
+    return (
+        kernel(x, axis, out=empty(x.shape, x.dtype, x.device)) if is_large(x) else kernel(x, axis)
+    )
 
 
 def _each(kernel, x, axis, dtype):
@@ -116,14 +119,14 @@ def _log_sum(e):
 
 def _sharpen(log_p, dominant, scratch):
     """Give back to log p of a class that dominates its row the digits that log Σ e^d has lost."""
-    sure = log_p.amax(1, keepdim=True) > dominant
-    rows = _rows_of(sure)
+    highest = log_p.amax(1, keepdim=True)
+    rows = _rows_of(highest, dominant)
     if rows is not None:
-        chosen = log_p[rows]
+        chosen, sure = log_p[rows], highest[rows] > dominant
         at = _at(chosen, dominant, scratch)
         e = torch.exp(chosen, out=scratch.like(chosen, "beside"))
         others = e.addcmul_(e, at, value=-1).sum(1, keepdim=True)
-        _put(log_p, rows, at, torch.where(sure[rows], torch.log1p(-others), 0.0), scratch)
+        _put(log_p, rows, at, torch.where(sure, torch.log1p(-others), 0.0), scratch)
 
 
 # Below, a mask is of numbers, 1 and 0: with one of bools a pass over a block takes 3 to 5 times as
@@ -133,14 +136,15 @@ def _at(x, limit, scratch):
     return torch.gt(x, limit, out=scratch.like(x, "at"))
 
 
-def _rows_of(sure):
-    """Return an index of the rows of a block that are sure, or perhaps of all; None for none."""
-    if not sure.is_cpu:
-        return slice(None)
-    if sure.ndim == 2:
-        rows = sure.squeeze(1).nonzero().squeeze(1)
-        return rows if len(rows) else None
-    return slice(None) if sure.any() else None
+def _rows_of(highest, limit):
+    """Return an index of the rows whose highest is above a limit, or of all; None for none."""
+    if highest.is_cpu:
+        # NaN, which may stand before others that are, is not at most the limit.
+        if highest.numel() == 0 or highest.amax().item() <= limit:
+            return None
+        if highest.ndim == 2:
+            return (highest > limit).squeeze(1).nonzero().squeeze(1)
+    return slice(None)
 
 
 def _put(block, rows, at, value, scratch):
@@ -178,11 +182,11 @@ def _softmax_gradient(source, cotangent, axis, of_logits):
             _softmax_into(z, p)
         u = torch.mul(p, v, out=scratch.like(p, "u"))
         shift = u.sum(1, keepdim=True)
-        sure = p.amax(1, keepdim=True) > 0.5
-        rows = _rows_of(sure)
+        highest = p.amax(1, keepdim=True)
+        rows = _rows_of(highest, 0.5)
         if rows is not None:
             v_k = _at(p[rows], 0.5, scratch).mul_(v[rows]).sum(1, keepdim=True)
-            shift[rows] = torch.where(sure[rows], v_k, shift[rows])
+            shift[rows] = torch.where(highest[rows] > 0.5, v_k, shift[rows])
         torch.sub(v, shift, out=u)
         if result.dtype is wide:
             torch.mul(p, u, out=result)
@@ -286,32 +290,43 @@ def row_gradient(x, request, kept, of_rows):
     if isinstance(weights, Tensor):
         weights = as_blocks(weights.expand(x.shape), axis)
     by_log_p, by_dot, _, by_lse = of_rows
-    per_row = rows_as_blocks(x, axis, (kept.log_p, labels, skip, by_log_p, by_dot, by_lse))
+    per_row = rows_as_blocks(x, axis, (labels, skip, kept.log_p, by_log_p, by_dot, by_lse))
     wide, scratch = wide_dtype(x.dtype), Scratch()
     for block in slices(source):
         result = part(target, block)
         p = result if x.dtype is wide else scratch.like(result, "p", wide)
         if kept.p is None:
             _softmax_into(scratch.cast(part(source, block), "z", wide), p)
-        of_rows = (part(value, block) for value in per_row)
-        _gradient_of_p(scratch, p, part(weights, block), *of_rows)
+        of_rows = _RowsOfBlock(*(part(value, block) for value in per_row))
+        _gradient_of_p(scratch, p, part(weights, block), of_rows)
         if p is not result:
             result.copy_(p)
     return out
 
 
-def _gradient_of_p(scratch, p, w, log_p, labels, skip, by_log_p, by_dot, by_lse):
+class _RowsOfBlock(NamedTuple):
+    labels: Tensor | None
+    skip: Tensor | None
+    log_p: Tensor | None  # of the labels
+    by_log_p: Tensor | None
+    by_dot: Tensor | float | None
+    by_lse: Tensor | None
+
+
+def _gradient_of_p(scratch, p, w, of_rows):
     """Put the gradient of a block's rows in the place of p."""
+    labels, skip, log_p, by_log_p, by_dot, by_lse = of_rows
     factor = 0.0 if by_lse is None else by_lse  # of p, at the label
     rows = None
     if isinstance(w, Tensor):
         w = scratch.cast(w, "w", p.dtype)
         mass, p_k = w.sum(1, keepdim=True), p.amax(1, keepdim=True)
         factor = factor - by_dot * mass
-        rows = _rows_of(p_k > 0.5)
+        rows = _rows_of(p_k, 0.5)
         if rows is not None:
-            dominated = (p, w, mass, p_k, labels, by_log_p, by_dot, by_lse)
-            at, there = _where_dominated(scratch, *(part(one, rows) for one in dominated))
+            of_these = _RowsOfBlock(*(part(one, rows) for one in of_rows))
+            these = (part(one, rows) for one in (p, w, mass, p_k))
+            at, there = _where_dominated(scratch, *these, of_these)
     elif w is not None:
         factor = factor - by_dot * (w * p.shape[1])
     p.mul_(factor if labels is None else factor - by_log_p)
@@ -330,7 +345,7 @@ def _gradient_of_p(scratch, p, w, log_p, labels, skip, by_log_p, by_dot, by_lse)
         p.masked_fill_(skip, 0.0)
 
 
-def _where_dominated(scratch, p, w, mass, p_k, labels, by_log_p, by_dot, by_lse):
+def _where_dominated(scratch, p, w, mass, p_k, of_rows):
     """Return 1 where p_k > 1/2, and the gradient there.
 
     At k, w_k - p_k Σ w cancels; it is w_k Σ p - p_k Σ w, both sums without k.
@@ -339,11 +354,12 @@ def _where_dominated(scratch, p, w, mass, p_k, labels, by_log_p, by_dot, by_lse)
     rest, others = (
         torch.addcmul(one, one, at, value=-1, out=beside).sum(1, keepdim=True) for one in (p, w)
     )
-    there = by_dot * ((mass - others) * rest - p_k * others)
-    if by_lse is not None:
-        there = there + by_lse * p_k
-    if labels is not None:
-        there = there + by_log_p * torch.where(at.gather(1, labels) > 0, rest, -p_k)
+    there = of_rows.by_dot * ((mass - others) * rest - p_k * others)
+    if of_rows.by_lse is not None:
+        there = there + of_rows.by_lse * p_k
+    if of_rows.labels is not None:
+        is_label = at.gather(1, of_rows.labels) > 0
+        there = there + of_rows.by_log_p * torch.where(is_label, rest, -p_k)
     return at, torch.where(p_k > 0.5, there, 0.0)
 
 

@@ -28,11 +28,16 @@ def wide_dtype(dtype):
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
+def is_large(x):
+    """Tell whether a result like `x` is worth memory of its own."""
+    return x.nbytes > FRESH_BYTES
+
+
 def empty(shape, dtype, device):
     """Return memory for a result; SOFTMAXKIT_NUMPY_MEMORY=0 has all of it allocated by torch."""
     size = prod(shape) * dtype.itemsize
-    off = os.environ.get("SOFTMAXKIT_NUMPY_MEMORY") == "0"
-    if device.type != "cpu" or size <= FRESH_BYTES or off:
+    by_torch = device.type != "cpu" or size <= FRESH_BYTES
+    if by_torch or os.environ.get("SOFTMAXKIT_NUMPY_MEMORY") == "0":
         return torch.empty(shape, dtype=dtype, device=device)
     memory = torch.from_numpy(np.empty(size, np.uint8)).untyped_storage()
     # No view, which autograd would note.

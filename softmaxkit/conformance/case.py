@@ -21,13 +21,11 @@ class Case:
     runs a case rounds the floats to the dtype under test, and gives the same rounded numbers to
     the backend and to the reference.
 
-    `saturated` cases have rows in which one class dominates; their limit in ULP is wider.
-    `gradient_scale` says where an entry of the gradient is a difference of larger terms, so that
-    its error is one of those: "entry" (no: measured at the entry) or "array" (measured at the
-    largest entry of the whole gradient). `raises` is the refusal; IndexError, which is for labels,
-    holds where they can be read, and elsewhere the reference's NaN does. `by` names options whose
-    gradient is asked for too. A rule has the `section` of ``docs/semantics.md`` it stands in, and
-    there may be shown as `text` and in `page_dtype`.
+    `saturated` cases have rows in which one class dominates; their limit in ULP is wider. `raises`
+    is the refusal; IndexError, which is for labels, holds where they can be read, and elsewhere the
+    reference's NaN does. `by` names options whose gradient is asked for too. `cotangent` is that of
+    an activation's value; without it one is drawn. A rule has the `section` of
+    ``docs/semantics.md`` it stands in, and there may be shown as `text` and in `page_dtype`.
     """
 
     name: str
@@ -35,9 +33,9 @@ class Case:
     arrays: tuple[np.ndarray, ...]
     options: dict[str, Any] = field(default_factory=dict)
     saturated: bool = False
-    gradient_scale: str = "entry"
     raises: type[Exception] | None = None
     by: tuple[str, ...] = ()
+    cotangent: np.ndarray | None = None
     section: str = ""
     text: str = ""
     page_dtype: str = "float32"

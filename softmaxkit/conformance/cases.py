@@ -133,15 +133,14 @@ def _class_loss_cases() -> Iterator[Case]:
         for name, arrays, options in indices:
             yield Case(name, operation, arrays, options)
         for name, arrays, options in smoothed + dense:
-            yield Case(name, operation, arrays, options, gradient_scale="array")
+            yield Case(name, operation, arrays, options)
         by_class = {weights: weight}
         yield Case("class weights", operation, (x, y), by_class)
         yield Case("class weights, sum", operation, (x, y), {**by_class, "reduction": "sum"})
         options = {**by_class, "label_smoothing": 0.1, "sample_weight": sample_weight}
         name = "class weights, smoothing, sample weights, ignored rows"
-        yield Case(name, operation, (x, some_ignored), options, gradient_scale="array")
-        yield Case("probabilities, class weights", operation, (x, q), by_class,
-                   gradient_scale="array")  # fmt: skip
+        yield Case(name, operation, (x, some_ignored), options)
+        yield Case("probabilities, class weights", operation, (x, q), by_class)
         hard = (SATURATED, TARGETS_OF_SATURATED)
         yield Case("saturated", operation, hard, {"reduction": "none"}, True)
         yield Case("saturated, mean", operation, hard, {}, True)
@@ -152,11 +151,10 @@ def _class_loss_cases() -> Iterator[Case]:
                    True)  # fmt: skip
         rows = np.concatenate([SATURATED, _logits(1, 4)])
         q_hard = np.eye(4)[np.append(TARGETS_OF_SATURATED, 1)]
-        yield Case("saturated, one-hot", operation, (rows, q_hard), {"reduction": "none"}, True,
-                   "array")  # fmt: skip
+        yield Case("saturated, one-hot", operation, (rows, q_hard), {"reduction": "none"}, True)
         yield Case("saturated, smoothing", operation, hard,
-                   {"reduction": "none", "label_smoothing": 0.1}, True, "array")  # fmt: skip
-    yield Case("z-loss", "cross_entropy", (x, y), {"z_loss": 0.01}, gradient_scale="array")
+                   {"reduction": "none", "label_smoothing": 0.1}, True)  # fmt: skip
+    yield Case("z-loss", "cross_entropy", (x, y), {"z_loss": 0.01})
     for gamma in (0.0, 0.5, 1.0, 5.0):
         yield Case(f"gamma {gamma}", "focal_loss", (x, y), {"gamma": gamma})
     for gamma in (0.0, 0.5):
@@ -173,14 +171,13 @@ def _binary_cases() -> Iterator[Case]:
     far = np.array([-200.0, -40.0, -17.0, -3.0, 0.0, 0.5, 17.0, 24.0, 40.0, 200.0])
     both = (np.concatenate([far, far]), np.repeat([0.0, 1.0], 10))
     for operation in ("binary_cross_entropy", "sigmoid_focal_loss"):
-        yield Case("soft", operation, (x, t), {}, gradient_scale="array")
+        yield Case("soft", operation, (x, t), {})
         yield Case("hard", operation, (x, hard))
         yield Case("no reduction", operation, (x, hard), {"reduction": "none"})
         yield Case("sum", operation, (x, hard), {"reduction": "sum"})
-        yield Case("0-d", operation, (x[0, 0], t[0, 0]), {}, gradient_scale="array")
+        yield Case("0-d", operation, (x[0, 0], t[0, 0]), {})
         yield Case("sample weight", operation, (x, hard), {"sample_weight": sample_weight})
-        yield Case("smoothing", operation, (x, hard), {"label_smoothing": 0.1},
-                   gradient_scale="array")  # fmt: skip
+        yield Case("smoothing", operation, (x, hard), {"label_smoothing": 0.1})
         yield Case("saturated", operation, both, {"reduction": "none"}, True)
     for gamma in (0.0, 0.5, 5.0):
         yield Case(f"gamma {gamma}", "sigmoid_focal_loss", (x, hard), {"gamma": gamma})

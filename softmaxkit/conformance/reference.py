@@ -53,14 +53,17 @@ from softmaxkit.conformance.reference_activations import (
     float64,
     log_softmax,
     log_softmax_vjp,
+    log_softmax_vjp_terms,
     logsumexp,
     logsumexp_vjp,
     nll_gradient,
+    nll_gradient_terms,
     normalize,
     one_hot,
     smooth_labels,
     softmax,
     softmax_vjp,
+    softmax_vjp_terms,
     unmasked,
 )
 
@@ -69,8 +72,10 @@ __all__ = [
     "cross_entropy",
     "focal_loss",
     "gradient",
+    "gradient_terms",
     "log_softmax",
     "log_softmax_vjp",
+    "log_softmax_vjp_terms",
     "logsumexp",
     "logsumexp_vjp",
     "one_hot",
@@ -78,6 +83,7 @@ __all__ = [
     "smooth_labels",
     "softmax",
     "softmax_vjp",
+    "softmax_vjp_terms",
     "sum_to_shape",
     "temperature_gradient_terms",
 ]
@@ -216,18 +222,40 @@ def gradient(  # type: ignore[no-untyped-def]  # typing.Any would be an import b
     >>> gradient("cross_entropy", [[0.0, 0.0]], [1])
     array([[ 0.5, -0.5]])
     """
+    return _loss(name, logits, targets, **options)[1]
+
+
+def gradient_terms(  # type: ignore[no-untyped-def]
+    name: str, logits: ArrayLike, targets: ArrayLike, **options
+) -> Array:
+    """Return the size of the terms that each entry of `gradient` is a sum of.
+
+    Where they cancel, rounding makes an error of that size; where they do not, it is the entry's.
+
+    Examples
+    --------
+    >>> gradient_terms("cross_entropy", [[0.0, 0.0]], [[0.5, 0.5]])
+    array([[0.5, 0.5]])
+    """
+    return _loss(name, logits, targets, **options)[2]
+
+
+def _loss(  # type: ignore[no-untyped-def]
+    name: str, logits: ArrayLike, targets: ArrayLike, **options
+) -> tuple[Array, Array, Array]:
+    """Return value, gradient and gradient terms of the loss called `name`."""
     options.pop("dtype", None)
     if name == "cross_entropy":
         weight = options.pop("weight", None)
         options |= {"class_weight": weight, "gamma": 0.0, "weighted_mean": True}
-        return _categorical(logits, targets, **options)[1]
+        return _categorical(logits, targets, **options)
     if name == "focal_loss":
         alpha = options.pop("alpha", None)
-        return _categorical(logits, targets, class_weight=alpha, **{"gamma": 2.0} | options)[1]
+        return _categorical(logits, targets, class_weight=alpha, **{"gamma": 2.0} | options)
     if name == "binary_cross_entropy":
-        return _binary(logits, targets, gamma=0.0, **options)[1]
+        return _binary(logits, targets, gamma=0.0, **options)
     if name == "sigmoid_focal_loss":
-        return _binary(logits, targets, **{"gamma": 2.0} | options)[1]
+        return _binary(logits, targets, **{"gamma": 2.0} | options)
     raise ValueError(f"gradient: {name!r} is not the name of a loss")
 
 
@@ -264,8 +292,8 @@ def _categorical(
     normalizer: ArrayLike | str | None = None,
     weighted_mean: bool = False,
     bad_labels: str = "raise",
-) -> tuple[Array, Array]:
-    """Return cross-entropy or focal loss and its gradient with respect to the logits."""
+) -> tuple[Array, Array, Array]:
+    """Return cross-entropy or focal loss, its gradient by the logits, and that one's terms."""
     z = float64(logits)
     labels = np.asarray(targets)
     (class_axis,) = axes_of(z.ndim, axis)
@@ -300,8 +328,12 @@ def _categorical(
     with np.errstate(all="ignore"):
         focus = (-np.expm1(log_p)) ** gamma
         row_loss = _times(w * smooth, -focus * log_p).sum(-1) + _times(z_loss, lse**2)
-        row_gradient = nll_gradient(p, log_p, w * smooth * _focal_slope(p, log_p, gamma))
-        row_gradient = row_gradient + 2 * z_loss * _times(p, lse[..., None])
+        a = w * smooth * _focal_slope(p, log_p, gamma)
+        by_lse = 2 * z_loss * _times(p, lse[..., None])
+        rows_of = (
+            nll_gradient(p, log_p, a) + by_lse,
+            nll_gradient_terms(p, log_p, a) + np.abs(by_lse),
+        )
 
     bad = np.isnan(q).any(-1) & is_index
     row_weight = np.where(bad, 1.0, (w * q).sum(-1))
@@ -314,9 +346,14 @@ def _categorical(
         reduction,
         normalizer,
     )
-    row_gradient = np.where(kept[..., None], row_gradient * scale[..., None], 0.0)
-    logits_gradient = unmasked(classes_back(row_gradient, z.shape, axis), where)
-    return value, logits_gradient / float64(temperature)
+
+    def by_logits(rows: Array) -> Array:
+        rows = np.where(kept[..., None], rows * scale[..., None], 0.0)
+        by_logits: Array = unmasked(classes_back(rows, z.shape, axis), where)
+        return by_logits / float64(temperature)
+
+    gradient, terms = map(by_logits, rows_of)
+    return value, gradient, terms
 
 
 def _binary(
@@ -330,8 +367,8 @@ def _binary(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     normalizer: ArrayLike | str | None = None,
-) -> tuple[Array, Array]:
-    """Return binary cross-entropy or sigmoid focal loss and its gradient."""
+) -> tuple[Array, Array, Array]:
+    """Return binary cross-entropy or sigmoid focal loss, its gradient, and that one's terms."""
     x = float64(logits)
     t = float64(targets)
     if t.shape != x.shape:
@@ -350,13 +387,17 @@ def _binary(
     with np.errstate(all="ignore"):
         p, one_minus_p = _sigmoid(x), _sigmoid(-x)
         bce = _times(w * pos, _softplus(-x)) + _times(neg, _softplus(x))
-        bce_slope = neg * p - w * pos * one_minus_p
+        bce_slopes = neg * p, w * pos * one_minus_p
         # m = 1 - p_t. Where it underflows to 0, so does m^gamma times anything.
         m = p * neg + one_minus_p * pos
-        m_slope = np.where(m == 0, 0.0, p * one_minus_p * (neg - pos) / m)
-        alpha_t = _alpha_t(alpha, pos, neg)
-        loss = _times(alpha_t * m**gamma, bce)
-        slope = alpha_t * m**gamma * (_times(gamma * m_slope, bce) + bce_slope)
+        m_slopes = (
+            np.where(m == 0, 0.0, p * one_minus_p * each / m) for each in (neg - pos, neg + pos)
+        )
+        m_slope, m_slope_terms = (_times(gamma * each, bce) for each in m_slopes)
+        factor = _alpha_t(alpha, pos, neg) * m**gamma
+        loss = _times(factor, bce)
+        slope = factor * (m_slope + (bce_slopes[0] - bce_slopes[1]))
+        terms = np.abs(factor) * (m_slope_terms + bce_slopes[0] + np.abs(bce_slopes[1]))
         element_weight = (w * t + (1 - t)) * _alpha_t(alpha, t, 1 - t)
     value, scale = _reduce(
         loss,
@@ -367,7 +408,7 @@ def _binary(
         reduction,
         normalizer,
     )
-    return value, slope * scale
+    return value, slope * scale, terms * np.abs(scale)
 
 
 # The pieces.

@@ -94,6 +94,41 @@ def log_softmax_vjp(
     return unmasked(classes_back(gradient_of_rows, x.shape, axis), where) / float64(temperature)
 
 
+def softmax_vjp_terms(
+    x: ArrayLike,
+    cotangent: ArrayLike,
+    axis: Axis = -1,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> Array:
+    """Return p_c Σ_j p_j |v_c - v_j| / T, the size of the terms that `softmax_vjp` is a sum of."""
+    x = float64(x)
+    p, _, _ = normalize(x, axis, where, temperature)
+    v = unmasked(np.broadcast_to(float64(cotangent), x.shape), where)
+    v = classes_last(v, x.shape, axis)
+    terms = np.zeros(p.shape)
+    for j in range(p.shape[-1]):
+        terms += p[..., j : j + 1] * np.abs(v - v[..., j : j + 1])
+    return unmasked(classes_back(p * terms, x.shape, axis), where) / float64(temperature)
+
+
+def log_softmax_vjp_terms(
+    x: ArrayLike,
+    cotangent: ArrayLike,
+    axis: Axis = -1,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> Array:
+    """Return (|v_c| (1 - p_c) + p_c Σ_{j≠c} |v_j|) / T, likewise of `log_softmax_vjp`."""
+    x = float64(x)
+    p, log_p, _ = normalize(x, axis, where, temperature)
+    v = unmasked(np.broadcast_to(float64(cotangent), x.shape), where)
+    terms = nll_gradient_terms(p, log_p, classes_last(v, x.shape, axis))
+    return unmasked(classes_back(terms, x.shape, axis), where) / float64(temperature)
+
+
 def logsumexp_vjp(
     x: ArrayLike,
     cotangent: ArrayLike,
@@ -188,16 +223,29 @@ def normalize(
 
 def nll_gradient(p: Array, log_p: Array, a: Array) -> Array:
     """Return d Σ_c a_c (-log p_c) / d z = p_c Σ_{j≠c} a_j - a_c (1 - p_c), for constant a."""
+    with np.errstate(all="ignore"):
+        slope: Array = p * _sum_of_others(a) + a * np.expm1(log_p)
+    return slope
+
+
+def nll_gradient_terms(p: Array, log_p: Array, a: Array) -> Array:
+    """Return p_c Σ_{j≠c} |a_j| + |a_c| (1 - p_c), the size of the terms of `nll_gradient`."""
+    with np.errstate(all="ignore"):
+        terms: Array = p * _sum_of_others(np.abs(a)) - np.abs(a) * np.expm1(log_p)
+    return terms
+
+
+def _sum_of_others(a: Array) -> Array:
+    """Return Σ_{j≠c} a_j."""
     if a.shape[-1] == 0:
         return np.zeros(a.shape)
     # Total minus own term loses nothing but for the largest, whose others are summed without it.
     is_top = np.arange(a.shape[-1]) == np.abs(a).argmax(-1)[..., None]
     top = np.where(is_top, a, 0.0).sum(-1, keepdims=True)
     rest = np.where(is_top, 0.0, a).sum(-1, keepdims=True)
-    others = np.where(is_top, rest, top + (rest - a))
     with np.errstate(all="ignore"):
-        slope: Array = p * others + a * np.expm1(log_p)
-    return slope
+        others: Array = np.where(is_top, rest, top + (rest - a))
+    return others
 
 
 def _subtract(a: Array, b: Array) -> tuple[Array, Array]:

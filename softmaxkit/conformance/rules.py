@@ -32,6 +32,7 @@ def rules() -> Iterator[Case]:
     yield from _smoothing()
     yield from _masks()
     yield from _special_values()
+    yield from _saturated_rows()
     yield from _shapes()
     yield from _dtypes()
     yield from _low_precision()
@@ -45,8 +46,8 @@ def _rule(
     section: str, name: str, operation: str, *arrays: Any, how: dict[str, Any] | None = None,
     **options: Any,
 ) -> Case:  # fmt: skip
-    """Make a case of a call; `how` has fields of Case. Everything is measured at the array."""
-    settings: dict[str, Any] = {"section": section, "gradient_scale": "array"} | (how or {})
+    """Make a case of a call; `how` has fields of Case."""
+    settings: dict[str, Any] = {"section": section} | (how or {})
     return Case(name, operation, tuple(map(np.asarray, arrays)), options, **settings)
 
 
@@ -261,6 +262,19 @@ def _special_values() -> Iterator[Case]:
     yield rule("equal logits of any size are exact", "softmax", np.full((1, 4), 3e38))
 
 
+def _saturated_rows() -> Iterator[Case]:
+    rule = partial(_rule, "Saturated rows")
+    sure = np.array([17.5, 0.0, 0.0])
+    for operation in ("softmax", "log_softmax"):
+        yield rule("a derivative keeps its digits where one class dominates", operation, sure,
+                   how={"saturated": True, "cotangent": np.array([1.0, 0.0, 0.0])})  # fmt: skip
+    for operation in ("cross_entropy", "focal_loss"):
+        yield rule("a gradient of probabilities keeps them, too", operation, sure, [1.0, 0.0, 0.0],
+                   how={"saturated": True})  # fmt: skip
+    yield rule("smoothing keeps the digits of each part", "cross_entropy", sure, 0,
+               label_smoothing=1e-6, how={"saturated": True})  # fmt: skip
+
+
 def _shapes() -> Iterator[Case]:
     rule = partial(_rule, "Shapes")
     none = np.zeros((2, 0))
@@ -396,7 +410,7 @@ def _focal() -> Iterator[Case]:
     yield rule("the mean divides by the rows that are kept", "focal_loss", X,
                np.array([0, 2, -100]))  # fmt: skip
     yield rule("0 < γ < 1 has finite gradients at p → 1", "focal_loss", far, at_first, gamma=0.5,
-               how={"saturated": True, "gradient_scale": "entry"}, **rows)  # fmt: skip
+               how={"saturated": True}, **rows)  # fmt: skip
     yield rule("alpha as a number multiplies every class", "focal_loss", X, Y, alpha=0.25)
     yield rule("alpha as a vector has one number for each class", "focal_loss", X, Y, alpha=W)
     yield rule("probabilities: Σ q α (1−p)^γ (−log p)", "focal_loss", X, Q, alpha=W)

@@ -185,13 +185,13 @@ class _Run:
 
     def results(self, requests: list[Request], answers: list[Answer]) -> Iterator[Result]:
         """Compare the answers, and eagerly what softmaxkit's own derivatives give."""
-        expected: list[tuple[np.ndarray, float]] = []
+        expected: list[tuple[np.ndarray, np.ndarray]] = []
         if self.cotangent is not None:
-            by_logits, scale = self._gradient()
+            by_logits = self.gradient()
             if self.name == "eager":
-                yield from self._own_derivative(by_logits, scale)
-            expected = [(by_logits, scale)] if self._by_logits else []
-            expected += [self._gradient_by(name, by_logits) for name in self.case.by]
+                yield from self._own_derivative(*by_logits)
+            expected = [by_logits] if self._by_logits else []
+            expected += [self._gradient_by(name, *by_logits) for name in self.case.by]
         gradients = iter(expected)
         for request, (value, product) in zip(requests, answers, strict=True):
             yield self.compared_value(value)
@@ -220,25 +220,31 @@ class _Run:
         has_vjp = hasattr(self.adapter.functions, "vjp")
         if not (self.case.operation in ACTIVATIONS and self.floating and has_vjp):
             return None
-        cotangent = np.random.default_rng(7).normal(size=self.expected.shape)
+        cotangent = self.case.cotangent
+        if cotangent is None:
+            cotangent = np.random.default_rng(7).normal(size=self.expected.shape)
         rounded: np.ndarray = self._wide(self.adapter.to_backend(cotangent, self.result_dtype))
         return rounded
 
-    def _gradient(self) -> tuple[np.ndarray, float]:
-        """Return the gradient by the logits, and the scale at which its error is measured."""
-        operation = self.case.operation
-        if operation in LOSSES:
-            gradient = reference.gradient(operation, *self.exact, **self.exact_options)
-            scale = _largest(gradient) if self.case.gradient_scale == "array" else 0.0
-            return gradient, scale
-        vjp = getattr(reference, f"{operation}_vjp")
-        assert self.cotangent is not None
-        gradient = vjp(*self.exact, self.cotangent, **self.exact_options)
-        # Measured at the largest of the terms that cancel: p v in softmax's, v in log_softmax's.
-        terms = self.expected * self.cotangent if operation == "softmax" else self.cotangent
-        return gradient, _largest(terms / self.exact_options.get("temperature", 1.0))
+    def gradient(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradient by the logits, and the size of the terms that each entry is made of.
 
-    def _own_derivative(self, expected: np.ndarray, scale: float) -> Iterator[Result]:
+        That is what an error is measured at: where the terms cancel nothing better can be had, and
+        where they do not it is the entry.
+        """
+        operation, arguments, options = self.case.operation, self.exact, self.exact_options
+        if operation in LOSSES:
+            gradient = reference.gradient(operation, *arguments, **options)
+            terms = reference.gradient_terms(operation, *arguments, **options)
+        else:
+            assert self.cotangent is not None
+            arguments = [*arguments, self.cotangent]
+            gradient = getattr(reference, f"{operation}_vjp")(*arguments, **options)
+            of_terms = getattr(reference, f"{operation}_vjp_terms", None)
+            terms = gradient if of_terms is None else of_terms(*arguments, **options)
+        return gradient, _finite(terms)
+
+    def _own_derivative(self, expected: np.ndarray, scale: np.ndarray) -> Iterator[Result]:
         count = len(self.case.arrays)
         options = dict(zip(self.named, self.arrays[count:], strict=True))
         functions = self.adapter.functions
@@ -252,16 +258,28 @@ class _Run:
         yield self.compared_value(value)
         yield self._compare("gradient", gradient, expected, self.dtype, scale)
 
-    def _gradient_by(self, name: str, by_logits: np.ndarray) -> tuple[np.ndarray, float]:
+    def _gradient_by(
+        self, name: str, by_logits: np.ndarray, terms: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         assert name == "temperature"  # the one whose derivative the reference has
         temperature = self.exact_options[name]
-        terms = reference.temperature_gradient_terms(self.exact[0], by_logits, temperature)
-        gradient = reference.sum_to_shape(terms, temperature.shape)
-        return gradient, _largest(reference.sum_to_shape(np.abs(terms), temperature.shape))
+        gradient, scale = (
+            reference.sum_to_shape(each, temperature.shape)
+            for each in (
+                reference.temperature_gradient_terms(self.exact[0], by_logits, temperature),
+                np.abs(reference.temperature_gradient_terms(self.exact[0], terms, temperature)),
+            )
+        )
+        return gradient, _finite(scale)
 
     def compared_value(self, got: Any) -> Result:
-        # The magnitudes that cancel in max + log(sum) are the maximum's.
-        scale = _largest(self.exact[0]) if self.case.operation == "logsumexp" else 0.0
+        scale: np.ndarray | float = 0.0
+        if self.case.operation == "logsumexp":
+            # What cancels in max + log Σ is the maximum of the row.
+            options = self.exact_options
+            x = np.where(options.get("where", True), _finite(np.abs(self.exact[0])), 0.0)
+            axis, keepdims = options.get("axis", -1), options.get("keepdims", False)
+            scale = x.max(axis, keepdims=keepdims, initial=0.0)
         return self._compare("value", got, self.expected, self.result_dtype, scale)
 
     def _reference(self, operation: str) -> np.ndarray:
@@ -275,7 +293,7 @@ class _Run:
         return array.astype(np.float64) if array.dtype.kind == "f" else array
 
     def _compare(
-        self, what: str, got: Any, expected: np.ndarray, dtype: str, scale: float
+        self, what: str, got: Any, expected: np.ndarray, dtype: str, scale: np.ndarray | float
     ) -> Result:
         allowed = limit(self.case.operation, what, self.case.saturated, dtype)
         name = self.adapter.dtype_name(got)
@@ -299,8 +317,17 @@ class _Run:
         return Result(self.case, what, worst, allowed, problem)
 
 
-def _largest(array: np.ndarray) -> float:
-    return float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
+def _finite(array: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(array), array, 0.0)
+
+
+def gradient_terms(
+    adapter: Adapter, case: Case, dtype: str = "float32", transform: str = "eager"
+) -> np.ndarray:
+    """Return the size of the terms that each entry of the gradient by the logits is a sum of."""
+    run = _Run(adapter, case, dtype, transform)
+    run.requests()
+    return run.gradient()[1]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -24,10 +24,11 @@ LIMITS: dict[tuple[str, str], tuple[float, float, float]] = {
     ("sigmoid_focal_loss", "value"): (16, 16, 16),
     ("one_hot", "value"): (0, 0, 0),
     ("smooth_labels", "value"): (2, 2, 2),
-    # Vector-Jacobian products and gradients are made of softmax, times one or two factors.
-    ("softmax", "gradient"): (16, 64, 512),
-    ("log_softmax", "gradient"): (16, 64, 512),
-    ("logsumexp", "gradient"): (16, 64, 512),
+    # Vector-Jacobian products and gradients are made of softmax, times one or two factors, and
+    # measured at each entry, or at the terms that cancel in it.
+    ("softmax", "gradient"): (16, 100, 512),
+    ("log_softmax", "gradient"): (16, 100, 512),
+    ("logsumexp", "gradient"): (16, 100, 512),
     ("cross_entropy", "gradient"): (24, 100, 512),
     ("focal_loss", "gradient"): (32, 256, 1024),
     ("binary_cross_entropy", "gradient"): (8, 8, 8),

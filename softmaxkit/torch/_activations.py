@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import softmaxkit
-from softmaxkit.torch._conventions import FLOATS, REFUSED, dtype_of
+from softmaxkit.torch._conventions import FLOATS, dense_together, dtype_of
 
 
 def softmax(
@@ -132,14 +132,16 @@ def _activation(
     dim: int,
     dtype: torch.dtype | None,
 ) -> Tensor:
-    if isinstance(input, Tensor) and isinstance(dim, int):
+    if isinstance(input, Tensor) and dense_together(input) and _is_axis(dim, input.ndim):
         result = dtype
         if dtype is None:
             # On the CPU torch's autocast leaves them in half precision.
             result = input.dtype if input.device.type == "cpu" else dtype_of(input)
-        if result in FLOATS:
-            try:
-                return ours(input, dim, dtype=result)
-            except REFUSED:
-                pass
+        numbers = not (input.is_floating_point() or input.is_complex() or input.is_quantized)
+        if result in FLOATS and (numbers or input.dtype in FLOATS):
+            return ours(input, dim, dtype=result)
     return theirs(input, dim, dtype=dtype)
+
+
+def _is_axis(dim: object, ndim: int) -> bool:
+    return isinstance(dim, int) and not isinstance(dim, bool) and -ndim <= dim < ndim

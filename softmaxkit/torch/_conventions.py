@@ -10,7 +10,6 @@ from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
 FLOATS = (*HALF, torch.float32, torch.float64)  # in which torch computes these functions
-REFUSED = (TypeError, ValueError, IndexError)  # by softmaxkit
 
 
 def dtype_of(x: Tensor) -> torch.dtype:
@@ -19,6 +18,15 @@ def dtype_of(x: Tensor) -> torch.dtype:
     if x.dtype in HALF and device != "meta" and torch.is_autocast_enabled(device):
         return torch.float32
     return x.dtype
+
+
+def dense_together(*tensors: Tensor | None) -> bool:
+    """Tell whether they are dense, and on one device."""
+    there = [one for one in tensors if one is not None]
+    return all(
+        one.layout is torch.strided and not one.is_nested and one.device == there[0].device
+        for one in there
+    )
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

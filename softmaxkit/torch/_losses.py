@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 import softmaxkit
-from softmaxkit.torch._conventions import FLOATS, REFUSED, dtype_of, reduced, wide
+from softmaxkit.torch._conventions import FLOATS, dense_together, dtype_of, reduced, wide
 
 # It takes log-probabilities, of which it gathers one for each row: nothing to be computed better.
 nll_loss = torch.nn.functional.nll_loss
+
+_REDUCTIONS = ("none", "mean", "sum")
 
 
 # --- losses over classes --------------------------------------------------------------------------
@@ -54,9 +56,10 @@ def cross_entropy(
 
     Raises
     ------
+    IndexError
+        A label is out of range, as softmaxkit says it.
     Exception
-        As torch, with its text: IndexError for a label out of range, RuntimeError for shapes and
-        dtypes that do not fit.
+        As torch, with its text: RuntimeError for shapes and dtypes that do not fit.
 
     Examples
     --------
@@ -67,7 +70,7 @@ def cross_entropy(
     """
     if size_average is not None or reduce is not None:
         reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
-    if _torch_takes(input, target, weight, ignore_index, label_smoothing):
+    if reduction in _REDUCTIONS and _takes(input, target, weight, ignore_index, label_smoothing):
         dtype = dtype_of(input)
         if target.is_floating_point():
             for other in (target, weight):
@@ -83,10 +86,7 @@ def cross_entropy(
             label_smoothing=label_smoothing,
         )
         count = partial(_mass, input, target, weight, ignore_index)
-        try:
-            return reduced(loss, count, reduction, dtype)
-        except REFUSED:
-            pass
+        return reduced(loss, count, reduction, dtype)
     return torch.nn.functional.cross_entropy(
         input,
         target,
@@ -154,23 +154,29 @@ def focal_loss(
     return reduced(loss, count, reduction, dtype_of(input))
 
 
-def _torch_takes(
-    input: Any, target: Any, weight: Any, ignore_index: Any, label_smoothing: Any
-) -> bool:
-    """Tell whether the kinds are those that torch takes; softmaxkit takes more."""
+def _takes(input: Any, target: Any, weight: Any, ignore_index: Any, label_smoothing: Any) -> bool:
+    """Tell whether both take a call; the others are torch's, which refuses most of them."""
     if not (
         isinstance(input, Tensor)
         and isinstance(target, Tensor)
         and isinstance(weight, Tensor | None)
         and isinstance(ignore_index, int)
         and isinstance(label_smoothing, int | float)
+        and not (isinstance(ignore_index, bool) or isinstance(label_smoothing, bool))
+        and 0 <= label_smoothing <= 1
         and input.dtype in FLOATS
+        and dense_together(input, target, weight)
+        and input.ndim > 0
     ):
         return False
+    axis, shape = _class_axis(input), input.shape
+    if shape[axis] == 0 or not (weight is None or weight.shape == (shape[axis],)):
+        return False
     if target.dtype in FLOATS:
-        return ignore_index < 0
+        return ignore_index < 0 and target.shape == shape
     fits = weight is None or (dtype_of(weight) is dtype_of(input) and not weight.requires_grad)
-    return target.dtype is torch.int64 and fits  # torch takes uint8 too, in few of its branches
+    # torch takes uint8 too, in few of its branches.
+    return target.dtype is torch.int64 and fits and target.shape == shape[:axis] + shape[axis + 1 :]
 
 
 def _class_axis(input: Tensor) -> int:
@@ -238,13 +244,13 @@ def binary_cross_entropy_with_logits(
     if (
         isinstance(input, Tensor)
         and isinstance(target, Tensor)
+        and reduction in _REDUCTIONS
         and input.dtype in FLOATS
         and target.dtype in FLOATS
-        and all(
-            factor is None or (isinstance(factor, Tensor) and not factor.requires_grad)
-            for factor in (weight, pos_weight)
-        )
+        and target.shape == input.shape
+        and all(_is_factor(factor, input) for factor in (weight, pos_weight))
         and (pos_weight is None or pos_weight.dtype is not torch.bool)
+        and dense_together(input, target, weight, pos_weight)
     ):
         loss = partial(
             softmaxkit.binary_cross_entropy,
@@ -253,12 +259,20 @@ def binary_cross_entropy_with_logits(
             pos_weight=pos_weight,
             sample_weight=weight,
         )
-        try:
-            return reduced(loss, input.numel, reduction, dtype_of(target))
-        except REFUSED:
-            pass
+        return reduced(loss, input.numel, reduction, dtype_of(target))
     return torch.nn.functional.binary_cross_entropy_with_logits(
         input, target, weight, reduction=reduction, pos_weight=pos_weight
+    )
+
+
+def _is_factor(factor: Any, input: Tensor) -> bool:
+    if factor is None:
+        return True
+    if not isinstance(factor, Tensor) or factor.requires_grad or factor.is_complex():
+        return False
+    tail = input.shape[input.ndim - factor.ndim :] if factor.ndim <= input.ndim else ()
+    return len(tail) == factor.ndim and all(
+        have in (1, want) for have, want in zip(factor.shape, tail, strict=True)
     )
 
 

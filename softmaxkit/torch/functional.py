@@ -1,7 +1,8 @@
 """Functions with the signatures of `torch.nn.functional` and `torchvision.ops`.
 
 softmaxkit computes what torch takes. What torch refuses, and what softmaxkit does not take, goes to
-torch's own function: so it is refused with torch's exception and text, or computed all the same.
+torch's own function: so it is refused with torch's exception and text, or computed all the same. A
+label out of range is an IndexError as torch's, in softmaxkit's words.
 """
 
 from softmaxkit.torch._activations import log_softmax, softmax, softmin

@@ -171,6 +171,13 @@ def cases():
         yield case("binary", "binary_cross_entropy", x, targets, pos_weight=pos_weight, **options)
         yield case("binary", "sigmoid_focal_loss", x, targets, alpha=0.25, **options)
         yield case("binary", "sigmoid_focal_loss", x, targets, alpha=0.9, gamma=0.5, **options)
+    # Where every framework lost all digits of the derivative (reported in public in 2026-09).
+    for sure, cotangent in (([40.0, 0.0], [1.0, 0.0]), ([17.5, 0.0, 0.0], [1.0, 0.0, 0.0])):
+        for op in ("softmax", "log_softmax"):
+            yield activation_case("one class dominates", op, [sure], [cotangent])
+        for q in (cotangent, [0.875, 0.125, 0.0][: len(sure)]):
+            yield case("one class dominates", "cross_entropy", [sure], [q])
+            yield case("one class dominates", "focal_loss", [sure], [q], gamma=2.0)
 
 
 def digits(logits, temperature):

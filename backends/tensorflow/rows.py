@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from softmaxkit._activations import log_softmax_derivative, softmax_derivative
 from softmaxkit._axes import expand
 from softmaxkit._statistics import Rows
-from softmaxkit.backends import tensorflow_classes as classes
+from softmaxkit.backends.tensorflow import arrays as ops
+from softmaxkit.backends.tensorflow import classes
+from softmaxkit.backends.tensorflow.arrays import compute, where
 
 # From so many elements on, or if their number is unknown, one sum of e^x serves the rows that no
 # class dominates. Cross-entropy and its gradient of 4096 x 4096 take 31 ms in a tf.function and 14
@@ -35,8 +38,9 @@ def softmax(x, axis, dtype):
     x = compute(x)
     if _is_plain_graph() and has_kernel(x, axis) and _has_only_cpus():
         return tf.cast(_fused_softmax(x), dtype)
-    e = tf.exp(x - tf.stop_gradient(tf.reduce_max(x, axis, keepdims=True)))
-    return tf.cast(e / classes.total(e, axis, keepdims=True), dtype)
+    fixed = tf.stop_gradient(x)
+    e = tf.exp(fixed - tf.reduce_max(fixed, axis, keepdims=True))
+    return tf.cast(with_derivative(x, e / classes.total(e, axis, keepdims=True), axis), dtype)
 
 
 def has_kernel(x, axis):
@@ -57,7 +61,8 @@ def _fused_softmax(x):
     """Return softmax by TensorFlow's own kernel, its rows divided by their sums if need be."""
     p = tf.raw_ops.Softmax(logits=tf.stop_gradient(x))
     total = classes.total(p, -1, keepdims=True)
-    return _p(x, tf.cond(tf.reduce_all(is_one(total)), lambda: p, lambda: p / total), -1)
+    p = tf.cond(tf.reduce_all(is_one(total)), lambda: p, lambda: p / total)
+    return with_derivative(x, p, x.shape.rank - 1)
 
 
 def _has_only_cpus():
@@ -72,18 +77,35 @@ def is_one(total):
 
 
 # With a gradient of its own, as pfor converts none of tf.cond.
-def _p(x, p, axis):
+def with_derivative(x, p, axis):
+    """Return `p`, which is the softmax of `x`, with the derivative of that."""
     x, p = _in_this_graph(x, p)
 
     @tf.custom_gradient
     def softmax(x):
         def by_x(upstream):
-            again = _p(x, p, axis)
-            return again * (upstream - tf.reduce_sum(again * upstream, axis, keepdims=True))
+            return softmax_derivative(ops, with_derivative(x, p, axis), upstream, axis)
 
         return tf.identity(p), by_x
 
     return softmax(x)
+
+
+def _times_p(a, x, quotient, axis):
+    """Return a e / total, which is a p, in one pass over e and in its memory."""
+    a, x, e, total = _in_this_graph(a, x, *quotient)
+
+    @tf.custom_gradient
+    def product(a, x):
+        def derivative(upstream):
+            p = with_derivative(x, e / total, axis)
+            by_a = classes.total(upstream * p, axis, keepdims=True)
+            return by_a, softmax_derivative(ops, p, upstream * a, axis)
+
+        # Else forward mode would take the derivative of this in place of the one above.
+        return e * (tf.stop_gradient(a) / total), derivative
+
+    return product(a, x)
 
 
 def log_softmax(x, axis, dtype):
@@ -160,9 +182,7 @@ def row_statistics(x, request, lse, keep):
             if skip is not None:
                 by = [where(skip, 0.0, v) for v in by]
             by_weights = _by_weights(x, weights, by_dot, row) if weighted else None
-            if e is None:
-                return _by_logits(x, weights, *by, row), by_weights
-            return _by_logits_in_place(x, weights, *by, row, e, total), by_weights
+            return _by_logits(x, weights, by, row, e, total), by_weights
 
         return [tf.squeeze(v, axis) for v in rows], gradient
 
@@ -204,29 +224,39 @@ def _others_and_maxima(e, axis):
     return (classes.total(v, axis, keepdims=True) for v in (e - ones, ones))
 
 
-def _by_logits(x, weights, by_picked, by_dot, by_log_sum, row):
+# In a tf.function an array costs what it takes to write it. So e^(x-top) is kept from the forward
+# pass, and the gradient made in its memory once nothing else reads it: 4096 x 4096, forward and
+# backward, 30 to 19 ms; with label smoothing 55 to 30, of probabilities 57 to 37.
+def _by_logits(x, weights, by, row, e, total):
     """Return the cotangent of the logits by those of `row_statistics`."""
-    _, top, log_sum, picked, index, skip, weighted, _ = row
-    axis = row.axis
-    skip_c = None if skip is None else expand(skip, axis)
-    z = x if skip is None else where(skip_c, 0.0, x)
-    rest = by_log_sum
-    if weighted:
-        rest = rest - by_dot * _mass(weights, x, axis)
-    a = rest if picked is None else rest - by_picked
-    out = expand(a, axis) * tf.exp(_log_p(z, _shifted(z, top, log_sum), axis))
+    x, weights, e, total = _in_this_graph(x, weights, e, total)
+    axis, top, log_sum, picked, index, skip, weighted, _ = row.in_this_graph()
+    by_picked, by_dot, rest = by
+    if e is None:  # from e^d: d - log Σ e^d would be rounded more coarsely
+        e, total = tf.exp(tf.stop_gradient(x) - top), tf.exp(log_sum)
+    else:
+        e = _after(log_sum, e)
+    if skip is not None:
+        skip_c = expand(skip, axis)
+        e, total = where(skip_c, 0.0, e), where(skip_c, 1.0, total)
     is_number = weighted and weights.shape.rank == 0
+    if is_number:
+        rest = rest - by_dot * weights * classes.length(x, axis, x)
+    out = _times_p(expand(rest if picked is None else rest - by_picked, axis), x, (e, total), axis)
     if is_number:  # before the labels are put in, so that XLA writes once
         of_each = by_dot * weights
         out = out + expand(of_each, axis)
     if picked is not None:
         # a p + b as rest p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p)
         # keeps its digits, in the second derivative too.
-        log_p = _label_log_p(z, top, log_sum, tf.squeeze(picked, axis), index, axis)
+        log_p = _label_log_p(x, (e, total), tf.squeeze(picked, axis), index, axis)
         at_label = rest * tf.exp(log_p) - by_picked * tf.math.expm1(log_p)
         out = classes.put(out, axis, index, at_label + of_each if is_number else at_label)
     if weighted and not is_number:
-        out = out + expand(by_dot, axis) * weights
+        p = with_derivative(x, e / total, axis)
+        of_each = log_softmax_derivative(ops, p, tf.broadcast_to(weights, tf.shape(p)), axis)
+        of_each = expand(by_dot, axis) * of_each
+        out = of_each if picked is None and not row.lse else out + of_each
     if weighted and skip is not None:
         out = where(skip_c, 0.0, out)  # infinite weights
     return out
@@ -244,61 +274,9 @@ def _by_weights(x, weights, by_dot, row):
     return _sum_to(by_dot * log_p, weights)
 
 
-# In a tf.function an array costs what it takes to write it. So e^(x-top) is kept from the forward
-# pass, and the gradient made in its memory once nothing else reads it: 4096 x 4096, forward and
-# backward, 30 to 19 ms; with label smoothing 55 to 30, of probabilities 57 to 37.
-def _by_logits_in_place(x, weights, by_picked, by_dot, by_log_sum, row, e, total):
-    """Return what `_by_logits` returns, with the same derivatives, by fewer passes."""
-    x, weights, e, total = _in_this_graph(x, weights, e, total)
-    row = row.in_this_graph()
-    axis, skip = row.axis, row.skip
-    times = tf.multiply if skip is None else tf.math.multiply_no_nan
-
-    def by_logits(x, weights, by_picked, by_dot, rest):
-        kept = _after(row.log_sum, e)
-        if row.weighted:
-            mass, by_class = _mass(weights, x, axis), expand(by_dot, axis)
-            if row.picked is None and not row.lse:
-                return times(weights - kept * (expand(mass, axis) / total), by_class)
-            rest = rest - by_dot * mass
-        a = expand(rest if row.picked is None else rest - by_picked, axis) / total
-        if skip is not None:
-            a = where(expand(skip, axis), 0.0, a)
-        out = times(kept, a)
-        if row.picked is not None:
-            log_p = tf.squeeze(row.picked, axis)
-            at_label = rest * tf.exp(log_p) - by_picked * tf.math.expm1(log_p)
-            out = classes.put(out, axis, row.index, at_label)
-        return out + times(weights, by_class) if row.weighted else out
-
-    @tf.custom_gradient
-    def with_derivatives(*given):
-        def derivative(upstream):
-            with tf.GradientTape() as tape:
-                tape.watch(given)
-                again = _by_logits(*given, row)
-            zero = tf.UnconnectedGradients.ZERO
-            return tape.gradient(again, given, upstream, unconnected_gradients=zero)
-
-        return by_logits(*map(tf.stop_gradient, given)), derivative
-
-    return with_derivatives(x, weights, by_picked, by_dot, by_log_sum)
-
-
 def _after(done, x):
     with tf.control_dependencies([done]):
         return tf.identity(x)
-
-
-def _mass(weights, x, axis):
-    """Sum over the classes what broadcasts to the logits."""
-    if weights.shape.rank == 0:
-        return weights * classes.length(x, axis, x)
-    if weights.shape[axis] == 1:
-        return tf.squeeze(weights, axis) * classes.length(x, axis, x)
-    if weights.shape[axis] is None:
-        weights = tf.broadcast_to(weights, tf.shape(x))
-    return classes.total(weights, axis)
 
 
 # Gradients of their own, so that second derivatives are right at ties of the maximum too. `top`,
@@ -313,28 +291,27 @@ def _log_p(z, value, axis, e=None, total=None):
     @tf.custom_gradient
     def log_p(z):
         def by_z(upstream):
-            p = tf.exp(_log_p(z, value, axis)) if e is None else _p(z, e / total, axis)
-            return upstream - p * classes.total(upstream, axis, keepdims=True)
+            p = tf.exp(_log_p(z, value, axis)) if e is None else with_derivative(z, e / total, axis)
+            return log_softmax_derivative(ops, p, upstream, axis)
 
         return tf.identity(value), by_z
 
     return log_p(z)
 
 
-def _label_log_p(z, top, log_sum, picked, index, axis):
-    z, top, log_sum, picked, index = _in_this_graph(z, top, log_sum, picked, index)
+def _label_log_p(x, quotient, picked, index, axis):
+    x, e, total, picked, index = _in_this_graph(x, *quotient, picked, index)
 
     @tf.custom_gradient
-    def log_p(z):
-        def by_z(upstream):
-            p = tf.exp(_log_p(z, _shifted(z, top, log_sum), axis))
-            out = -expand(upstream, axis) * p
-            again = _label_log_p(z, top, log_sum, picked, index, axis)
+    def log_p(x):
+        def by_x(upstream):
+            out = _times_p(-expand(upstream, axis), x, (e, total), axis)
+            again = _label_log_p(x, (e, total), picked, index, axis)
             return classes.put(out, axis, index, -upstream * tf.math.expm1(again))
 
-        return picked, by_z
+        return picked, by_x
 
-    return log_p(z)
+    return log_p(x)
 
 
 def _in_this_graph(*tensors):
@@ -355,19 +332,3 @@ def _sum_to(value, like):
     if like.shape.rank == 0:
         return tf.reduce_sum(value)
     return tf.reduce_sum(value, ones, keepdims=True) if ones else value
-
-
-def where(condition, a, b):
-    if not isinstance(a, tf.Tensor):
-        a = tf.constant(a, b.dtype if isinstance(b, tf.Tensor) else tf.float32)
-    if not isinstance(b, tf.Tensor):
-        b = tf.constant(b, a.dtype)
-    return tf.where(condition, a, b)
-
-
-def wide_dtype(dtype):
-    return dtype if dtype == tf.float64 else tf.float32
-
-
-def compute(x):
-    return tf.cast(x, wide_dtype(x.dtype))

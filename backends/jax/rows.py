@@ -7,12 +7,12 @@ from operator import add
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from softmaxkit._axes import along, expand
 from softmaxkit._statistics import Rows
+from softmaxkit.backends.jax.arrays import compute, expm1, wide_dtype
 
 # XLA reduces a short axis, or one that is not the last, slowly; so many classes are added up one by
 # one in a loop over rows, which it vectorises. Cross-entropy of 200000 x 10: 1.3 ms, not 2.6; of
@@ -22,9 +22,6 @@ from softmaxkit._statistics import Rows
 # 5.5, not 3.8; 4 x 192 x 16384: 110, not 64). At the limits it compiles in 0.3 to 1 s.
 FEW_LAST = 100
 FEW = 160
-# An odd number of rows it does not vectorise: beyond so many the reductions are faster.
-# Cross-entropy of 31623 x 32: 1.1 ms, not 2.3; log-softmax: 0.5, not 2.4; at 101 rows it is a draw.
-ODD = 256
 
 # Beyond this many classes XLA writes exp(x - top) out in the size of the logits before it sums:
 # 55 ms at 256 x 128256. The same numbers as 1024 rows of 32064 take 6.
@@ -32,62 +29,87 @@ LONG = 32768
 # With so many classes or more the labels are set in the gradient, row by row, and not looked for in
 # every entry: cross-entropy with its gradient of 4096 x 4096 takes 27 ms so, not 37.
 SET_CLASSES = 64
-# Of more logits, with at most so many classes, it makes one kernel of log-softmax, two sums of e^d
-# included: 4096 x 4096 takes 24 ms so; by one sum 25, or 34 where a class dominates a row. Of fewer
-# the two cost more: 256 x 1000 took 0.64 ms, by one sum 0.33, or 0.48.
-WHOLE_ELEMENTS, WHOLE_CLASSES = 1 << 22, 4096
-
-
-def wide_dtype(dtype):
-    return dtype if dtype == np.float64 else np.dtype(np.float32)
-
-
-def compute(x):
-    return x.astype(wide_dtype(x.dtype))
 
 
 # --- kernels --------------------------------------------------------------------------------------
 def softmax(x, axis, dtype):
-    return jax.nn.softmax(compute(x), axis).astype(dtype)
+    return _softmax(compute(x), axis).astype(dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _softmax(x, axis):
+    return jax.nn.softmax(x, axis)
+
+
+@_softmax.defjvp
+def _softmax_jvp(axis, primals, tangents):
+    p, (dx,) = _softmax(*primals, axis), tangents
+    at = _dominates(p)
+    out = (p - at * p) * (dx - (p * dx).sum(axis, keepdims=True))
+    # Class k gets what makes the entries sum to 0; in the transpose, its cotangent is taken off the
+    # others first. NumPy's and torch's kernels take Σ p v off twice in rows without such a class.
+    # That would take 1.3 times as long here; without it, what all cotangents of a row have in
+    # common costs digits.
+    return p, out - at * out.sum(axis, keepdims=True)
+
+
+def _dominates(p):
+    """Return 1 where p > 1/2, else 0."""
+    return lax.stop_gradient(-jnp.floor(0.5 - p))
 
 
 def log_softmax(x, axis, dtype):
-    _, _, log_sum, top = statistics(compute(x), axis, True, None, None, None)
-    return (x - expand(top, axis) - expand(log_sum, axis)).astype(dtype)
+    return _log_softmax(compute(x), axis).astype(dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _log_softmax(x, axis):
+    _, _, log_sum, top = statistics(x, axis, None, None, None)
+    return x - expand(top, axis) - expand(log_sum, axis)
+
+
+@_log_softmax.defjvp
+def _log_softmax_jvp(axis, primals, tangents):
+    def moved(log_p, dx):
+        u, total = _beside_dominating(jnp.exp(log_p), dx, axis)
+        return u - expand(total, axis)
+
+    log_p = _log_softmax(*primals, axis)
+    # Recomputed where it is needed, as in `_statistics_jvp`.
+    return log_p, jax.checkpoint(moved, prevent_cse=False)(log_p, *tangents)
+
+
+def _beside_dominating(p, dx, axis):
+    """Return dx - dx_k and Σ p (dx - dx_k) where p_k > 1/2, elsewhere dx and Σ p dx.
+
+    Class k takes part in neither, nor in their transpose: what it added there would be taken off
+    again elsewhere, with its digits.
+    """
+    at = _dominates(p)
+    u = (dx - (at * dx).sum(axis, keepdims=True)) * (1.0 - at)
+    return u, (p * u).sum(axis)
 
 
 def row_statistics(x, request, lse, keep):
     axis, labels, weights, skip = request
     if weights is not None:
         weights = jnp.asarray(weights, wide_dtype(x.dtype))
-    log_p, dot, log_sum, top = statistics(compute(x), axis, False, labels, weights, skip)
+    log_p, dot, log_sum, top = statistics(compute(x), axis, labels, weights, skip)
     return Rows(log_p, dot, None, top + log_sum if lse else None), None
-
-
-@jax.custom_jvp
-def expm1(x):
-    return jnp.expm1(x)
-
-
-# jnp.expm1 differentiates to expm1(x) + 1, which is rounded at 1 where e^x is small.
-expm1.defjvps(lambda dx, _, x: dx * jnp.exp(x))
 
 
 # XLA's CPU fusions make one pass of a sum over sub, mul, exp, floor, max and min. A comparison or a
 # select below a sum is first written out: at 4096 x 4096 the sum of exp(d) takes 5 ms, that of
 # where(d == 0, 0, exp(d)) 35. Hence arithmetic below. The barriers keep x - top from being shared
 # between two sums, for which it would be written out, too.
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def statistics(x, axis, whole, labels, weights, skip):
-    """Return log p at the label, the dot product, log Σ e^(x-top) and top, each where asked for.
-
-    `whole`: they go into a result in the size of the logits.
-    """
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def statistics(x, axis, labels, weights, skip):
+    """Return log p at the label, the dot product, log Σ e^(x-top) and top, each where asked for."""
     top = x.max(axis, keepdims=True)
     picked = dot = at_label = None
     if labels is not None:
         at_label = _pick(x, axis, labels) - top
-    if _few(x, axis) or (whole and _is_one_kernel(x, axis)):
+    if _few(x, axis):
         log_sum = _log_sum(x, axis, top)
     else:
         log_sum = _log_sum_unless_dominated(x, axis, top, at_label if weights is None else None)
@@ -101,18 +123,8 @@ def statistics(x, axis, whole, labels, weights, skip):
     return rows
 
 
-def _is_one_kernel(x, axis):
-    many = isinstance(x.size, int) and x.size > WHOLE_ELEMENTS  # jax.export has symbolic ones
-    return axis == x.ndim - 1 and many and x.shape[axis] <= WHOLE_CLASSES
-
-
 def _few(x, axis):
-    classes = x.shape[axis]
-    if axis != x.ndim - 1:
-        return classes <= FEW
-    rows = x.size // classes
-    odd = isinstance(rows, int) and rows > ODD and rows % 2
-    return classes <= FEW_LAST and not odd
+    return x.shape[axis] <= (FEW_LAST if axis == x.ndim - 1 else FEW)
 
 
 def _sums(terms, axis, *arrays):
@@ -129,7 +141,7 @@ def _sums(terms, axis, *arrays):
             )
             for c in range(classes)
         )
-        return [_total(column) for column in zip(*each, strict=True)]
+        return [_added(column) for column in zip(*each, strict=True)]
     parts = _parts(classes) if axis == len(shape) - 1 else 1
     if parts == 1:
         return [v.sum(axis, keepdims=True) for v in terms(*arrays)]
@@ -142,7 +154,7 @@ def _sums(terms, axis, *arrays):
     return [v.sum(1).reshape(*shape[:-1], parts).sum(axis, keepdims=True) for v in terms(*cut)]
 
 
-def _total(column):
+def _added(column):
     """Return the sum of a few arrays, in groups of eight.
 
     One by one, 100 classes cost cross-entropy 7.9 ULP, not 4, in the same time.
@@ -214,16 +226,11 @@ def _dot(x, axis, weights, top, log_sum):
         (negative,) = _sums(lambda z, top: (top - z,), axis, x, top)
         return jnp.where(weights == 0, 0.0, -weights * (negative + x.shape[axis] * log_sum))
     (mass,) = _sums(lambda w: (w,), axis, weights)
-    if _few(x, axis):
-        total = _total_but_zeros(
-            x, axis, weights, top, _finite_part_by_select, _lost_part_by_select
-        )
-    else:
-        total = _total_of_logs(x, axis, weights, top)
+    total = (_total_but_zeros if _few(x, axis) else _total)(x, axis, weights, top)
     return total - mass * (x.shape[axis] // weights.shape[axis]) * log_sum
 
 
-def _total_of_logs(x, axis, weights, top):
+def _total(x, axis, weights, top):
     """Return Σ w (x-top), where 0 (-inf) is 0."""
     # Of top - x: of x - top, which another sum has, too, XLA would make an array.
     (negative,) = _sums(lambda z, w, top: (w * (top - z),), axis, x, weights, top)
@@ -231,38 +238,17 @@ def _total_of_logs(x, axis, weights, top):
     def plain(x, weights, top, negative):
         return -negative
 
-    def safe(x, weights, top, negative):
-        return _total_but_zeros(x, axis, weights, top, _finite_part, _lost_part)
+    def but_zeros(x, weights, top, negative):
+        return _total_but_zeros(x, axis, weights, top)
 
-    return _shorter_if(jnp.isfinite(negative).all(), plain, safe, x, weights, top, negative)
-
-
-def _total_but_zeros(x, axis, weights, top, *parts):
-    total, lost = (_weighted_sum(part, x, axis, weights, top) for part in parts)
-    return jnp.where(lost == 0, total, total - jnp.inf * lost)
+    return _shorter_if(jnp.isfinite(negative).all(), plain, but_zeros, x, weights, top, negative)
 
 
-def _weighted_sum(part, x, axis, weights, top):
-    away = lax.optimization_barrier(top)
-    (total,) = _sums(lambda z, w, away: (part(w, z - away),), axis, x, weights, away)
+def _total_but_zeros(x, axis, weights, top):
+    (total,) = _sums(
+        lambda z, w, top: (jnp.where(w == 0, 0.0, w * (z - top)),), axis, x, weights, top
+    )
     return total
-
-
-def _finite_part(w, d):
-    return w * jnp.maximum(d, jnp.finfo(d.dtype).min)
-
-
-def _lost_part(w, d):
-    # e^(d/2^126), 0 at -inf and at least 0.01 elsewhere, finds a weight on -inf.
-    return w * jnp.maximum(0.01 - jnp.exp(d * jnp.finfo(d.dtype).tiny), 0.0)
-
-
-def _finite_part_by_select(w, d):
-    return jnp.where(d == -jnp.inf, 0.0, w * d)
-
-
-def _lost_part_by_select(w, d):
-    return jnp.where(d == -jnp.inf, w, 0.0)
 
 
 def _mass(x, axis, weights):
@@ -273,46 +259,48 @@ def _mass(x, axis, weights):
 
 
 @partial(statistics.defjvp, symbolic_zeros=True)
-def _statistics_jvp(axis, whole, primals, tangents):
+def _statistics_jvp(axis, primals, tangents):
     x, labels, weights, skip = primals
     dx, _, dweights, _ = (None if isinstance(d, SymbolicZero) else d for d in tangents)
-    rows = statistics(x, axis, whole, labels, weights, skip)
+    rows = statistics(x, axis, labels, weights, skip)
     # Recomputed where they are needed: in eager mode p would be kept for the way back.
     moved = jax.checkpoint(_tangents, static_argnums=0, prevent_cse=False)
-    d_picked, d_dot, d_log_sum = moved(axis, x, labels, weights, skip, rows, dx, dweights)
+    d_picked, d_dot, d_log_sum = moved(axis, x, (labels, weights, skip), rows, dx, dweights)
     return rows, (d_picked, d_dot, d_log_sum, jnp.zeros_like(rows[3]))
 
 
-def _tangents(axis, x, labels, weights, skip, rows, dx, dweights):
+def _tangents(axis, x, beside, rows, dx, dweights):
+    labels, weights, skip = beside
     picked, _, log_sum, top = rows
-    log_p = x - expand(top, axis) - expand(log_sum, axis)
+    d, log_sum = x - expand(top, axis), expand(log_sum, axis)
+    skip_c = None if skip is None else jnp.expand_dims(skip, axis)
+    p = _unless(False if skip is None else skip_c, jnp.zeros((), x.dtype), d, log_sum)
     dx = jnp.zeros_like(x) if dx is None else dx
     d_picked = d_dot = None
-    if labels is not None:
-        move = _by_set_labels if _sets(x, axis) else _by_compared_labels
-        d_picked, d_log_sum = move(axis, labels, skip, picked, log_p, dx)
-    else:
-        p = jnp.exp(log_p)
-        if skip is not None:
-            p = _unless(jnp.expand_dims(skip, axis), jnp.zeros((), x.dtype), log_p)
+    if labels is None:
         d_log_sum = (p * dx).sum(axis)
+    elif _sets(x, axis):
+        d_picked, d_log_sum = _by_set_labels(axis, labels, picked, p, dx)
+    else:
+        d_picked, d_log_sum = _by_compared_labels(axis, labels, skip, picked, (d, log_sum), dx)
     if weights is not None:
         mass = _mass(x, axis, weights)
         mass = mass.squeeze(axis) if mass.ndim else mass
-        d_dot = (weights * dx).sum(axis) - mass * d_log_sum
+        u, total = dx, d_log_sum
+        if weights.ndim:  # w - p Σ w would cancel where one class dominates
+            u, total = _beside_dominating(p, dx, axis)
+        d_dot = (weights * u).sum(axis) - mass * total
         if dweights is not None:
-            log_p = log_p if skip is None else jnp.where(jnp.expand_dims(skip, axis), 0.0, log_p)
+            log_p = d - log_sum if skip is None else jnp.where(skip_c, 0.0, d - log_sum)
             d_dot = d_dot + _weighted(dweights, log_p, weights).sum(axis)
     return d_picked, d_dot, d_log_sum
 
 
 # Both give dx_y - Σ p dx and Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep
 # their digits.
-def _by_set_labels(axis, labels, skip, picked, log_p, dx):
-    if skip is not None:
-        log_p = jnp.where(jnp.expand_dims(skip, axis), -jnp.inf, log_p)
+def _by_set_labels(axis, labels, picked, p, dx):
     # Set in dx, the label of a gradient is set when p has been multiplied: one pass.
-    by_others = (jnp.exp(log_p) * _but_labels(dx, labels)).sum(axis)
+    by_others = (p * _but_labels(dx, labels)).sum(axis)
     dx_y = _pick(dx, axis, labels).squeeze(axis)
     return -(by_others + expm1(picked) * dx_y), by_others + jnp.exp(picked) * dx_y
 
@@ -328,19 +316,19 @@ def _but_labels(dx, labels):
     return one(dx, labels)
 
 
-def _by_compared_labels(axis, labels, skip, picked, log_p, dx):
+def _by_compared_labels(axis, labels, skip, picked, d_and_log_sum, dx):
     # Every class of a skipped row counts as its label: NaN does not come through. A select more
     # for that, and XLA does not vectorise: cross-entropy with its gradient of 200000 x 10 took
     # 5.5 ms, so 3.2.
-    classes = log_p.shape[axis]
+    classes = dx.shape[axis]
     first, last = labels, labels
     if skip is not None:
         first, last = jnp.where(skip, 0, labels), jnp.where(skip, classes, labels)
-    each = along(jnp.arange(classes), log_p.ndim, axis)
+    each = along(jnp.arange(classes), dx.ndim, axis)
     here = (each >= jnp.expand_dims(first, axis)) & (each <= jnp.expand_dims(last, axis))
     beside, at_label = (jnp.expand_dims(f(picked), axis) for f in (expm1, jnp.exp))
     return tuple(
-        sign * (_unless(here, rows, log_p) * dx).sum(axis)
+        sign * (_unless(here, rows, *d_and_log_sum) * dx).sum(axis)
         for sign, rows in ((-1, beside), (1, at_label))
     )
 
@@ -350,17 +338,20 @@ def _sets(x, axis):
 
 
 @jax.custom_jvp
-def _unless(here, rows, log_p):
-    """Return e^(log p), but `rows` where `here`: NaN does not come through in any derivative."""
-    return jnp.where(here, rows, jnp.exp(log_p))
+def _unless(here, rows, d, log_sum):
+    """Return p, but `rows` where `here`: NaN does not come through in any derivative.
+
+    From e^d: d - log Σ e^d would be rounded more coarsely.
+    """
+    return jnp.where(here, rows, jnp.exp(d) * jnp.exp(-log_sum))
 
 
 @_unless.defjvp
 def _unless_jvp(primals, tangents):
-    here, rows, log_p = primals
-    _, d_rows, d_log_p = tangents
-    p = _unless(here, jnp.zeros_like(rows), log_p)
-    return _unless(*primals), jnp.where(here, d_rows, p * d_log_p)
+    here, rows, d, log_sum = primals
+    _, d_rows, d_d, d_log_sum = tangents
+    p = _unless(here, jnp.zeros_like(rows), d, log_sum)
+    return _unless(*primals), jnp.where(here, d_rows, p * (d_d - d_log_sum))
 
 
 def _pick(x, axis, labels):

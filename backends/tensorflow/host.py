@@ -16,49 +16,64 @@ import tensorflow as tf
 from tensorflow.python.eager import forwardprop_util, record
 
 from softmaxkit.backends import numpy as host
-from softmaxkit.backends import tensorflow_rows as kernels
-from softmaxkit.backends.numpy import arrays
+from softmaxkit.backends.numpy.arrays import compute_like
+from softmaxkit.backends.numpy.arrays import sum as sum_of
+from softmaxkit.backends.tensorflow import rows as kernels
+from softmaxkit.backends.tensorflow.arrays import EagerTensor, as_array, on_host
 
 # Where TensorFlow's own tensors begin; it aborts on others. Below so many bytes a copy costs less.
 _ALIGNMENT = 64
 COPIED_BYTES = 1 << 16
 
-_EagerTensor = tf.__internal__.EagerTensor
 
+def activation(operation, native, x, options):
+    """Compute an activation by NumPy; by `native` if a transform must see it, or it is elsewhere.
 
-def call(operation, native, x, options):
-    """Compute an operation by NumPy; what a transform must see or is not on the CPU by `native`.
-
-    `options` are what the operation takes beside `x`, by name.
+    ``native(x, options)`` computes it by TensorFlow.
     """
-    x = _read(x)
-    options = {name: _read(value) for name, value in options.items()}
-    beside = [value for value in options.values() if isinstance(value, tf.Tensor)]
+
+    def value_and_pull(x, options):
+        value = host.activation(operation, x, options)
+        return value, partial(host.pull, operation, value, options=options)
+
+    return _call(native, partial(host.activation, operation), value_and_pull, [x], options)
+
+
+def loss(native, logits, targets, options):
+    """Compute a loss likewise."""
+    return _call(native, host.loss, host.value_and_pull, [logits, targets], options)
+
+
+def _call(native, function, value_and_pull, arrays, options):
+    x, *others = map(_read, arrays)
+    options = options._make(map(_read, options))
+    beside = [value for value in (*others, *options) if isinstance(value, tf.Tensor)]
     tensors = [x, *beside]
     if (
         not (all(map(on_host, tensors)) and x.dtype.is_floating)
         or _has_tangent(tensors)
         or _is_taped([value for value in beside if value.dtype.is_floating])
     ):
-        return native(x, **options)
-    array, given = as_array(x), {name: as_array(value) for name, value in options.items()}
-    if given["dtype"] is not None:
-        given["dtype"] = np.dtype(given["dtype"].as_numpy_dtype)
+        return native(x, *others, options)
+    array, given = as_array(x), options._make(map(as_array, options))
+    if given.dtype is not None:
+        given = given._replace(dtype=np.dtype(given.dtype.as_numpy_dtype))
+    beside = map(as_array, others)
     if not _is_taped([x]):
-        return _tensor(getattr(host, operation)(array, **given), x)
-    value, pull = _value_and_pull(operation, array, given)
+        return _tensor(function(array, *beside, given), x)
+    value, pull = value_and_pull(array, *beside, given)
     value = _tensor(value, x)
 
     def by_x(of_value):
         known = [of_value, x]
         if on_host(of_value) and not (_is_taped(known) or _has_tangent(known)):
-            return [_tensor(pull(array, arrays.compute_like(as_array(of_value), array)), x)]
+            return [_tensor(pull(array, compute_like(as_array(of_value), array)), x)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            again = native(x, **options)
+            again = native(x, *others, options)
         return [tape.gradient(again, x, of_value)]
 
-    record.record_operation(operation, [value], [x], by_x)
+    record.record_operation("softmaxkit", [value], [x], by_x)
     return value
 
 
@@ -68,36 +83,18 @@ def fused_softmax(x, axis):
         return None
     if x.shape.num_elements() < kernels.FUSED_EAGER_ELEMENTS:
         return None
-    p = tf.raw_ops.Softmax(logits=x)
-    total = arrays.sum(as_array(p), axis)[..., None]
-    return p if kernels.is_one(total).all() else p / total
-
-
-def _value_and_pull(operation, x, options):
-    """Return the value, and a function of (x, its cotangent) that gives the cotangent of `x`."""
-    if "targets" in options:
-        return host.value_and_pull(operation, x, options.pop("targets"), options)
-    value = getattr(host, operation)(x, **options)
-    return value, partial(host.pull, operation, value, options=tuple(options.values()))
-
-
-def on_host(x):
-    return isinstance(x, _EagerTensor) and tf.executing_eagerly() and "CPU" in x.device
-
-
-def as_array(x):
-    """Return a tensor as an array over its memory, anything else as it is."""
-    if not isinstance(x, tf.Tensor):
-        return x
-    # NumPy finds no array in a single bfloat16.
-    return np.asarray(x if x.ndim else x.numpy())
+    p = tf.raw_ops.Softmax(logits=tf.stop_gradient(x))
+    total = sum_of(as_array(p), axis)[..., None]
+    p = p if kernels.is_one(total).all() else p / total
+    follows = _is_taped([x]) or _has_tangent([x])
+    return kernels.with_derivative(x, p, axis) if follows else p
 
 
 def _tensor(x, like):
     """Return a new array as a tensor, over its memory if it is large and stands as TensorFlow's."""
     if x.nbytes > COPIED_BYTES and x.ctypes.data % _ALIGNMENT == 0 and x.dtype.kind == "f":
         return tf.experimental.dlpack.from_dlpack(x.__dlpack__())
-    return _EagerTensor(x, like.device, None)  # tf.constant takes 6 µs, this 1.6
+    return EagerTensor(x, like.device, None)  # tf.constant takes 6 µs, this 1.6
 
 
 def _read(value):

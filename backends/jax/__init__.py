@@ -1,0 +1,110 @@
+"""JAX: the operations, each jitted once for its static options."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from softmaxkit import _activations, _losses
+from softmaxkit.backends.jax import arrays as ops
+from softmaxkit.backends.jax import rows as kernels
+from softmaxkit.backends.jax.arrays import (
+    as_dtype,
+    as_index,
+    asarray,
+    default_float,
+    device_of,
+    is_array,
+    is_compiling,
+    is_native,
+    kind,
+    shape,
+    unusable,
+    visible,
+)
+
+LIBRARY = "JAX"
+
+# Static: what decides about shapes and dtypes, a name, and a Python gamma, as x**2 is cheaper than
+# a power. Traced: arrays, and a number that a training loop changes at each step.
+_STATIC = {
+    **dict.fromkeys(("axis", "dtype", "ignore_index", "keepdims"), object),
+    **dict.fromkeys(("labels_checked", "reduction"), object),
+    "gamma": float,
+    "normalizer": str,
+}
+
+
+# --- operations -----------------------------------------------------------------------------------
+def activation(operation, x, options):
+    return _activation(operation, *_split(options), x)
+
+
+def vjp(operation, x, cotangent, options):
+    return _vjp(operation, *_split(options), x, cotangent)
+
+
+def loss(logits, targets, options):
+    return _loss(*_split(options), logits, targets)
+
+
+def value_and_grad(logits, targets, options):
+    return _value_and_grad(*_split(options), logits, targets)
+
+
+@partial(jax.jit, static_argnums=2)
+def smooth_labels(targets, smoothing, axis, where):
+    return _losses.smooth_labels(ops, targets, smoothing, axis, where)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    # Not in 8 bits, where the 256th class is the 0th.
+    labels = as_index(labels)
+    out = jax.nn.one_hot(labels, num_classes, axis=axis, dtype=dtype or default_float(labels))
+    if labels_checked:
+        return out
+    wrong = jnp.expand_dims((labels < 0) | (labels >= num_classes), axis)
+    return jnp.where(wrong, jnp.nan, out)
+
+
+# --- each jitted once for its static options ------------------------------------------------------
+def _split(options):
+    """Return what options are static, with their type, and those that are traced."""
+    static, traced = [], {}
+    for name, value in zip(options._fields, options, strict=True):
+        # None is traced: np.dtype("float64") == None is True, and would find the wrong program.
+        if value is not None and isinstance(value, _STATIC.get(name, ())):
+            static.append((name, value))
+        else:
+            traced[name] = value
+    return (type(options), tuple(static)), traced
+
+
+def _joined(static, traced):
+    of, pairs = static
+    return of(**dict(pairs), **traced)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _activation(operation, static, traced, x):
+    return getattr(_activations, operation)(ops, kernels, x, _joined(static, traced))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _vjp(operation, static, traced, x, cotangent):
+    value, pull = jax.vjp(lambda x: _activation(operation, static, traced, x), x)
+    return value, pull(cotangent.astype(value.dtype))[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _loss(static, traced, logits, targets):
+    return _losses.loss(ops, kernels, logits, targets, _joined(static, traced))[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_grad(static, traced, logits, targets):
+    value, pull = jax.vjp(lambda logits: _loss(static, traced, logits, targets), logits)
+    return value, pull(jnp.ones_like(value))[0]

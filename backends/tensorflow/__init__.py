@@ -1,0 +1,141 @@
+"""TensorFlow: the operations; shapes may be unknown."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import tensorflow as tf
+
+from softmaxkit import _activations, _losses
+from softmaxkit.backends import BinaryOptions
+from softmaxkit.backends.tensorflow import arrays as ops
+from softmaxkit.backends.tensorflow import host
+from softmaxkit.backends.tensorflow import rows as kernels
+from softmaxkit.backends.tensorflow.arrays import (
+    as_dtype,
+    as_index,
+    asarray,
+    default_float,
+    device_of,
+    is_array,
+    is_compiling,
+    is_native,
+    kind,
+    shape,
+    unusable,
+    visible,
+    where,
+)
+
+LIBRARY = "TensorFlow"
+
+# AutoGraph would rewrite whatever Python a tf.function reaches.
+_as_written = tf.autograph.experimental.do_not_convert
+
+
+# --- operations -----------------------------------------------------------------------------------
+@_as_written
+def activation(operation, x, options):
+    plain = options.where is options.temperature is options.dtype is None
+    if operation == "softmax" and plain:
+        out = host.fused_softmax(x, options.axis)
+        if out is not None:
+            return out
+    return host.activation(operation, partial(_native_activation, operation), x, options)
+
+
+@_as_written
+def vjp(operation, x, cotangent, options):
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = activation(operation, x, options)
+    cotangent = tf.cast(cotangent, value.dtype)
+    if not _known(cotangent, value):
+        cotangent = _shaped(cotangent, tf.shape(value))
+    return value, tape.gradient(value, x, cotangent)
+
+
+@_as_written
+def loss(logits, targets, options):
+    return host.loss(_native_loss, logits, targets, options)
+
+
+@_as_written
+def value_and_grad(logits, targets, options):
+    logits = tf.convert_to_tensor(logits)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(logits)
+        value = loss(logits, targets, options)
+    return value, tape.gradient(value, logits)
+
+
+@_as_written
+def smooth_labels(targets, smoothing, axis, where):
+    return _losses.smooth_labels(ops, tf.convert_to_tensor(targets), smoothing, axis, where)
+
+
+@_as_written
+def one_hot(labels, num_classes, axis, dtype, labels_checked):
+    labels = as_index(tf.convert_to_tensor(labels))
+    out = tf.one_hot(labels, num_classes, axis=axis, dtype=dtype or default_float(labels))
+    if labels_checked:
+        return out
+    wrong = tf.expand_dims((labels < 0) | (labels >= num_classes), axis)
+    return where(wrong, float("nan"), out)
+
+
+# --- by operations of which every transform knows the derivative ----------------------------------
+def _native_activation(operation, x, options):
+    x = _holding(x, options.temperature)
+    return getattr(_activations, operation)(ops, kernels, x, options)
+
+
+def _native_loss(logits, targets, options):
+    fitted = _of_labels if isinstance(options, BinaryOptions) else _of_classes
+    return _losses.loss(ops, kernels, *fitted(logits, targets, options))[0]
+
+
+# Lengths that were unknown while tracing are compared at run time, where arrays would broadcast
+# instead. XLA leaves assertions out, but takes no shape with a negative length.
+def _shaped(x, wanted):
+    tf.debugging.assert_equal(tf.shape(x), wanted, "lengths that were unknown while tracing differ")
+    wrong = tf.cast(tf.reduce_any(tf.shape(x) != wanted), tf.int32)
+    out = tf.reshape(x, wanted - 2**30 * wrong)
+    out.set_shape(x.shape)
+    return out
+
+
+def _holding(x, *options):
+    """Return x, which must be large enough for options that broadcast to it."""
+    for value in options:
+        if not (value is None or isinstance(value, float) or _known(x, value)):
+            x = _shaped(x, tf.broadcast_dynamic_shape(tf.shape(x), tf.shape(value)))
+    return x
+
+
+def _known(*values):
+    return all(value.shape.is_fully_defined() for value in values)
+
+
+def _of_labels(logits, targets, options):
+    logits, targets = tf.convert_to_tensor(logits), tf.convert_to_tensor(targets)
+    if not _known(logits, targets):
+        targets = _shaped(targets, tf.shape(logits))
+    return _holding(logits, options.sample_weight, options.pos_weight), targets, options
+
+
+def _of_classes(logits, targets, options):
+    logits, targets = tf.convert_to_tensor(logits), tf.convert_to_tensor(targets)
+    axis, lengths = options.axis, tf.shape(logits)
+    rows = tf.concat([lengths[:axis], lengths[axis + 1 :]], 0)
+    if not _known(logits, targets):
+        targets = _shaped(targets, rows if targets.dtype.is_integer else lengths)
+    by_row, by_class = options.sample_weight, options.weight
+    if not (by_row is None or _known(logits, by_row)):
+        rows = tf.broadcast_dynamic_shape(rows, tf.shape(by_row))
+        logits = _shaped(logits, tf.concat([rows[:axis], lengths[axis : axis + 1], rows[axis:]], 0))
+    if hasattr(by_class, "shape") and by_class.shape.rank and not _known(logits, by_class):
+        by_class = _shaped(tf.convert_to_tensor(by_class), lengths[axis : axis + 1])
+        options = options._replace(weight=by_class)
+    return _holding(logits, options.temperature), targets, options
