@@ -3,7 +3,7 @@
 python benchmarks/gpu.py [--only accuracy memory] [--dry-run]
 
 Not measured on a GPU yet: so far it has only been run with --dry-run, which has the errors on the
-CPU and skips the rest. It takes the torch that it finds, from 2.11 on, and is meant to take at most
+CPU and skips the rest. It takes the torch that it finds, from 2.12 on, and is meant to take at most
 4 minutes. The exit code is 1 if something failed, 2 if torch finds no GPU.
 
 accuracy         largest error of value and gradient in ULP/what is allowed, by the reference in

@@ -416,15 +416,12 @@ def reduced(
 
 def _in_dtype_of(ops: ArrayFunctions, options: Any, logits: Array) -> Any:
     """Return options whose numbers and weights, where they are arrays, are in the arithmetic's."""
-    if not any(ops.is_array(value) for value in options):
-        return options
-    # By the constructor: Dynamo of older versions knows no `_replace`.
-    return type(options)(
-        *[
-            ops.compute_like(value, logits) if name in _NUMBERS and ops.is_array(value) else value
-            for name, value in zip(options._fields, options, strict=True)
-        ]
-    )
+    arrays = {
+        name: ops.compute_like(getattr(options, name), logits)
+        for name in _NUMBERS
+        if ops.is_array(getattr(options, name, None))
+    }
+    return options._replace(**arrays) if arrays else options
 
 
 _NUMBERS = ("weight", "pos_weight", "gamma", "alpha", "label_smoothing", "z_loss", "normalizer")

@@ -205,7 +205,14 @@ def _torch() -> Adapter:
             "vmap": Transform(mapped, inside(mapped, pull)),
             "jacfwd": Transform(eager, inside(eager, forward), lacks=no_jacfwd),
             "checkpoint": Transform(
-                checkpointed, through(checkpointed, backward), reads_labels=True
+                checkpointed,
+                through(checkpointed, backward),
+                reads_labels=True,
+                lacks=lambda case: (
+                    "torch before 2.13: an exception breaks the next checkpoint"
+                    if case.raises
+                    else ""
+                ),
             ),
         },
         default_float="float32",
