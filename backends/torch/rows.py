@@ -49,12 +49,12 @@ def log_softmax(x, axis, dtype):
         return compiled.log_softmax(x, axis, dtype)
     if not is_eager(x):
         return _log_softmax(ops.compute(x), axis).to(dtype)
-    if not _is_differentiated(x):
-        return blocks.log_softmax(x, axis, dtype)
     if _are_few(x):
         log_p = torch.log_softmax(x, axis, torch.float64)
         if log_p.amax().item() < LOG_CERTAIN:
             return log_p.to(dtype)
+    if not _is_differentiated(x):
+        return blocks.log_softmax(x, axis, dtype)
     return _LogSoftmax.apply(x, axis, dtype)
 
 
