@@ -219,11 +219,11 @@ class Call:
         self._broadcasts("temperature", value, self.shape, self.argument)
         return value
 
-    def normalizer(self, value: Any, reduction: str) -> Any:
-        """Return None, a name, a positive number, or a 0-d array."""
+    def normalizer(self, value: Any, reduction: str, default: str) -> Any:
+        """Return a name, a positive number, or a 0-d array; `default` for None."""
         choice(self.name, "reduction", reduction, REDUCTIONS)
         if value is None:
-            return None
+            return default
         if reduction != "mean":
             raise ValueError(
                 f"{self.name}: normalizer is given with reduction={reduction!r}; expected "

@@ -100,10 +100,8 @@ def cross_entropy(
     targets, is_index, labels_checked, ignore_index = class_targets(
         call, targets, axis, ignore_index
     )
-    given = call.normalizer(normalizer, reduction)
-    if given is None:
-        # torch's rule: a weighted mean of class indices, a plain one of probabilities.
-        given = "weight" if is_index else "count"
+    # torch's rule: a weighted mean of class indices, a plain one of probabilities.
+    normalizer = call.normalizer(normalizer, reduction, "weight" if is_index else "count")
     options = ClassOptions(
         axis=axis,
         weight=call.class_vector("weight", weight, axis),
@@ -113,7 +111,7 @@ def cross_entropy(
         label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
         temperature=call.temperature(temperature),
         reduction=reduction,
-        normalizer=given,
+        normalizer=normalizer,
         dtype=call.dtype(dtype),
         labels_checked=labels_checked,
         z_loss=call.number("z_loss", z_loss, 0.0, neutral=0.0),
@@ -180,7 +178,7 @@ def focal_loss(
     call.floating()
     axis = call.class_axis(axis)
     targets, _, labels_checked, ignore_index = class_targets(call, targets, axis, ignore_index)
-    given = call.normalizer(normalizer, reduction)
+    normalizer = call.normalizer(normalizer, reduction, "count")
     options = ClassOptions(
         axis=axis,
         weight=_class_factor(call, alpha, axis),
@@ -190,7 +188,7 @@ def focal_loss(
         label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
         temperature=call.temperature(temperature),
         reduction=reduction,
-        normalizer="count" if given is None else given,
+        normalizer=normalizer,
         dtype=call.dtype(dtype),
         labels_checked=labels_checked,
         gamma=call.number("gamma", gamma, 0.0, neutral=0.0),
@@ -253,12 +251,12 @@ def binary_cross_entropy(
     call = begin("binary_cross_entropy", "logits", logits)
     call.floating()
     targets = binary_targets(call, targets)
-    given = call.normalizer(normalizer, reduction)
+    normalizer = call.normalizer(normalizer, reduction, "count")
     options = BinaryOptions(
         sample_weight=call.weights("sample_weight", sample_weight, call.shape, "logits"),
         label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
         reduction=reduction,
-        normalizer="count" if given is None else given,
+        normalizer=normalizer,
         dtype=call.dtype(dtype),
         pos_weight=call.weights("pos_weight", pos_weight, call.shape, "logits"),
     )
@@ -313,12 +311,12 @@ def sigmoid_focal_loss(
     call = begin("sigmoid_focal_loss", "logits", logits)
     call.floating()
     targets = binary_targets(call, targets)
-    given = call.normalizer(normalizer, reduction)
+    normalizer = call.normalizer(normalizer, reduction, "count")
     options = BinaryOptions(
         sample_weight=call.weights("sample_weight", sample_weight, call.shape, "logits"),
         label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
         reduction=reduction,
-        normalizer="count" if given is None else given,
+        normalizer=normalizer,
         dtype=call.dtype(dtype),
         gamma=call.number("gamma", gamma, 0.0, neutral=0.0),
         alpha=None if alpha is None else call.number("alpha", alpha, 0.0, 1.0, neutral=None),

@@ -325,7 +325,10 @@ def test_gradient_is_the_slope_of_the_value_with_every_option_at_once(name):
 
 
 def test_terms_of_derivatives():
-    """What an error is measured at: the sum of the sizes of what an entry is a sum of."""
+    """What an error is measured at: the sum of the sizes of what an entry is a sum of.
+
+    Here and below in float64, by sums of 6 terms in another order: a few ULP, 1e-15 each.
+    """
     random = np.random.default_rng(3)
     x, v = random.normal(0, 3, (4, 6)), random.normal(size=(4, 6))
     p = reference.softmax(x)
