@@ -56,7 +56,8 @@ class ClassOptions(NamedTuple):
     dtype: DType | None
     labels_checked: bool
     z_loss: Any = None
-    gamma: Any = None
+    gamma: Any = None  # focal loss
+    epsilon: Any = None  # poly loss
 
 
 class BinaryOptions(NamedTuple):
@@ -77,8 +78,8 @@ class Backend(Protocol):
 
     The frontends hand over checked arguments: arrays of this library (companions too), `axis`
     counted from the front, and None for an option at its neutral value (`temperature` 1,
-    `label_smoothing` 0, `z_loss` 0, `gamma` 0). `labels_checked` says that no class index is out
-    of range.
+    `label_smoothing` 0, `z_loss` 0, `gamma` 0, `epsilon` 0). `labels_checked` says that no class
+    index is out of range.
     """
 
     LIBRARY: str
@@ -93,7 +94,7 @@ class Backend(Protocol):
         """Compute an activation, and its vector-Jacobian product with `cotangent`."""
 
     def loss(self, logits: Array, targets: Array, options: ClassOptions | BinaryOptions) -> Array:
-        """Compute the loss that the options are those of; without a gamma it is cross-entropy."""
+        """Compute the loss that the options are those of: without gamma, epsilon cross-entropy."""
 
     def value_and_grad(
         self, logits: Array, targets: Array, options: ClassOptions | BinaryOptions

@@ -39,14 +39,11 @@ CALLS = {
     key: [(operation, shape) for operation in operations for shape in shapes]
     for key, (operations, shapes) in {
         ("jax", "APART"): (("cross_entropy",), [*BY_FEW, (10_000, 10), (200_000, 10)]),
-        ("jax", "FEW"): (("log_softmax", "cross_entropy_grad"), COLUMNS),
-        ("jax", "FEW_LAST"): (("log_softmax", "cross_entropy_grad"), BY_CLASSES[:4]),
+        ("jax", "FEW"): (("log_softmax", *GRADIENTS), [*COLUMNS, *BY_CLASSES]),
         ("jax", "LONG"): (("log_softmax", "cross_entropy"), [(64, 60_000), (64, 300_000)]),
-        ("jax", "SET_CLASSES"): (GRADIENTS, BY_CLASSES),
-        ("numpy", "FEW_CLASSES"): (("softmax", "cross_entropy_grad"), BY_CLASSES),
-        ("numpy", "FEW_COLUMNS"): (
+        ("numpy", "FEW"): (
             ("softmax", "cross_entropy_grad"),
-            [(40_000 // columns, 100, columns) for columns in (8, 32, 128, 512)],
+            [*BY_CLASSES, *((40_000 // columns, 100, columns) for columns in (8, 32, 128, 512))],
         ),
         ("numpy", "LONE_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE[:2]),
         ("numpy", "SHARED_ELEMENTS"): (("softmax", "cross_entropy_grad"), BY_SIZE),
@@ -56,21 +53,18 @@ CALLS = {
             MIDDLE,
         ),
         ("torch", "FRESH_BYTES"): (("softmax", "log_softmax"), BY_SIZE),
-        ("torch", "LONG_COLUMN"): (("softmax", "cross_entropy_grad"), COLUMNS),
         ("torch", "SHORT_ELEMENTS"): (("softmax",), BY_FEW),
         ("torch", "SHORT_ROW"): (("softmax", "cross_entropy_grad"), BY_CLASSES[:3]),
-        ("tensorflow", "COPIED_BYTES"): (("softmax", "log_softmax"), BY_FEW + BY_SIZE[:2]),
         ("tensorflow", "FUSED_ELEMENTS"): (("softmax",), MIDDLE + BY_SIZE[:2]),
         ("tensorflow", "FUSED_EAGER_ELEMENTS"): (("softmax",), MIDDLE + BY_SIZE[:2]),
         ("tensorflow", "FUSED_FROM_CLASSES"): (("softmax",), BY_CLASSES[:3]),
-        ("tensorflow", "SCATTER_CLASSES"): (GRADIENTS, BY_CLASSES[:4]),
     }.items()
 }
 
 
 def constants(backend):
     """Yield (module, name, value) of the whole numbers in capitals that the backend has."""
-    parts = ("arrays", "blocks", "classes", "host", "memory", "rows")
+    parts = ("arrays", "blocks", "classes", "cpu", "host", "memory", "rows")
     for name in (backend, *(f"{backend}.{part}" for part in parts)):
         if find_spec(f"softmaxkit.backends.{name}") is not None:
             module = import_module(f"softmaxkit.backends.{name}")

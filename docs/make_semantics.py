@@ -29,7 +29,7 @@ import numpy as np
 from peers import PEERS, NotOffered, peers
 from softmaxkit.conformance import FEATURES, load
 from softmaxkit.conformance.adapters import REQUIRES
-from softmaxkit.conformance.case import LOSSES
+from softmaxkit.conformance.case import CLASS_LOSSES, LOSSES
 from softmaxkit.conformance.rules import rules
 from softmaxkit.conformance.running import gradient_terms
 
@@ -102,7 +102,7 @@ def plain_array(adapter, array):
 def offered_options(case, offered):
     """Return the options of a call; ignore_index only where some label has it."""
     options = dict(case.options)
-    if case.operation in ("cross_entropy", "focal_loss") and case.arrays[1].dtype.kind in "iu":
+    if case.operation in CLASS_LOSSES and case.arrays[1].dtype.kind in "iu":
         ignored = options.setdefault("ignore_index", -100)
         if ignored is not None and ignored not in case.arrays[1]:
             del options["ignore_index"]
@@ -322,6 +322,16 @@ and how their results compare:
 - no `where`: there is no such argument, or not with such a value.
 
 Who lacks an operation is not in the table of its calls.
+
+## Independence of the batch
+
+What a row gives, and its gradient, depends on the other rows in its last bits only, within the
+limits of the suite. On NumPy it does not depend on them at all from 4097 logits on: the same bits
+in whatever batch, block or thread (`tests/test_batches.py`). Below that, few classes are summed in
+another order. Elsewhere there is no such promise: PyTorch computes what is left at the end of a
+block by another exponential than the vectors before it, and up to 16384 logits in float64 if no
+row is saturated; JAX and TensorFlow compile for a shape, and sum otherwise if some row is
+saturated; an array-API library does as it does.
 """
 
 

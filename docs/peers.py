@@ -156,6 +156,13 @@ def jax_binary_cross_entropy(x, t, *, reduction="mean"):
     return in_jax(optax.sigmoid_binary_cross_entropy(x, t), reduction)
 
 
+def jax_poly_loss_cross_entropy(x, t, *, epsilon=2.0, axis=-1, where=None, reduction="mean"):
+    if not is_dense(x, t):
+        t = jax.nn.one_hot(t, x.shape[axis], axis=axis, dtype=x.dtype)
+    rows = optax.losses.poly_loss_cross_entropy(x, t, epsilon=epsilon, axis=axis, where=where)
+    return in_jax(rows, reduction)
+
+
 def jax_sigmoid_focal_loss(x, t, *, gamma=2.0, alpha=None, reduction="mean"):
     rows = optax.sigmoid_focal_loss(x, t, gamma=gamma, alpha=alpha)
     return in_jax(rows, reduction)

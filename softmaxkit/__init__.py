@@ -11,6 +11,7 @@ from softmaxkit.losses import (
     binary_cross_entropy,
     cross_entropy,
     focal_loss,
+    poly_loss_cross_entropy,
     sigmoid_focal_loss,
 )
 from softmaxkit.threads import get_num_threads, set_num_threads
@@ -23,6 +24,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "one_hot",
+    "poly_loss_cross_entropy",
     "set_num_threads",
     "sigmoid_focal_loss",
     "smooth_labels",

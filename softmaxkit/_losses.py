@@ -100,11 +100,11 @@ def over_classes(
     save: bool = False,
     keep: bool = False,
 ) -> tuple[Array, Saved | None]:
-    """Return cross-entropy, or with a `gamma` focal loss; see `loss`.
+    """Return cross-entropy, with a `gamma` focal loss, with an `epsilon` poly loss; see `loss`.
 
     The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
     class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
-    share_c = w_c ((1-ε) q_c + ε/K). Focal loss over classes: Lin et al. 2017, arXiv:1708.02002.
+    share_c = w_c ((1-ε) q_c + ε/K).
     """
     result_dtype = logits.dtype if options.dtype is None else options.dtype
     axis = options.axis
@@ -121,9 +121,9 @@ def over_classes(
     if empty is not None and skip is not None:
         empty = empty & ~skip
 
-    gamma, share = options.gamma, rows_have.share
-    # Focal's penalty is not linear in log p, and needs that of every class.
-    every = gamma is not None and share is not None
+    share = rows_have.share
+    # What is not linear in log p needs that of every class.
+    every = share is not None and not is_linear(options)
     request = Request(axis, rows_have.labels, None if every else share, skip)
     has_lse = options.z_loss is not None
     rows, kept = kernels.row_statistics(x, request, lse=has_lse, keep=keep and not every)
@@ -134,7 +134,7 @@ def over_classes(
             dot = ops.where(empty & ops.any(share != 0, axis), -_INF, dot)
     loss = by_log_p = by_dot = by_lse = None
     if log_p is not None:
-        loss, slope = penalty(ops, log_p, gamma, save)
+        loss, slope = penalty(ops, log_p, options, save)
         loss = _product(ops, rows_have.own, loss)
         by_log_p = _times(slope, rows_have.own)
     if every:
@@ -142,7 +142,7 @@ def over_classes(
         log_p_c = kernels.log_softmax(z, axis, z.dtype)
         if empty is not None:
             log_p_c = ops.where(expand(empty, axis), -_INF, log_p_c)
-        penalties, slope = penalty(ops, log_p_c, gamma, save)
+        penalties, slope = penalty(ops, log_p_c, options, save)
         dot = -ops.sum(_product(ops, share, penalties), axis)
         if save:
             slopes = share * -slope
@@ -214,7 +214,7 @@ def _targets(
         own, share = _times(1.0 - smoothing, weight), _times(uniform, of_class)
         return _Targets(labels, own, share, weight, ignored, wrong)
     # What only the row kernels and `sum` see may stay in half precision: no array of its own.
-    alone = weight is None and uniform is None and options.gamma is None
+    alone = weight is None and uniform is None and is_linear(options)
     q = (ops.weights_like if alone else ops.compute_like)(targets, logits)
     counts = None
     if _by_weight(options.normalizer):
@@ -263,12 +263,25 @@ def _skipped(rows_have: _Targets, sample_weight: Array | None) -> Array | None:
     return nothing if ignored is None else ignored | nothing
 
 
-def penalty(ops: ArrayFunctions, log_p: Array, gamma: Any, with_slope: bool) -> tuple[Array, Any]:
-    """Return -log p, or (1-p)^γ (-log p), and its derivative by log p if asked for.
+def is_linear(options: ClassOptions) -> bool:
+    """Return True for cross-entropy, whose penalty is linear in log p."""
+    return options.gamma is options.epsilon is None
 
-    That is -1, or (1-p)^γ (γ p log p / (1-p) - 1). Both are finite at p = 0 and p = 1, and so is
-    what a library's autodiff makes of the first.
+
+def penalty(
+    ops: ArrayFunctions, log_p: Array, options: ClassOptions, with_slope: bool
+) -> tuple[Array, Any]:
+    """Return what log p costs, and the derivative of that by log p if asked for.
+
+    Cross-entropy: -log p, and -1. Poly loss (Leng et al. 2022, arXiv:2204.12511): -log p + ε (1-p),
+    and -1 - ε p. Focal loss (Lin et al. 2017, arXiv:1708.02002): (1-p)^γ (-log p), and
+    (1-p)^γ (γ p log p / (1-p) - 1). All are finite at p = 1, and so is what a library's autodiff
+    makes of the first.
     """
+    gamma, epsilon = options.gamma, options.epsilon
+    if epsilon is not None:
+        slope = -1.0 - epsilon * ops.exp(log_p) if with_slope else None
+        return -log_p - epsilon * ops.expm1(log_p), slope
     if gamma is None:
         return -log_p, -1.0
     certain = log_p == 0  # p = 1: the power's own derivative would be inf x 0
@@ -424,7 +437,10 @@ def _in_dtype_of(ops: ArrayFunctions, options: Any, logits: Array) -> Any:
     return options._replace(**arrays) if arrays else options
 
 
-_NUMBERS = ("weight", "pos_weight", "gamma", "alpha", "label_smoothing", "z_loss", "normalizer")
+_NUMBERS = (
+    *("weight", "pos_weight", "gamma", "epsilon", "alpha", "label_smoothing", "z_loss"),
+    "normalizer",
+)
 
 
 def _number(ops: ArrayFunctions, value: Any, logits: Array) -> Any:

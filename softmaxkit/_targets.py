@@ -93,7 +93,7 @@ def labels_in_range(
     `values` are the labels, None where they cannot be seen. Returns whether they were seen, and
     ignore_index, or None where no label is that.
     """
-    if values is None or num_classes is None:
+    if values is None or not isinstance(num_classes, int):  # None, or a symbol of jax.export
         return False, ignore_index
     if values.size == 0 or _all_in_range(values, num_classes):
         among = ignore_index is not None and 0 <= ignore_index < num_classes

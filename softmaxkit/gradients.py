@@ -18,8 +18,7 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     Parameters
     ----------
     loss : function
-        `cross_entropy`, `focal_loss`, `binary_cross_entropy` or `sigmoid_focal_loss`, also with
-        options bound by `functools.partial`.
+        A loss such as `cross_entropy`, also with options bound by `functools.partial`.
 
     Returns
     -------
@@ -32,7 +31,7 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     Raises
     ------
     TypeError
-        `loss` is not one of the four.
+        `loss` is not a loss of this package.
 
     Examples
     --------

@@ -9,7 +9,13 @@ from softmaxkit._arguments import Call, as_number, begin
 from softmaxkit._targets import binary_targets, class_targets
 from softmaxkit.backends import BinaryOptions, ClassOptions
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "focal_loss", "sigmoid_focal_loss"]
+__all__ = [
+    "binary_cross_entropy",
+    "cross_entropy",
+    "focal_loss",
+    "poly_loss_cross_entropy",
+    "sigmoid_focal_loss",
+]
 
 
 def cross_entropy(
@@ -192,6 +198,83 @@ def focal_loss(
         dtype=call.dtype(dtype),
         labels_checked=labels_checked,
         gamma=call.number("gamma", gamma, 0.0, neutral=0.0),
+    )
+    return call.loss(targets, options)
+
+
+def poly_loss_cross_entropy(
+    logits: Any,
+    targets: Any,
+    *,
+    epsilon: float = 2.0,
+    axis: int = -1,
+    weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    temperature: Any = 1.0,
+    reduction: str = "mean",
+    normalizer: Any = None,
+    dtype: Any = None,
+) -> Any:
+    r"""Poly-1 loss, :math:`\sum_c y_c\,(-\log p_c + \epsilon\,(1-p_c))`.
+
+    Cross-entropy is a series in powers of 1-p with coefficients 1, 1/2, 1/3, ...; this adds ε to
+    the first of them.
+
+    Parameters
+    ----------
+    logits, targets, axis, weight, sample_weight, where, ignore_index, label_smoothing, temperature
+        As for `cross_entropy`.
+    epsilon : float, at least -1, default 2
+        What is added to the coefficient of 1-p; 0 is exactly cross-entropy. Below 0 the two terms
+        cancel where p is near 1, and leave as many digits fewer.
+    reduction, normalizer, dtype
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    array
+        0-d, or the shape of the rows for ``reduction="none"``.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `cross_entropy`.
+
+    References
+    ----------
+    Leng et al. 2022, "PolyLoss: a polynomial expansion perspective of classification loss
+    functions", arXiv:2204.12511, section 4.
+
+    Examples
+    --------
+    >>> import numpy as np, softmaxkit
+    >>> logits = np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0], [1.0, 1.0, 1.0]])
+    >>> float(softmaxkit.poly_loss_cross_entropy(logits, [0, 2, 1]).round(4))
+    1.2624
+    """
+    call = begin("poly_loss_cross_entropy", "logits", logits)
+    call.floating()
+    axis = call.class_axis(axis)
+    targets, is_index, labels_checked, ignore_index = class_targets(
+        call, targets, axis, ignore_index
+    )
+    normalizer = call.normalizer(normalizer, reduction, "weight" if is_index else "count")
+    options = ClassOptions(
+        axis=axis,
+        weight=call.class_vector("weight", weight, axis),
+        sample_weight=_row_weight(call, sample_weight, axis),
+        where=call.mask(where),
+        ignore_index=ignore_index,
+        label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
+        temperature=call.temperature(temperature),
+        reduction=reduction,
+        normalizer=normalizer,
+        dtype=call.dtype(dtype),
+        labels_checked=labels_checked,
+        epsilon=call.number("epsilon", epsilon, -1.0, neutral=0.0),
     )
     return call.loss(targets, options)
 

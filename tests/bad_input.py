@@ -76,12 +76,12 @@ TYPES = [
      "library."),
     ("value_and_grad", (Float((8, 10)),), {}, TypeError,
      "value_and_grad: loss is a {array}; expected one of binary_cross_entropy, cross_entropy, "
-     "focal_loss, sigmoid_focal_loss of softmaxkit; for a function of your own use the autodiff of "
-     "your library."),
+     "focal_loss, poly_loss_cross_entropy, sigmoid_focal_loss of softmaxkit; for a function of "
+     "your own use the autodiff of your library."),
     ("value_and_grad", (len,), {}, TypeError,
      "value_and_grad: loss is <built-in function len>; expected one of binary_cross_entropy, "
-     "cross_entropy, focal_loss, sigmoid_focal_loss of softmaxkit; for a function of your own use "
-     "the autodiff of your library."),
+     "cross_entropy, focal_loss, poly_loss_cross_entropy, sigmoid_focal_loss of softmaxkit; for a "
+     "function of your own use the autodiff of your library."),
 ]
 
 ACTIVATIONS = [
@@ -414,6 +414,12 @@ CLASS_LOSSES = [
      "focal_loss: gamma is nan; expected a number at least 0; pass one."),
     ("focal_loss", (LOGITS, LABELS), {"gamma": None}, TypeError,
      "focal_loss: gamma is a NoneType; expected a number; pass a Python float."),
+    ("poly_loss_cross_entropy", (LOGITS, LABELS), {"epsilon": -1.5}, ValueError,
+     "poly_loss_cross_entropy: epsilon is -1.5; expected a number at least -1; pass one."),
+    ("poly_loss_cross_entropy", (LOGITS, LABELS), {"epsilon": NAN}, ValueError,
+     "poly_loss_cross_entropy: epsilon is nan; expected a number at least -1; pass one."),
+    ("poly_loss_cross_entropy", (LOGITS, LABELS), {"epsilon": Bool(())}, TypeError,
+     "poly_loss_cross_entropy: epsilon has dtype {bool}; expected a number; pass a Python float."),
     # reduction, normalizer, dtype
     ("cross_entropy", (LOGITS, LABELS), {"reduction": "average"}, ValueError,
      "cross_entropy: reduction is 'average'; expected one of 'none', 'mean', 'sum'; pass one of "

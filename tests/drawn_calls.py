@@ -10,12 +10,11 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from softmaxkit.conformance.case import ACTIVATIONS, LABELS
+from softmaxkit._operations import BY_CLASS
+from softmaxkit.conformance.case import ACTIVATIONS, BINARY_LOSSES, CLASS_LOSSES, LABELS
 
 sizes = run_path(str(Path(__file__).with_name("size_classes.py")))
 
-CLASS_LOSSES = ("cross_entropy", "focal_loss")
-BINARY_LOSSES = ("binary_cross_entropy", "sigmoid_focal_loss")
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 # Few, as JAX compiles for each.
 SHAPES = [(), (0,), (1,), (5,), (0, 3), (3, 0), (2, 0, 3), (4, 1), (4, 3), (2, 3, 4), (2, 1, 3, 2),
@@ -137,10 +136,12 @@ def class_loss_calls(draw, name, dtype):
         "ignore_index": st.sampled_from([None, -100, -1, 0, 1, 2**40]),
     }
     vector = arrays((classes,), WEIGHTS)
-    if name == "cross_entropy":
-        optional |= {"weight": vector, "z_loss": st.sampled_from([0.0, 0.125, 2.0, np.array(0.5)])}
-    else:
-        optional |= {"alpha": vector | WEIGHTS, "gamma": GAMMAS}
+    optional[BY_CLASS[name]] = vector | WEIGHTS if name == "focal_loss" else vector
+    optional |= {
+        "cross_entropy": {"z_loss": st.sampled_from([0.0, 0.125, 2.0, np.array(0.5)])},
+        "focal_loss": {"gamma": GAMMAS},
+        "poly_loss_cross_entropy": {"epsilon": st.sampled_from([0, 0.5, 2.0, np.array(1.5)])},
+    }[name]
     options = {"axis": axis} | draw(reductions(rows, **optional))
     if draw(st.booleans()):
         options.pop("ignore_index", None)  # refused beside probabilities

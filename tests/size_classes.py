@@ -19,10 +19,10 @@ TORCH = {
 NUMPY = {
     "one thread": BLOCKS,
     "few classes": SHARED,
-    # Blocks of many classes, turned to rows.
-    "turned over": SHARED | {"numpy.blocks.FEW_CLASSES": 0},
+    # Blocks of many classes and few columns, turned to rows.
+    "turned over": SHARED | {"numpy.blocks.FEW": 3},
     # Blocks of many classes, each of many columns.
-    "columns": SHARED | {"numpy.blocks.FEW_CLASSES": 0, "numpy.blocks.FEW_COLUMNS": 1},
+    "columns": SHARED | {"numpy.blocks.FEW": 1},
 }
 SIZE_CLASSES = {
     "numpy": NUMPY,

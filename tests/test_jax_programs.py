@@ -93,3 +93,46 @@ print("checked")
 def test_x64_off_and_on(jax, run_python, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     assert run_python(X64) == "checked\n"
+
+
+MESHES = """
+import jax, numpy as np, softmaxkit
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+random = np.random.default_rng(0)
+x, y = random.normal(size=(8, 200)).astype("float32"), random.integers(0, 200, 8)
+w = random.random(200).astype("float32")
+def step(x, y, w):
+    return jax.value_and_grad(
+        lambda x: softmaxkit.cross_entropy(x, y, weight=w, label_smoothing=0.1)
+    )(x)
+value, gradient = softmaxkit.value_and_grad(softmaxkit.cross_entropy)(
+    x.astype("float64"), y, weight=w.astype("float64"), label_smoothing=0.1
+)
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((2, 2), ("rows", "classes"), axis_types=(kind, kind))
+    for of_x, of_w in ((P("rows"), P()), (P("rows", "classes"), P("classes")), (P(), P("classes"))):
+        with jax.set_mesh(mesh):
+            laid = [
+                jax.device_put(v, NamedSharding(mesh, spec))
+                for v, spec in ((x, of_x), (y, P("rows")), (w, of_w))
+            ]
+            got = jax.jit(step)(*laid)
+        # Some ten roundings of float32.
+        np.testing.assert_allclose(got[0], value, rtol=1e-6)
+        np.testing.assert_allclose(got[1], gradient, rtol=1e-5, atol=1e-8)
+mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Auto,))
+by_row = jax.shard_map(
+    lambda x, y: softmaxkit.cross_entropy(x, y, weight=w, reduction="none"),
+    mesh=mesh, in_specs=(P("rows"), P("rows")), out_specs=P("rows"),
+)
+rows = softmaxkit.cross_entropy(x.astype("float64"), y, weight=w, reduction="none")
+np.testing.assert_allclose(jax.jit(by_row)(x, y), rows, rtol=1e-6)
+print("checked")
+"""
+
+
+def test_meshes_of_four_devices(jax, run_python, monkeypatch):
+    if not hasattr(jax, "set_mesh"):
+        pytest.skip("JAX before 0.8: it has no jax.set_mesh")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    assert run_python(MESHES) == "checked\n"

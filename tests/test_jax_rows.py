@@ -104,17 +104,41 @@ def test_probabilities_of_many_classes_and_a_logit_of_minus_infinity(jax, share)
     np.testing.assert_allclose(gradient, truth, rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("targets", [(5000,), (5000, 200)])
-def test_nothing_on_a_gpu_waits_for_what_it_computes(jax, targets):
-    # A condition on a value casts it from bool to an index.
-    x, y = (
-        jax.numpy.zeros((5000, 200)),
-        jax.numpy.zeros(targets, int if targets == (5000,) else float),
-    )
-    traced = jax.jit(jax.value_and_grad(softmaxkit.cross_entropy)).trace(x, y)
-    waits = {
-        platform: "(tensor<i1>) -> tensor<i32>"
-        in traced.lower(lowering_platforms=(platform,)).as_text()
-        for platform in ("cpu", "cuda", "tpu")
-    }
-    assert waits == {"cpu": True, "cuda": False, "tpu": False}
+# What XLA on a CPU needs: few classes sliced one from the other, long rows cut, labels scattered;
+# floor for a comparison, barriers, and conditions on a value, for which a GPU would wait.
+CPU_ONLY = {
+    "slices": "stablehlo.slice ",
+    "cuts": "tensor<10x20000x",
+    "scatters": "stablehlo.scatter",
+    "floors": "stablehlo.floor",
+    "barriers": "optimization_barrier",
+    "conditions": "(tensor<i1>) -> tensor<i32>",
+}
+
+
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        (50, {"slices", "floors"}),
+        (200, {"scatters", "floors", "barriers", "conditions"}),
+        (40000, {"cuts", "slices", "scatters", "floors", "barriers", "conditions"}),
+    ],
+)
+def test_what_a_cpu_needs_is_lowered_for_a_cpu_alone(jax, classes, found):
+    x, w, y = (jax.ShapeDtypeStruct(s, "float32") for s in ((5, classes), (classes,), (5, classes)))
+    labels = jax.ShapeDtypeStruct((5,), "int32")
+
+    def every(x, y, w, labels):
+        smoothed = partial(softmaxkit.cross_entropy, weight=w, label_smoothing=0.1)
+        losses = (softmaxkit.cross_entropy, smoothed, partial(softmaxkit.focal_loss, alpha=w))
+        of_labels = [softmaxkit.value_and_grad(f)(x, labels) for f in losses[:1]]
+        of_others = [softmaxkit.value_and_grad(f)(x, t) for f in losses[1:] for t in (labels, y)]
+        activations = softmaxkit.softmax, softmaxkit.log_softmax, softmaxkit.logsumexp
+        pulled = [jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in activations]
+        return of_labels, of_others, pulled, softmaxkit.binary_cross_entropy(x, y)
+
+    traced = jax.jit(every).trace(x, y, w, labels)
+    for platform in ("cpu", "cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        there = {what for what, words in CPU_ONLY.items() if words in text}
+        assert there == (found if platform == "cpu" else set()), platform

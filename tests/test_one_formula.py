@@ -30,6 +30,8 @@ CALLS = [
     ("cross_entropy", Q, {"temperature": 2.0, "normalizer": 3.0}),
     ("focal_loss", Y, {"normalizer": "batch"}),
     ("focal_loss", Q, {"alpha": W}),
+    ("poly_loss_cross_entropy", Y, {"weight": W}),
+    ("poly_loss_cross_entropy", Q, {"epsilon": -1.0, "reduction": "sum"}),
     ("binary_cross_entropy", Q, {}),
     ("sigmoid_focal_loss", Q, {"alpha": 0.25, "reduction": "sum"}),
 ]
@@ -174,6 +176,8 @@ def test_facade_of_jax(jax, double):
             module.sigmoid_binary_cross_entropy(x, q),
             module.sigmoid_focal_loss(x, q),
             module.softmax_focal_loss(x, y),
+            module.poly_loss_cross_entropy(x, q),
+            module.poly_loss_cross_entropy(x, q, epsilon=x[:, 0]),
         ]
 
     once = [np.asarray(one) for one in losses()]

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import softmaxkit
+from softmaxkit._operations import BY_CLASS
 from softmaxkit.conformance import reference
 from softmaxkit.conformance.tolerances import distance, limit
 
@@ -122,7 +123,8 @@ def largest_terms(name, x, targets, options, gradient):
         return 0.0, 0.0
     rows = 1 if options["reduction"] == "none" else x.size
     gamma = options.get("gamma", 2.0) if "focal" in name else 0.0
-    terms = (1 + gamma) * weight * max(largest(targets.astype(float)), 1.0) + lse
+    epsilon = options.get("epsilon", 2.0) if "poly" in name else 0.0
+    terms = (1 + gamma + epsilon) * weight * max(largest(targets.astype(float)), 1.0) + lse
     return lse * largest(x) / temperature * per_row * rows, terms * per_row / temperature
 
 
@@ -291,7 +293,7 @@ def test_focal_loss_with_gamma_0_is_cross_entropy(library, x, y, weight, smoothi
 )
 def test_a_label_is_its_one_hot_row(library, x, y, weight, smoothing, name):
     options = {"reduction": "mean", "normalizer": "weight", "label_smoothing": smoothing}
-    options["weight" if name == "cross_entropy" else "alpha"] = weight
+    options[BY_CLASS[name]] = weight
     encoded = library.numpy(softmaxkit.one_hot(convert(library, y, None), 3))
     expected = loss(library, name, x, y, **options)
     # By probabilities the gradient is p Σ w q - w q, over the weights that went in.

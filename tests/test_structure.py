@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import softmaxkit
-from softmaxkit import backends
+from softmaxkit import _operations, backends
 
 PACKAGE = Path(softmaxkit.__file__).parent
 BACKENDS = Path(backends.__file__).parent
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 OPERATIONS = ("activations", "gradients", "labels", "losses")
 FRONTENDS = (*OPERATIONS, "threads")
 FACADES = ("torch", "jax", "tensorflow", "keras")
@@ -76,95 +77,15 @@ def packages(names):
 
 
 # --- who may import whom --------------------------------------------------------------------------
-MAY_IMPORT = {
-    "__init__": set(FRONTENDS),
-    "activations": {"_arguments", "backends"},
-    "losses": {"_arguments", "_targets", "backends"},
-    "labels": {"_arguments", "_targets"},
-    "gradients": {"_arguments", "activations", "losses"},
-    "threads": {"_arguments", "backends.numpy.pool"},
-    "_arguments": {"_dispatch", "numpy"},
-    "_targets": {"_arguments", "_dispatch", "numpy"},
-    "_dispatch": {"backends", "numpy", "array_api_compat"},
-    "backends.__init__": {"numpy"},
-    "_axes": set(),
-    "_statistics": {"_axes"},
-    "_activations": {"_axes", "_statistics"},
-    "_losses": {"_activations", "_axes", "_statistics", "backends"},
-    "backends.numpy.__init__": {
-        *("_activations", "_losses", "backends", "numpy"),
-        *(f"backends.numpy.{name}" for name in ("arrays", "blocks", "rows")),
-    },
-    "backends.numpy.arrays": {"_axes", "backends.numpy.blocks", "numpy"},
-    "backends.numpy.rows": {"_statistics", "backends.numpy.blocks", "numpy"},
-    "backends.numpy.blocks": {"backends.numpy.pool", "numpy"},
-    "backends.numpy.pool": set(),
-    "backends.torch.__init__": {
-        *("_activations", "_losses", "_statistics", "backends", "torch"),
-        *(f"backends.torch.{name}" for name in ("arrays", "blocks", "memory", "rows")),
-    },
-    "backends.torch.arrays": {
-        *("_axes", "backends.torch.blocks", "backends.torch.memory", "numpy", "torch"),
-    },
-    "backends.torch.rows": {
-        *("_activations", "_axes", "_statistics", "torch"),
-        *(f"backends.torch.{name}" for name in ("arrays", "blocks", "compiled", "memory")),
-    },
-    "backends.torch.compiled": {
-        *("_activations", "_axes", "_statistics", "backends.torch.arrays", "torch"),
-    },
-    "backends.torch.blocks": {"_statistics", "backends.torch.memory", "torch"},
-    "backends.torch.memory": {"numpy", "torch"},
-    "backends.jax.__init__": {
-        *("_activations", "_losses", "backends", "jax"),
-        *("backends.jax.arrays", "backends.jax.rows"),
-    },
-    "backends.jax.arrays": {"numpy", "jax"},
-    "backends.jax.rows": {"_activations", "_axes", "_statistics", "backends.jax.arrays", "jax"},
-    # Eager calls on the CPU are left to NumPy.
-    "backends.tensorflow.__init__": {
-        *("_activations", "_losses", "backends", "tensorflow"),
-        *(f"backends.tensorflow.{name}" for name in ("arrays", "host", "rows")),
-    },
-    "backends.tensorflow.arrays": {"_axes", "backends.tensorflow.classes", "numpy", "tensorflow"},
-    "backends.tensorflow.rows": {
-        *("_activations", "_axes", "_statistics", "tensorflow"),
-        *("backends.tensorflow.arrays", "backends.tensorflow.classes"),
-    },
-    "backends.tensorflow.classes": {"_axes", "tensorflow"},
-    "backends.tensorflow.host": {
-        *("backends.numpy", "backends.numpy.arrays", "numpy", "tensorflow"),
-        *("backends.tensorflow.arrays", "backends.tensorflow.rows"),
-    },
-    "backends.array_api.__init__": {
-        *("_activations", "_axes", "_losses", "backends", "numpy", "array_api_compat"),
-        *("backends.array_api.arrays", "backends.array_api.rows"),
-    },
-    "backends.array_api.arrays": {"_axes", "numpy", "array_api_compat"},
-    "backends.array_api.rows": {
-        *("_activations", "_axes", "_statistics", "backends.array_api.arrays"),
-    },
-    "conformance.reference": {"numpy", "conformance.reference_activations"},
-    "conformance.reference_activations": {"numpy"},
-    # The benchmark: what is measured, and how, needs no terminal.
-    "bench.operations": {"softmaxkit"},
-    "bench.measuring": set(),
-    "bench.results": {"bench.libraries", "bench.operations"},
-    # Façades: the public frontends, and their framework.
-    "torch.__init__": {"torch.functional", "torch.nn"},
-    "torch.functional": {"torch._activations", "torch._losses"},
-    "torch._activations": {"softmaxkit", "torch", "torch._conventions"},
-    "torch._losses": {"softmaxkit", "torch", "torch._conventions"},
-    "torch._conventions": {"torch"},
-    "torch.nn": {"torch", "torch.functional"},
-    "jax.__init__": {"jax._nn", "jax._optax"},
-    "jax._axes": {"jax", "numpy"},
-    "jax._nn": {"softmaxkit", "jax", "jax._axes"},
-    "jax._optax": {"softmaxkit", "jax", "jax._axes"},
-    "tensorflow": {"softmaxkit", "tensorflow"},
-    "keras.__init__": {"losses", "numpy", "keras", "keras._base"},
-    "keras._base": {"numpy", "keras"},
-}
+def may_import():
+    """Read the table of CONTRIBUTING.md: module -> what it may import."""
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    table = text.partition("| module | may import |\n|---|---|\n")[2].partition("\n\n")[0]
+    rows = (re.findall(r"`([\w.]+)`", row) for row in table.splitlines())
+    return {module: set(allowed) for module, *allowed in rows}
+
+
+MAY_IMPORT = may_import()
 
 
 @pytest.mark.parametrize("name", MAY_IMPORT)
@@ -234,6 +155,8 @@ SIGNATURES = {
     f"{REDUCTION})",
     "focal_loss": f"(logits, targets, *, gamma=2.0, alpha=None, axis=-1, {CLASS_OPTIONS}, "
     f"{REDUCTION})",
+    "poly_loss_cross_entropy": "(logits, targets, *, epsilon=2.0, axis=-1, weight=None, "
+    f"{CLASS_OPTIONS}, {REDUCTION})",
     "binary_cross_entropy": "(logits, targets, *, pos_weight=None, sample_weight=None, "
     f"label_smoothing=0.0, {REDUCTION})",
     "sigmoid_focal_loss": "(logits, targets, *, gamma=2.0, alpha=None, sample_weight=None, "
@@ -256,6 +179,34 @@ def test_signatures(name):
     signature = inspect.signature(getattr(softmaxkit, name))
     bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
     assert str(inspect.Signature(bare)) == SIGNATURES[name]
+
+
+def test_the_operations_are_those_of_the_frontends():
+    families = {one.family: _operations.names(one.family) for one in _operations.OPERATIONS}
+    of_frontend = {
+        name: import_module(f"softmaxkit.{name}").__all__
+        for name in ("activations", "losses", "labels")
+    }
+    assert sorted(families["activation"]) == of_frontend["activations"]
+    assert sorted(families["class loss"] + families["binary loss"]) == of_frontend["losses"]
+    assert sorted(families["labels"]) == of_frontend["labels"]
+    for one in _operations.OPERATIONS:
+        by_class = {"weight", "alpha"} & set(re.findall(r"\w+", SIGNATURES[one.name]))
+        assert (one.by_class is not None) == (one.family == "class loss")
+        assert one.by_class is None or by_class == {one.by_class}
+
+
+def test_the_operations_name_what_the_facades_offer():
+    offered = set()
+    for facade in FACADES:
+        module = MODULES.get(facade) or MODULES[f"{facade}.__init__"]
+        (listed,) = (
+            ast.literal_eval(node.value)
+            for node in parsed(module).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        )
+        offered.update(f"{facade}.{name}" for name in listed if name not in ("nn", "functional"))
+    assert {name for one in _operations.OPERATIONS for name in one.facades} == offered
 
 
 SECTIONS = ("Parameters", "Returns", "Raises", "References", "Examples")
@@ -414,6 +365,57 @@ def test_no_function_takes_more_than_six_arguments_by_place(name):
         if isinstance(node, ast.FunctionDef)
     }
     assert not {name: count for name, count in found.items() if count > 6}
+
+
+# --- numbers that a size is compared with ---------------------------------------------------------
+NO_SIZES = ("xp.finfo(logits.dtype).bits >= 32", "labels > 2 ** 62")  # a width, and a label
+
+
+def whole_number(node):
+    """Return the value of an expression of integers, such as 1 << 16, else None."""
+    if any(isinstance(each, ast.Name | ast.Call | ast.Attribute) for each in ast.walk(node)):
+        return None
+    try:
+        value = eval(compile(ast.Expression(node), "", "eval"))
+    except Exception:
+        return None
+    return value if type(value) is int else None
+
+
+def sizes_compared_with(tree):
+    """Yield each number above 16 that has a name, or that something is compared with."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and (whole_number(node.value) or 0) > 16:
+            yield from (ast.unparse(target) for target in node.targets)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            compared = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("min", "max"):
+            compared = node.args
+        else:
+            continue
+        if ast.unparse(node) not in NO_SIZES:
+            inner = [each for one in compared for each in ast.walk(one)]
+            numbers = (whole_number(each) for each in inner if isinstance(each, ast.expr))
+            yield from (f"{number} at {node.lineno}" for number in numbers if (number or 0) > 16)
+
+
+def test_at_most_twenty_numbers_decide_by_size():
+    found = {
+        f"{name}: {number}"
+        for name, path in MODULES.items()
+        if name.startswith("backends.") or name == "_axes"
+        for number in sizes_compared_with(parsed(path))
+        if not number.startswith("_")  # an alignment, a version
+    }
+    assert len(found) <= 20, sorted(found)
+
+
+def test_a_number_that_a_size_is_compared_with_is_found():
+    """The test of the test."""
+    tree = ast.parse("FEW = 1 << 5\nif x.size > 100 + 1 or y < 16: pass\nz = max(n, 64)")
+    found = set(sizes_compared_with(tree))
+    assert found == {"FEW", "101 at 2", "100 at 2", "64 at 3"}
 
 
 def test_an_operation_that_a_backend_lacks_is_found():

@@ -387,7 +387,7 @@ IN_FLOAT32 = {"rtol": 3e-6}
 def large(monkeypatch):
     """Have a tf.function take the kernels that are for large arrays."""
     kernels = "softmaxkit.backends.tensorflow.rows"
-    for name, limit in (("COND_ELEMENTS", 0), ("FUSED_ELEMENTS", 0), ("FUSED_FROM_CLASSES", 1)):
+    for name, limit in (("FUSED_ELEMENTS", 0), ("FUSED_FROM_CLASSES", 1)):
         monkeypatch.setattr(f"{kernels}.{name}", limit)
 
 

@@ -10,10 +10,6 @@ from array_api_compat import array_namespace, device, is_lazy_array
 
 from softmaxkit import _axes
 
-# From this many classes on, a sum over them is made in two steps: a library may add them one after
-# the other, which loses 17 ULP at 5,000 classes.
-SPLIT_CLASSES = 256
-
 
 # --- what is it -----------------------------------------------------------------------------------
 def is_native(value, like):
@@ -117,7 +113,7 @@ def mean(x):
 
 def sum(x, axis):
     xp = array_namespace(x)
-    if type(axis) is int and x.shape[axis] >= SPLIT_CLASSES and not is_lazy_array(x):
+    if type(axis) is int and x.shape[axis] > _axes.SUM_CLASSES and not is_lazy_array(x):
         part = _divisor(x.shape[axis])
         x = xp.reshape(x, (*x.shape[:axis], -1, part, *x.shape[axis + 1 :]))
         x = xp.sum(x, axis=axis + 1)

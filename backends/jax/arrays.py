@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType, reshard
+from jax.sharding import PartitionSpec as P
 
 # On the CPU a sum over all of so many numbers or more stands behind a condition: else XLA computes
 # each number within the sum, one by one. Cross-entropy of 200000 x 10 took 53 ms, so 2; binary
@@ -75,8 +77,43 @@ def as_dtype(dtype, like):
     return dtype
 
 
+def is_plain(x):
+    """Return False for a symbolic shape (jax.export), and for an explicit sharding."""
+    return sharding_of(x) is None and all(isinstance(n, int) for n in x.shape)
+
+
+def sharding_of(x):
+    """Return how `x` is laid over devices where that is part of its type, else None."""
+    sharding = jax.typeof(x).sharding
+    return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+
+
 # --- array functions for the loss family ----------------------------------------------------------
-where = jnp.where
+def where(condition, a, b):
+    if sharding_of(condition) is not None:
+        condition, a, b = _laid_alike(condition, a, b)
+    return jnp.where(condition, a, b)
+
+
+def _laid_alike(*arrays):
+    """Return arrays in the shape and sharding of all together, which jnp.where does not see to."""
+    shape = jnp.broadcast_shapes(*map(jnp.shape, arrays))
+    whole = [v for v in arrays if is_array(v) and v.shape == shape]
+    if not shape or not whole:
+        return arrays
+    sharding = max(map(sharding_of, whole), key=lambda one: len(one.spec) - one.spec.count(None))
+
+    return [_laid(v, shape, sharding) if jnp.ndim(v) else v for v in arrays]
+
+
+def _laid(x, shape, sharding):
+    """Return `x` broadcast to a shape that is laid over devices."""
+    own = zip(x.shape[::-1], shape[::-1], sharding.spec[::-1], strict=False)
+    spec = [axis if n == of_all else None for n, of_all, axis in own]
+    x = reshard(x, sharding.update(spec=P(*spec[::-1])))
+    return jnp.broadcast_to(x, shape, out_sharding=sharding)
+
+
 exp = jnp.exp
 log1p = jnp.log1p
 any = jnp.any
@@ -130,28 +167,41 @@ def as_index(labels):
 
 
 def take(vector, labels):
-    return vector.at[labels].get(mode="promise_in_bounds")
+    return vector.at[labels].get(mode="promise_in_bounds", out_sharding=sharding_of(labels))
 
 
 def pick(x, labels, axis):
+    if sharding_of(x) is not None:  # the class may lie on another device
+        return jnp.sum(where(at_class(labels, x, axis), x, 0), axis)
     index = jnp.expand_dims(labels, axis)
     return jnp.take_along_axis(x, index, axis, mode="promise_in_bounds").squeeze(axis)
 
 
 def at_class(labels, like, axis):
-    index = lax.broadcasted_iota(labels.dtype, like.shape, axis)
-    return index == jnp.expand_dims(labels, axis)
+    return class_numbers(labels.dtype, like, axis) == jnp.expand_dims(labels, axis)
+
+
+def class_numbers(dtype, like, axis):
+    """Return the number of its class at each logit."""
+    return lax.broadcasted_iota(dtype, like.shape, axis, out_sharding=sharding_of(like))
 
 
 def length(x, axis, like):
-    return x.shape[axis]
+    return _number(x.shape[axis], like)
 
 
 def size(x):
-    return x.size
+    return _number(x.size, x)
+
+
+def _number(count, like):
+    return count if isinstance(count, int) else jnp.asarray(count, like.dtype)  # a symbol
 
 
 def broadcast_like(x, like):
+    sharding = sharding_of(like)
+    if sharding is not None:
+        return _laid(x, like.shape, sharding)
     return jnp.broadcast_to(x, like.shape)
 
 
@@ -165,7 +215,7 @@ softplus.defjvps(lambda dx, _, x: dx * sigmoid(x))
 
 
 def sum(x, axis):
-    if axis is None and isinstance(x.size, int) and x.size >= APART:  # jax.export: symbolic ones
+    if axis is None and is_plain(x) and x.size >= APART:
         return lax.platform_dependent(x, cpu=_sum_apart, default=jnp.sum)
     return jnp.sum(x, axis)
 
@@ -181,8 +231,12 @@ def _sum_apart(x):
 
 def merge_last(x, count):
     keep = x.ndim - count
-    return x.reshape((*x.shape[:keep], prod(x.shape[keep:])))
+    sharding = sharding_of(x)
+    if sharding is not None:  # of the merged axis each device gets all
+        sharding = sharding.update(spec=P(*sharding.spec[:keep], None))
+    shape = (*x.shape[:keep], prod(x.shape[keep:]))
+    return lax.reshape(x, shape, out_sharding=sharding)
 
 
 def reshape_like(x, like):
-    return x.reshape(like.shape)
+    return lax.reshape(x, like.shape, out_sharding=sharding_of(like))

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from softmaxkit._axes import SUM_CLASSES
 from softmaxkit.backends.numpy import pool
 
 # Elements of a block that several threads work on: fewer make them wait for each other at the
@@ -20,9 +21,8 @@ LONE_ELEMENTS = 1 << 16
 # then, of (300, 1000) 1.25.
 SHARED_ELEMENTS = 1 << 19
 # Classes up to which a block is turned over, so that work goes along the rows and not along the
-# classes: softmax of (200000, 10) 23 -> 5 ms. The same for columns behind the class axis.
-FEW_CLASSES = 64
-FEW_COLUMNS = 64
+# classes: softmax of (200000, 10) 23 -> 5 ms. So many columns behind the class axis are few, too.
+FEW = 64
 # Elements of an array that is too small to be turned over.
 SMALL_ELEMENTS = 1 << 12
 # Classes from which on NumPy's buffer is made this short: NumPy spreads the one number of a row
@@ -56,8 +56,8 @@ class Layout:
         self.shape, self.row_shape = shape, shape[:axis] + shape[axis + 1 :]
         self.full, self.per_row = (outer, classes, inner), (outer, 1, inner)
         self.size = outer * classes * inner
-        self.by_class = classes <= FEW_CLASSES
-        short = inner < FEW_COLUMNS and (inner > 1 or self.by_class)
+        self.by_class = classes <= FEW
+        short = inner < FEW and (inner > 1 or self.by_class)
         self.turned = short and self.size > SMALL_ELEMENTS
         self.is_shared = self.size >= SHARED_ELEMENTS
         self.block = BLOCK_ELEMENTS if self.is_shared else min(LONE_ELEMENTS, BLOCK_ELEMENTS)
@@ -68,7 +68,7 @@ class Layout:
             return work([...], Room(self.dtype))
         outer, classes, inner = self.full
         rows = self.block // classes
-        columns = inner if self.turned else min(max(rows, FEW_COLUMNS), inner)
+        columns = inner if self.turned else min(max(rows, FEW), inner)
         several = max(rows // columns, 1)
         blocks = [
             (slice(o, o + several), slice(None), slice(i, i + columns))
@@ -167,9 +167,10 @@ def sum_block(z):
     _, classes, columns = z.shape
     if columns == 1 and z.dtype == np.float32:
         return dot_rows(z, _ones(classes, z.dtype))
-    if columns != 1 and classes > 256:
-        whole = classes // 128 * 128
-        parts = z[:, :whole].reshape(len(z), -1, 128, columns).sum(2).sum(1, keepdims=True)
+    if columns != 1 and classes > SUM_CLASSES:
+        whole = classes // SUM_CLASSES * SUM_CLASSES
+        parts = z[:, :whole].reshape(len(z), -1, SUM_CLASSES, columns).sum(2)
+        parts = parts.sum(1, keepdims=True)
         return parts + z[:, whole:].sum(1, keepdims=True)
     return np.add.reduce(z, 1, keepdims=True)
 

@@ -328,7 +328,7 @@ def _entries(z, labels):
     return z, (np.arange(len(z))[:, None, None], labels, np.arange(z.shape[2]))
 
 
-# Of one block by rows, so at most BLOCK_ELEMENTS / FEW_CLASSES of them: 32 kB.
+# Of one block by rows, so at most BLOCK_ELEMENTS / FEW of them: 32 kB.
 @lru_cache(maxsize=16)
 def _starts(size, classes):
     starts = np.arange(0, size, classes)

@@ -10,24 +10,17 @@ import tensorflow as tf
 # Nothing public says whether XLA will compile what is being traced.
 from tensorflow.python.ops import control_flow_util
 
-from softmaxkit._axes import along
-
-# From this many classes on a sum over them is made in two steps, of parts of PART classes if C is
+# Twice so many classes, or more, are summed in two steps, of parts of so many classes if C is
 # unknown, else of at most so many. XLA adds up what stands in the same place of each part, for
 # which it has vectors, others each part: Σ e^d without the maximum of 4096 x 4096 takes 10.0 ms
 # under XLA, each part for itself 14.1, in one step 10.6, five times as far off. Of one step XLA
 # makes a select of the tf.cond of log Σ e^d: cross-entropy and its gradient of 8192 x 1000 then
 # took as long as tf.nn's, not 1.3 times less.
-SPLIT_CLASSES = 512
-PART = 256
+PART = 128
 # XLA's parts are longer where there would be more than about so many, which it adds up one after
 # the other: with 280 probabilities of 70,000 classes were 4.6 ULP off, not 2; and smoothing of
 # 256 x 128256 took 66 ms with 64 or more, not 53.
 PARTS = 16
-
-# Of fewer classes XLA looks for the label in every entry of a gradient; one scattered after the
-# other cost smoothing of 200000 x 10 2.5 of 13 ms.
-SCATTER_CLASSES = 64
 
 
 def in_xla():
@@ -59,12 +52,6 @@ def entries_at(x, axis, index):
 
 
 def put(x, axis, index, values):
-    if x.shape[axis] is not None and x.shape[axis] < SCATTER_CLASSES and in_xla():
-        shape = tf.shape(x)
-        rows = tf.concat([shape[:axis], [1], shape[axis + 1 :]], 0)
-        each = along(tf.range(x.shape[axis]), x.shape.rank, axis)
-        here = each == tf.reshape(index[:, 1], rows)
-        return tf.where(here, tf.reshape(values, rows), x)
     values = tf.reshape(values, [-1])
     return tf.reshape(tf.tensor_scatter_nd_update(_cube(x, axis), index, values), tf.shape(x))
 
@@ -75,7 +62,7 @@ def total(x, axis, keepdims=False):
         return tf.reduce_sum(x, axis, keepdims=keepdims)
     axis %= x.shape.rank
     classes, rest, by_xla = x.shape[axis], None, in_xla()
-    if classes is not None and classes < SPLIT_CLASSES:
+    if classes is not None and classes < 2 * PART:
         return tf.reduce_sum(x, axis, keepdims=keepdims)
     part = 1
     if classes is not None:

@@ -18,12 +18,11 @@ from tensorflow.python.eager import forwardprop_util, record
 from softmaxkit.backends import numpy as host
 from softmaxkit.backends.numpy.arrays import compute_like
 from softmaxkit.backends.numpy.arrays import sum as sum_of
+from softmaxkit.backends.numpy.blocks import LARGE_BYTES
 from softmaxkit.backends.tensorflow import rows as kernels
 from softmaxkit.backends.tensorflow.arrays import EagerTensor, as_array, on_host
 
-# Where TensorFlow's own tensors begin; it aborts on others. Below so many bytes a copy costs less.
-_ALIGNMENT = 64
-COPIED_BYTES = 1 << 16
+_ALIGNMENT = 64  # where TensorFlow's own tensors begin; it aborts on others
 
 
 def activation(operation, native, x, options):
@@ -92,7 +91,7 @@ def fused_softmax(x, axis):
 
 def _tensor(x, like):
     """Return a new array as a tensor, over its memory if it is large and stands as TensorFlow's."""
-    if x.nbytes > COPIED_BYTES and x.ctypes.data % _ALIGNMENT == 0 and x.dtype.kind == "f":
+    if x.nbytes >= LARGE_BYTES and x.ctypes.data % _ALIGNMENT == 0 and x.dtype.kind == "f":
         return tf.experimental.dlpack.from_dlpack(x.__dlpack__())
     return EagerTensor(x, like.device, None)  # tf.constant takes 6 µs, this 1.6
 

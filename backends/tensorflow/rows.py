@@ -13,11 +13,6 @@ from softmaxkit.backends.tensorflow import arrays as ops
 from softmaxkit.backends.tensorflow import classes
 from softmaxkit.backends.tensorflow.arrays import compute, where
 
-# From so many elements on, or if their number is unknown, one sum of e^x serves the rows that no
-# class dominates. Cross-entropy and its gradient of 4096 x 4096 take 31 ms in a tf.function and 14
-# under XLA, with two sums for all 40 and 29; below it is a draw.
-COND_ELEMENTS = 1 << 13
-
 # TensorFlow's own softmax along the last axis, with a look at each row's sum. 4096 x 4096 in a
 # tf.function: 6.3 ms, by its exp and sum 13.6; eager: 7, by NumPy 13 to 23. (64, 256) and
 # (200000, 10) took both the same.
@@ -201,10 +196,11 @@ def _log_sum(x, axis, top, at_label, e=None):
 
     With `at_label` they are those that log p needs at the label. `e` is e^(x-top) if it is kept.
     """
-    size = x.shape.num_elements()
-    if (size is not None and size < COND_ELEMENTS) or not _has_only_cpus():
+    if not _has_only_cpus():
         others, maxima = _others_and_maxima(tf.exp(x - top) if e is None else e, axis)
         return tf.math.log1p(others + (maxima - 1)), others + maxima
+    # One sum serves the rows that no class dominates. Cross-entropy and its gradient of 4096 x 4096
+    # take 31 ms in a tf.function and 14 under XLA, with two sums for all 40 and 29.
     total = classes.total(tf.exp(x - top) if e is None else e, axis, keepdims=True)
     # A second maximum makes the total 2 or more.
     dominated = total < 2

@@ -71,7 +71,7 @@ def _is_by_logit(targets, options):
     if isinstance(options, BinaryOptions):
         return True
     every_class = options.label_smoothing is not None or targets.is_floating_point()
-    return options.gamma is not None and every_class
+    return every_class and not _losses.is_linear(options)
 
 
 def _is_all_that_trains(logits, targets, options):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from softmaxkit._axes import SUM_CLASSES
 from softmaxkit._statistics import Rows
 from softmaxkit.backends.torch.memory import (
     HALF,
@@ -28,8 +29,8 @@ from softmaxkit.backends.torch.memory import (
     wide_dtype,
 )
 
-# CPU: rows shorter, and columns longer, than torch's own softmax is good at; see `has_kernel`.
-SHORT_ROW, LONG_COLUMN = 16, 256
+# CPU: rows shorter than torch's own softmax is good at; see `has_kernel`.
+SHORT_ROW = 16
 # Below this many logits calls cost more than that.
 SHORT_ELEMENTS = 2000
 # Above this log p, log Σ e^d has lost digits of float32, and of half precision.
@@ -46,7 +47,7 @@ def has_kernel(x, axis=1):
     at a time on the CPU: (200000, 10) in 16 ms, by whole operations in 4.4 ms.
     """
     if x.shape[axis + 1 :].numel() > 1:
-        return x.shape[axis] <= LONG_COLUMN
+        return x.shape[axis] <= SUM_CLASSES
     return not x.is_cpu or x.shape[axis] >= SHORT_ROW or x.numel() <= SHORT_ELEMENTS
 
 

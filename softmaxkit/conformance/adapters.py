@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -15,12 +16,14 @@ from softmaxkit.conformance.adapter import (
     Adapter,
     Answer,
     Function,
+    Request,
     Transform,
     eager,
     inside,
     through,
 )
 from softmaxkit.conformance.case import LABELS, Case
+from softmaxkit.conformance.cases import cases
 
 Wanted = Mapping[int, tuple[int, Any]]  # as `through` has it
 
@@ -81,6 +84,23 @@ def _no_forward_mode(case: Case) -> str:
     if str(case) in WRONG_IN_FORWARD_MODE:
         return "forward mode: a defect of softmaxkit: 0 for NaN beside a logit of +inf"
     return ""
+
+
+def _one_of_each_call() -> Callable[[Case], str]:
+    """Return the `lacks` that keeps one case of each operation with the same options."""
+    kept: dict[Any, str] = {}
+    for case in cases():
+        options = {
+            name: value if isinstance(value, str | bool) else None
+            for name, value in case.options.items()
+        }
+        kinds = tuple(array.dtype.kind for array in case.arrays)
+        if not (case.raises or _too_large(case)):
+            kept.setdefault((case.operation, kinds, frozenset(options.items())), str(case))
+    names = set(kept.values())
+    return lambda case: (
+        "" if str(case) in names else "sizes unknown, or shards: one case of each call"
+    )
 
 
 def _first(results: Any) -> Any:
@@ -221,6 +241,7 @@ def _torch() -> Adapter:
 
 def _jax() -> Adapter:
     import jax
+    import jax.export
     import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", True)
@@ -271,6 +292,63 @@ def _jax() -> Adapter:
 
         return jax.jit(lambda *arrays: _first(jax.lax.scan(step, None, pairs(arrays))[1]))
 
+    def exported(function: Function) -> Function:
+        """Export it for sizes that are not known, and call what comes of that."""
+
+        def call(*arrays: Any) -> Any:
+            scope = jax.export.SymbolicScope()
+            names = {n: f"n{n}" if n > 1 else str(n) for a in arrays for n in a.shape}
+            specs = [
+                jax.ShapeDtypeStruct(
+                    jax.export.symbolic_shape(",".join(names[n] for n in a.shape), scope=scope),
+                    a.dtype,
+                )
+                for a in arrays
+            ]
+            return jax.export.export(jax.jit(function))(*specs).call(*arrays)
+
+        return call
+
+    def sharded(requests: Sequence[Request]) -> Sequence[Answer]:
+        """Compute with the rows along one axis of a mesh of devices, the classes along another."""
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
+
+        mesh = jax.make_mesh((1, 1), ("rows", "classes"), axis_types=2 * (AxisType.Explicit,))
+
+        def laid(logits: Any, array: Any, is_labels: bool) -> Any:
+            along: list[str | None] = [None] * array.ndim
+            whole = array.ndim == logits.ndim > 1
+            if (whole or is_labels) and array.shape[:1] == logits.shape[:1] != (1,):
+                along[0] = "rows"
+            if whole and array.shape[-1] > 1:
+                along[-1] = "classes"
+            return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*along)))
+
+        def pull_of_laid(function: Function, arrays: list[Any], by: int, cotangent: Any) -> Answer:
+            value, product = jax.vjp(function, *arrays)
+            return value, product(reshard(cotangent, jax.typeof(value).sharding))[by]
+
+        with jax.set_mesh(mesh):
+            return inside(jax.jit, pull_of_laid)(
+                [
+                    replace(
+                        request,
+                        arrays=[
+                            laid(request.arrays[0], a, place == 1 and a.dtype.kind in "iu")
+                            for place, a in enumerate(request.arrays)
+                        ],
+                    )
+                    for request in requests
+                ]
+            )
+
+    one_of_each_call = _one_of_each_call()
+
+    def no_sharding(case: Case) -> str:
+        if not hasattr(jax, "set_mesh"):
+            return "JAX before 0.8: it has no jax.set_mesh"
+        return one_of_each_call(case)
+
     return Adapter(
         "jax",
         to_backend,
@@ -287,6 +365,8 @@ def _jax() -> Adapter:
             "scan, checkpoint": Transform(
                 scanned, through(scanned, backward), groups=True, lacks=_too_large
             ),
+            "export": Transform(exported, inside(exported, pull), lacks=one_of_each_call),
+            "sharded": Transform(jax.jit, sharded, groups=True, lacks=no_sharding),
         },
         dtypes_under="jit",
     )

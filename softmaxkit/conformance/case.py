@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
-LOSSES = ("cross_entropy", "focal_loss", "binary_cross_entropy", "sigmoid_focal_loss")
-ACTIVATIONS = ("softmax", "log_softmax", "logsumexp")
-LABELS = ("one_hot", "smooth_labels")
+from softmaxkit._operations import names
+
+ACTIVATIONS = names("activation")
+CLASS_LOSSES = names("class loss")
+BINARY_LOSSES = names("binary loss")
+LOSSES = CLASS_LOSSES + BINARY_LOSSES
+LABELS = names("labels")
 OPERATIONS = ACTIVATIONS + LOSSES + LABELS
 
 

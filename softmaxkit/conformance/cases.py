@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from softmaxkit.conformance.case import ACTIVATIONS, Case
+from softmaxkit._operations import BY_CLASS
+from softmaxkit.conformance.case import ACTIVATIONS, BINARY_LOSSES, Case
 from softmaxkit.conformance.rules import rules
 
 
@@ -82,6 +83,14 @@ def _activation_cases() -> Iterator[Case]:
     for name, x, options, saturated in inputs:
         for operation in ACTIVATIONS:
             yield Case(name, operation, (x,), options, saturated)
+    for classes in (
+        100,
+        300,
+    ):  # where one has half of p, log p shows what a sum of the others loses
+        x = _logits(classes, 400, spread=1.0)
+        x[0] += np.log(classes) + 0.5
+        name = f"{classes} classes along axis 0, half of p in one"
+        yield Case(name, "log_softmax", (x,), {"axis": 0})
     for temperature in (0.5, 3.0):
         for operation in ("softmax", "log_softmax"):
             options = {"temperature": temperature}
@@ -129,7 +138,7 @@ def _class_loss_cases() -> Iterator[Case]:
         ("probabilities, smoothing", (x, q), {"label_smoothing": 0.1}),
         ("one-hot", (x, np.eye(5)[y]), {}),
     ]
-    for operation, weights in (("cross_entropy", "weight"), ("focal_loss", "alpha")):
+    for operation, weights in BY_CLASS.items():
         for name, arrays, options in indices:
             yield Case(name, operation, arrays, options)
         for name, arrays, options in smoothed + dense:
@@ -170,7 +179,7 @@ def _binary_cases() -> Iterator[Case]:
     sample_weight = np.random.default_rng(6).random((6, 5)) + 0.5
     far = np.array([-200.0, -40.0, -17.0, -3.0, 0.0, 0.5, 17.0, 24.0, 40.0, 200.0])
     both = (np.concatenate([far, far]), np.repeat([0.0, 1.0], 10))
-    for operation in ("binary_cross_entropy", "sigmoid_focal_loss"):
+    for operation in BINARY_LOSSES:
         yield Case("soft", operation, (x, t), {})
         yield Case("hard", operation, (x, hard))
         yield Case("no reduction", operation, (x, hard), {"reduction": "none"})

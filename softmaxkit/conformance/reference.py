@@ -79,6 +79,7 @@ __all__ = [
     "logsumexp",
     "logsumexp_vjp",
     "one_hot",
+    "poly_loss_cross_entropy",
     "sigmoid_focal_loss",
     "smooth_labels",
     "softmax",
@@ -157,6 +158,43 @@ def focal_loss(
         temperature=temperature,
         reduction=reduction,
         normalizer=normalizer,
+        bad_labels=bad_labels,
+    )[0]
+
+
+def poly_loss_cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: float = 2.0,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    temperature: ArrayLike = 1.0,
+    reduction: str = "mean",
+    normalizer: ArrayLike | str | None = None,
+    dtype: object = None,
+    bad_labels: str = "raise",
+) -> Array:
+    """Return Σ_c w_c q_c (-log p_c + e (1 - p_c)) per row, reduced."""
+    return _categorical(
+        logits,
+        targets,
+        class_weight=weight,
+        gamma=0.0,
+        epsilon=epsilon,
+        axis=axis,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        reduction=reduction,
+        normalizer=normalizer,
+        weighted_mean=True,
         bad_labels=bad_labels,
     )[0]
 
@@ -245,9 +283,11 @@ def _loss(  # type: ignore[no-untyped-def]
 ) -> tuple[Array, Array, Array]:
     """Return value, gradient and gradient terms of the loss called `name`."""
     options.pop("dtype", None)
-    if name == "cross_entropy":
+    if name in ("cross_entropy", "poly_loss_cross_entropy"):
         weight = options.pop("weight", None)
         options |= {"class_weight": weight, "gamma": 0.0, "weighted_mean": True}
+        if name == "poly_loss_cross_entropy":
+            options = {"epsilon": 2.0} | options
         return _categorical(logits, targets, **options)
     if name == "focal_loss":
         alpha = options.pop("alpha", None)
@@ -281,6 +321,7 @@ def _categorical(
     *,
     class_weight: ArrayLike | None,
     gamma: float,
+    epsilon: float = 0.0,
     axis: int = -1,
     sample_weight: ArrayLike | None = None,
     where: ArrayLike | None = None,
@@ -293,7 +334,7 @@ def _categorical(
     weighted_mean: bool = False,
     bad_labels: str = "raise",
 ) -> tuple[Array, Array, Array]:
-    """Return cross-entropy or focal loss, its gradient by the logits, and that one's terms."""
+    """Return a loss over classes, its gradient by the logits, and that one's terms."""
     z = float64(logits)
     labels = np.asarray(targets)
     (class_axis,) = axes_of(z.ndim, axis)
@@ -302,6 +343,8 @@ def _categorical(
         raise ValueError("the class axis is empty")
     if not gamma >= 0:
         raise ValueError(f"gamma is {gamma}; expected a number >= 0")
+    if not epsilon >= -1:
+        raise ValueError(f"epsilon is {epsilon}; expected a number >= -1")
     is_index = labels.dtype.kind in "iu"
     rows = z.shape[:class_axis] + z.shape[class_axis + 1 :]
     if labels.dtype.kind == "b":
@@ -327,12 +370,15 @@ def _categorical(
     p, log_p, lse = normalize(z, axis, where, temperature)
     with np.errstate(all="ignore"):
         focus = (-np.expm1(log_p)) ** gamma
-        row_loss = _times(w * smooth, -focus * log_p).sum(-1) + _times(z_loss, lse**2)
-        a = w * smooth * _focal_slope(p, log_p, gamma)
+        penalty = -focus * log_p - epsilon * np.expm1(log_p)
+        row_loss = _times(w * smooth, penalty).sum(-1) + _times(z_loss, lse**2)
+        # The derivative of the penalty by -log p; its two terms cancel where e is negative.
+        a = w * smooth * (_focal_slope(p, log_p, gamma) + epsilon * p)
+        a_terms = w * smooth * (_focal_slope(p, log_p, gamma) + np.abs(epsilon) * p)
         by_lse = 2 * z_loss * _times(p, lse[..., None])
         rows_of = (
             nll_gradient(p, log_p, a) + by_lse,
-            nll_gradient_terms(p, log_p, a) + np.abs(by_lse),
+            nll_gradient_terms(p, log_p, a_terms) + np.abs(by_lse),
         )
 
     bad = np.isnan(q).any(-1) & is_index

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from softmaxkit.conformance.case import Case
+from softmaxkit._operations import BY_CLASS
+from softmaxkit.conformance.case import ACTIVATIONS, CLASS_LOSSES, Case
 
 INF, NAN = np.inf, np.nan
 AxisError = np.exceptions.AxisError
@@ -38,6 +39,7 @@ def rules() -> Iterator[Case]:
     yield from _low_precision()
     yield from _temperature()
     yield from _focal()
+    yield from _poly()
     yield from _binary()
     yield from _labels()
 
@@ -83,7 +85,7 @@ def _targets() -> Iterator[Case]:
 
 def _labels_out_of_range() -> Iterator[Case]:
     rule = partial(_rule, "Labels out of range", how={"raises": IndexError})
-    for operation in ("cross_entropy", "focal_loss"):
+    for operation in CLASS_LOSSES:
         yield rule("a label of C or more is refused; traced, its row is NaN", operation,
                    X, np.array([0, 3, 1]), reduction="none")  # fmt: skip
         yield rule("a negative label never wraps", operation, X, np.array([0, -1, 1]),
@@ -114,7 +116,7 @@ def _reductions() -> Iterator[Case]:
                reduction="none")  # fmt: skip
     yield rule("“sum” adds the rows", "cross_entropy", X, Y, reduction="sum")
     yield rule("“mean” divides by the rows that are kept", "cross_entropy", X, labels)
-    for operation in ("cross_entropy", "focal_loss"):
+    for operation in CLASS_LOSSES:
         yield rule("ignore_index may be a class: 0 where it is padding", operation, X, Y,
                    ignore_index=0)  # fmt: skip
     yield rule("a weighted mean of indices divides by their weights", "cross_entropy", X, Y,
@@ -123,14 +125,11 @@ def _reductions() -> Iterator[Case]:
                X, np.eye(3)[Y], weight=W)  # fmt: skip
     yield rule("normalizer=“weight” makes indices and one-hot agree", "cross_entropy",
                X, np.eye(3)[Y], weight=W, normalizer="weight")  # fmt: skip
-    weighted: dict[str, dict[str, Any]] = {
-        "cross_entropy": {"weight": W}, "focal_loss": {"alpha": W},
-    }  # fmt: skip
-    for operation, weights in weighted.items():
+    for operation, by_class in BY_CLASS.items():
         yield rule("normalizer=“weight” divides by Σ q of probabilities", operation, X, 2 * Q,
                    normalizer="weight")  # fmt: skip
         yield rule("smoothing leaves normalizer=“weight” as it is", operation, X, 2 * Q,
-                   normalizer="weight", label_smoothing=0.1, **weights)  # fmt: skip
+                   normalizer="weight", label_smoothing=0.1, **{by_class: W})  # fmt: skip
     yield rule("normalizer=“count” divides by the rows that are kept", "cross_entropy", X, labels,
                weight=W, normalizer="count")  # fmt: skip
     yield rule("normalizer=“batch” counts ignored rows too", "cross_entropy", X, labels,
@@ -161,7 +160,7 @@ def _nothing_kept() -> Iterator[Case]:
     rule = partial(_rule, "Nothing kept")
     hostile = np.array([[NAN, 1.0, 0.0], [INF, 0.0, 0.0], [1.0, 1.0, 1.0]])
     none_kept = np.full(3, -100)
-    for operation in ("cross_entropy", "focal_loss"):
+    for operation in CLASS_LOSSES:
         yield rule("all ignored: 0, and a gradient of zeros", operation, X, none_kept)
         yield rule("an empty batch: 0", operation, X[:0], Y[:0])
         yield rule("an ignored row adds exactly 0, whatever it holds", operation, hostile,
@@ -204,12 +203,12 @@ def _smoothing() -> Iterator[Case]:
 def _masks() -> Iterator[Case]:
     rule = partial(_rule, "Masks")
     dirty = np.where(KEEP, X, np.array([[NAN], [INF], [-INF]]))
-    for operation in ("softmax", "log_softmax", "logsumexp"):
+    for operation in ACTIVATIONS:
         yield rule("masked entries are as if absent", operation, X, where=KEEP)
         yield rule("what stands under a mask does not leak", operation, dirty, where=KEEP)
         yield rule("a row with no entry left", operation, X, where=KEEP & [[True], [False], [True]])
         yield rule("a mask broadcasts", operation, X, where=np.array([True, False, True]))
-    for operation in ("cross_entropy", "focal_loss"):
+    for operation in CLASS_LOSSES:
         yield rule("masked classes are as if absent", operation, X, np.array([0, 2, 1]), where=KEEP)
         yield rule("what stands under a mask does not leak", operation, dirty, np.array([1, 0, 1]),
                    where=KEEP)  # fmt: skip
@@ -217,7 +216,7 @@ def _masks() -> Iterator[Case]:
                    where=KEEP, reduction="none")  # fmt: skip
     for targets in (Y, Q):
         kind = "a label" if targets is Y else "probabilities"
-        for operation in ("cross_entropy", "focal_loss"):
+        for operation in CLASS_LOSSES:
             yield rule(f"a row with no class left costs {kind} +inf", operation, X, targets,
                        where=KEEP & [[True], [False], [True]], reduction="none")  # fmt: skip
     yield rule("an ignored row may have no class left", "cross_entropy", X, np.array([0, -100, 1]),
@@ -242,7 +241,7 @@ def _special_values() -> Iterator[Case]:
     yield rule("a row with NaN costs digits of that row alone", "cross_entropy", beside_nan,
                np.array([0, 0]), reduction="none", how={"saturated": True})  # fmt: skip
     yield rule("a row with NaN is NaN, that row alone", "logsumexp", [[NAN, 0.0], [1.0, 0.0]])
-    for operation in ("cross_entropy", "focal_loss"):
+    for operation in CLASS_LOSSES:
         yield rule("−inf beside the target's logit is exact", operation,
                    [[1.0, -INF, 0.0], [1.0, 1.0, 1.0]], np.array([0, 1]), **alone)  # fmt: skip
         yield rule("−inf at the target costs +inf", operation,
@@ -268,7 +267,7 @@ def _saturated_rows() -> Iterator[Case]:
     for operation in ("softmax", "log_softmax"):
         yield rule("a derivative keeps its digits where one class dominates", operation, sure,
                    how={"saturated": True, "cotangent": np.array([1.0, 0.0, 0.0])})  # fmt: skip
-    for operation in ("cross_entropy", "focal_loss"):
+    for operation in CLASS_LOSSES:
         yield rule("a gradient of probabilities keeps them, too", operation, sure, [1.0, 0.0, 0.0],
                    how={"saturated": True})  # fmt: skip
     yield rule("smoothing keeps the digits of each part", "cross_entropy", sure, 0,
@@ -278,7 +277,7 @@ def _saturated_rows() -> Iterator[Case]:
 def _shapes() -> Iterator[Case]:
     rule = partial(_rule, "Shapes")
     none = np.zeros((2, 0))
-    for operation in ("softmax", "log_softmax", "logsumexp"):
+    for operation in ACTIVATIONS:
         yield rule("0-d with axis=None", operation, 3.0, axis=None)
         yield rule("0-d with an axis is refused", operation, 3.0, how={"raises": AxisError})
         yield rule("no classes", operation, none)
@@ -290,7 +289,7 @@ def _shapes() -> Iterator[Case]:
         yield rule("axis=None is all of them", operation, X, axis=None)
         yield rule("an axis that is not there is refused", operation, X, axis=2,
                    how={"raises": AxisError})  # fmt: skip
-    for operation in ("cross_entropy", "focal_loss"):
+    for operation in CLASS_LOSSES:
         yield rule("no classes are refused", operation, none, np.array([0, 0]),
                    how={"raises": ValueError})  # fmt: skip
         yield rule("one row needs no batch axis", operation, X[0], Y[0])
@@ -300,7 +299,7 @@ def _shapes() -> Iterator[Case]:
 
 def _dtypes() -> Iterator[Case]:
     rule = partial(_rule, "Dtypes")
-    for operation in ("softmax", "log_softmax", "logsumexp"):
+    for operation in ACTIVATIONS:
         yield rule("uint8 logits become floats first", operation, np.array([0, 1, 2], "uint8"))
         yield rule("int8 logits become floats first", operation, np.array([-128, 127], "int8"))
         yield rule("boolean logits become floats", operation, np.array([True, False]))
@@ -375,7 +374,7 @@ def _temperature() -> Iterator[Case]:
         yield rule("T may differ by class", operation, X, temperature=by_class, how=by_t)
         yield rule("T may differ along one of several axes", operation, X, axis=None,
                    temperature=by_row, how=by_t)  # fmt: skip
-    for operation in ("cross_entropy", "focal_loss"):
+    for operation in CLASS_LOSSES:
         yield rule("T divides the logits", operation, X, Y, temperature=2.0)
         yield rule("T gets its gradient", operation, X, Y, temperature=np.array(2.0), how=by_t)
         yield rule("T may differ by row", operation, X, Y, temperature=by_row, how=by_t)
@@ -417,6 +416,18 @@ def _focal() -> Iterator[Case]:
     yield rule("alpha 0 silences an infinite loss", "focal_loss", [[1.0, -INF, 0.0]],
                np.array([1]), alpha=0.0)  # fmt: skip
     yield rule("γ is not negative", "focal_loss", X, Y, gamma=-1.0, how={"raises": ValueError})
+
+
+def _poly() -> Iterator[Case]:
+    rule = partial(_rule, "Poly loss")
+    operation = "poly_loss_cross_entropy"
+    yield rule("ε = 0 is exactly cross-entropy", operation, X, Y, epsilon=0.0, weight=W)
+    yield rule("ε (1−p) is added to −log p", operation, X, Y, epsilon=2.0, reduction="none")
+    yield rule("the mean divides by the weights, as cross-entropy's", operation, X, Y, weight=W)
+    yield rule("probabilities: Σ q (−log p + ε (1−p))", operation, X, 2 * Q, weight=W)
+    yield rule("ε = −1 takes 1−p off, of which −log p is the series", operation, X, Y, epsilon=-1.0,
+               reduction="none")  # fmt: skip
+    yield rule("ε is at least −1", operation, X, Y, epsilon=-1.5, how={"raises": ValueError})
 
 
 def _binary() -> Iterator[Case]:

@@ -280,6 +280,13 @@ class _Run:
             x = np.where(options.get("where", True), _finite(np.abs(self.exact[0])), 0.0)
             axis, keepdims = options.get("axis", -1), options.get("keepdims", False)
             scale = x.max(axis, keepdims=keepdims, initial=0.0)
+        elif self.exact_options.get("epsilon", 0.0) < 0:  # -log p and ε (1 - p) cancel
+            epsilon = -self.exact_options["epsilon"]
+            scale = _finite(
+                reference.poly_loss_cross_entropy(
+                    *self.exact, **self.exact_options | {"epsilon": epsilon}
+                )
+            )
         return self._compare("value", got, self.expected, self.result_dtype, scale)
 
     def _reference(self, operation: str) -> np.ndarray:

@@ -20,6 +20,8 @@ LIMITS: dict[tuple[str, str], tuple[float, float, float]] = {
     ("cross_entropy", "value"): (8, 64, 512),
     # A power multiplies the relative error of its base by gamma, 5 at the most here.
     ("focal_loss", "value"): (16, 256, 1024),
+    # A value of which the terms cancel, where ε < 0, is measured at those.
+    ("poly_loss_cross_entropy", "value"): (8, 64, 512),
     ("binary_cross_entropy", "value"): (8, 8, 8),
     ("sigmoid_focal_loss", "value"): (16, 16, 16),
     ("one_hot", "value"): (0, 0, 0),
@@ -31,6 +33,7 @@ LIMITS: dict[tuple[str, str], tuple[float, float, float]] = {
     ("logsumexp", "gradient"): (16, 100, 512),
     ("cross_entropy", "gradient"): (24, 100, 512),
     ("focal_loss", "gradient"): (32, 256, 1024),
+    ("poly_loss_cross_entropy", "gradient"): (24, 100, 512),
     ("binary_cross_entropy", "gradient"): (8, 8, 8),
     ("sigmoid_focal_loss", "gradient"): (16, 16, 32),
 }

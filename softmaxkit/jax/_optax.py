@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -204,11 +205,20 @@ def poly_loss_cross_entropy(
     logits = jnp.asarray(logits)
     labels = _of_kind("poly_loss_cross_entropy", labels, jnp.floating, "floats; one_hot them")
     dtype = jnp.result_type(logits, labels, epsilon)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    where = class_mask(where, logits.ndim, axis)
-    cross_entropy = _rows(softmaxkit.cross_entropy, logits, labels, axis, where, dtype=wide)
-    miss = -jnp.expm1(softmaxkit.log_softmax(logits, axis, where=where, dtype=wide))
-    return (cross_entropy + epsilon * (labels * miss).sum(axis, where=where)).astype(dtype)
+    loss = partial(_rows, softmaxkit.poly_loss_cross_entropy, dtype=dtype)
+    if jnp.ndim(epsilon) == 0:
+        # As an array: optax has no least value, as softmaxkit has for numbers.
+        return loss(logits, labels, axis, where, epsilon=jnp.asarray(epsilon))
+    logits, labels = jnp.broadcast_arrays(logits, labels)
+    where = True if where is None else class_mask(where, logits.ndim, axis)
+    where = jnp.broadcast_to(where, logits.shape)
+    together, _ = together_as_last(logits.shape, axis)
+
+    def row(logits: Any, labels: Any, where: Any, epsilon: Any) -> Any:
+        return loss(logits, labels, -1, where, epsilon=epsilon)
+
+    rows = jnp.vectorize(row, signature="(c),(c),(c),()->()")
+    return rows(together(logits), together(labels), together(where), jnp.asarray(epsilon))
 
 
 def sigmoid_binary_cross_entropy(logits: Any, labels: Any) -> Any:

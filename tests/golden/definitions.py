@@ -39,14 +39,18 @@ def log_softmax(row):
     return [-INF if z is None else z - lse for z in row]
 
 
-def class_terms(row, q, weight, gamma, z_loss):
-    """Return w_c q_c (1 - p_c)^gamma (-log p_c) of each class, and z_loss lse^2; 0 log 0 = 0."""
+def class_terms(row, q, weight, gamma, epsilon, z_loss):
+    """Return w_c q_c ((1 - p_c)^gamma (-log p_c) + epsilon (1 - p_c)) of each class, z_loss lse^2.
+
+    0 log 0 = 0.
+    """
     lse = logsumexp(row)
     terms = [z_loss * lse**2]
     for z, q_c, w_c in zip(row, q, weight, strict=True):
         if q_c * w_c != 0:
             log_p = z - lse
-            terms.append(w_c * q_c * (1 - mp.exp(log_p)) ** gamma * -log_p)
+            miss = 1 - mp.exp(log_p)
+            terms.append(w_c * q_c * (miss**gamma * -log_p + epsilon * miss))
     return terms
 
 
@@ -132,6 +136,7 @@ def categorical(
     targets,
     *,
     gamma=2.0,
+    epsilon=2.0,
     weight=None,
     alpha=None,
     sample_weight=None,
@@ -143,7 +148,8 @@ def categorical(
     reduction="mean",
     normalizer=None,
 ):
-    gamma = 0 if op == "cross_entropy" else mpf(gamma)
+    gamma = mpf(gamma) if op == "focal_loss" else 0
+    epsilon = epsilon if op == "poly_loss_cross_entropy" else 0
     weight = alpha if op == "focal_loss" else weight
     classes = len(logits[0])
     if weight is None:
@@ -172,7 +178,7 @@ def categorical(
         q = [(1 - eps) * q_c + share * keep for q_c, keep in zip(q, keeps, strict=True)]
 
         def terms(z, t_row=t[i], q=q):
-            return class_terms(scaled(z, t_row), q, weight, gamma, mpf(z_loss))
+            return class_terms(scaled(z, t_row), q, weight, gamma, mpf(epsilon), mpf(z_loss))
 
         losses.append(mp.fsum(terms(row)))
         row_gradient, row_scale = derivatives(terms, row)
@@ -184,7 +190,7 @@ def categorical(
         "count": sum(kept),
         "batch": len(logits),
     }
-    by = normalizer or ("weight" if op == "cross_entropy" and is_index else "count")
+    by = normalizer or ("count" if op == "focal_loss" or not is_index else "weight")
     denominator = denominators[by] if isinstance(by, str) else mpf(by)
     return reduced(losses, gradients, scales, sample_weight, reduction, denominator)
 

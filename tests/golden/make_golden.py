@@ -1,10 +1,10 @@
 """Write golden.json: exact inputs and correctly rounded results, from the definitions in mpmath.
 
-Run ``python tests/golden/make_golden.py``. Nothing here imports softmaxkit, and nothing here is
-clever: softmax is exp over a sum of exp, and gradients are central differences of the loss, at
-enough digits that at least 50 are left after the worst cancellation (1 - p at logits [1000, 0]
-costs 434). Every case is computed at two precisions that have to agree. The script is
-deterministic: the same file comes out of every run.
+Run ``python tests/golden/make_golden.py``. Of softmaxkit it has the names of the operations only,
+and nothing here is clever: softmax is exp over a sum of exp, and gradients are central differences
+of the loss, at enough digits that at least 50 are left after the worst cancellation (1 - p at
+logits [1000, 0] costs 434). Every case is computed at two precisions that have to agree. The script
+is deterministic: the same file comes out of every run.
 
 A gradient can be a small difference of large terms, and no float64 code gets more of it right than
 the terms allow. Where that happens a case also has a ``scale``: the sum of the terms' magnitudes.
@@ -18,6 +18,8 @@ from pathlib import Path
 
 from definitions import INF, activation, activation_vjp, binary, categorical
 from mpmath import mp, mpf
+
+from softmaxkit._operations import BY_CLASS
 
 GOLDEN = Path(__file__).with_name("golden.json")
 HEADER = {
@@ -179,6 +181,20 @@ def cases():
             yield case("one class dominates", "cross_entropy", [sure], [q])
             yield case("one class dominates", "focal_loss", [sure], [q], gamma=2.0)
 
+    poly = "poly_loss_cross_entropy"
+    for name, row in ROWS.items():
+        for epsilon in (0.0, 0.5, 2.0, *([-1.0] if name == "ordinary" else [])):
+            options = {"epsilon": epsilon, "reduction": "none"}
+            finite = [c for c, z in enumerate(row) if z != -INF]
+            yield case(name, poly, [row] * len(finite), finite, **options)
+    labels, weight = [0, 2, 1], [1.0, 2.0, 5.0]
+    for targets in (labels, [[0.7, 0.2, 0.1], [0.0, 0.5, 0.5], [0.0, 0.0, 2.0]]):
+        for smoothing in (0.0, 0.1):
+            options = {"label_smoothing": smoothing, "temperature": 0.7, "weight": weight}
+            yield case("every option", poly, TEXTBOOK, targets, **options)
+    yield case("ignored", poly, TEXTBOOK, [0, -100, 1], weight=weight)
+    yield case("masked", poly, wide, [3, 0, 1, 2], where=mask)
+
 
 def digits(logits, temperature):
     """Return the decimal digits to work with: 80, and what exp of the widest gap can cancel."""
@@ -205,7 +221,7 @@ def activation_case(name, op, logits, cotangent, **options):
 
 
 def case(name, op, logits, targets, **options):
-    function = categorical if op in ("cross_entropy", "focal_loss") else binary
+    function = categorical if op in BY_CLASS else binary
 
     def compute():
         return function(op, logits, targets, **options)
