@@ -126,10 +126,11 @@ def _reductions() -> Iterator[Case]:
     yield rule("normalizer=“weight” makes indices and one-hot agree", "cross_entropy",
                X, np.eye(3)[Y], weight=W, normalizer="weight")  # fmt: skip
     for operation, by_class in BY_CLASS.items():
+        weights: dict[str, Any] = {by_class: W}
         yield rule("normalizer=“weight” divides by Σ q of probabilities", operation, X, 2 * Q,
                    normalizer="weight")  # fmt: skip
         yield rule("smoothing leaves normalizer=“weight” as it is", operation, X, 2 * Q,
-                   normalizer="weight", label_smoothing=0.1, **{by_class: W})  # fmt: skip
+                   normalizer="weight", label_smoothing=0.1, **weights)  # fmt: skip
     yield rule("normalizer=“count” divides by the rows that are kept", "cross_entropy", X, labels,
                weight=W, normalizer="count")  # fmt: skip
     yield rule("normalizer=“batch” counts ignored rows too", "cross_entropy", X, labels,
