@@ -26,6 +26,7 @@ import torch
 
 import softmaxkit
 from softmaxkit import conformance
+from softmaxkit._operations import BY_CLASS
 from softmaxkit.bench.results import shown_shape
 from softmaxkit.conformance import Adapter, Case
 from softmaxkit.conformance.case import ACTIVATIONS, LOSSES
@@ -59,7 +60,7 @@ def calls(rows, classes):
         yield Case("last axis", name, (x,))
         yield Case("first axis", name, (x,), {"axis": 0})
         yield Case("saturated", name, (sure,), saturated=True)
-    for name, by_class in (("cross_entropy", "weight"), ("focal_loss", "alpha")):
+    for name, by_class in BY_CLASS.items():
         yield Case("labels", name, (x, labels))
         yield Case("saturated", name, (sure, labels), each, saturated=True)
         yield Case("first axis", name, (np.ascontiguousarray(x.T), labels), {"axis": 0})

@@ -12,6 +12,7 @@ import softmaxkit
 from softmaxkit import conformance
 from softmaxkit.bench.libraries import NAMES
 from softmaxkit.bench.results import Cell, Result
+from softmaxkit.conformance.case import CLASS_LOSSES
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -161,7 +162,7 @@ def test_gpu_believes_no_device_that_does_nothing(torch, monkeypatch):
     monkeypatch.setattr(torch, "cuda", device)
     problems = {call: list(found) for call, _, found in gpu.synchronisation("cpu")}
     assert problems.pop("Tensor.item() is noticed")
-    wrong = {f"{name}-label out of range" for name in ("cross_entropy", "focal_loss")}
+    wrong = {f"{name}-label out of range" for name in CLASS_LOSSES}
     assert {call for call, found in problems.items() if found} == wrong  # refused on the CPU
     _, *rows = gpu.graphs("cpu")
     assert all(cells == ["failed"] * 3 for _, cells, _ in rows)
