@@ -82,9 +82,17 @@ def requests(adapter):
     for call, *arrays, options in calls(adapter):
         rows = options.get("reduction") == "none"
         seed = adapter.to_backend(np.ones(len(X) if rows else ()), "float32")
+        named = {key: value for key, value in options.items() if hasattr(value, "shape")}
+        plain = {key: value for key, value in options.items() if key not in named}
+        by = None if "autodiff" in adapter.lacks else 0
+        # Arrays are arguments: exported for any number of classes, a weight of 5 would not fit.
         yield Request(
-            partial(call, **options), arrays, None if "autodiff" in adapter.lacks else 0, seed
+            partial(_with_options, call, tuple(named), plain), [*arrays, *named.values()], by, seed
         )
+
+
+def _with_options(call, names, plain, logits, targets, *values):
+    return call(logits, targets, **dict(zip(names, values, strict=True)), **plain)
 
 
 def computed(adapter, transform):

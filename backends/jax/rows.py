@@ -178,8 +178,7 @@ def _by_set_labels(axis, labels, skip, picked, given, dx):
     p, _, _ = given
     # Set in dx, the label of a gradient is set when p has been multiplied: one pass.
     by_others = (p * cpu.but_labels(dx, labels)).sum(axis)
-    index = jnp.expand_dims(labels, axis)
-    dx_y = jnp.take_along_axis(dx, index, axis, mode="promise_in_bounds").squeeze(axis)
+    dx_y = ops.pick(dx, labels, axis)
     return -(by_others + expm1(picked) * dx_y), by_others + jnp.exp(picked) * dx_y
 
 
