@@ -64,10 +64,10 @@ def calls_of(name):
     x, labels = adapter.to_backend(np.zeros(SHAPE), "float32"), adapter.to_backend(LABELS, None)
     own_gradient = "autodiff" in adapter.lacks
     for operation, about in OPERATIONS.items():
-        if about.targets == "probabilities" or (about.gradient and not own_gradient):
+        if about.beside in ("probabilities", "mask") or (about.gradient and not own_gradient):
             continue
         function = softmaxkit.value_and_grad(about.function) if about.gradient else about.function
-        arrays = [x, labels] if about.targets else [x]
+        arrays = [x, labels] if about.beside else [x]
         yield operation, x, partial(function, *arrays, **about.options)
 
 

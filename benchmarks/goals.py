@@ -29,11 +29,14 @@ class Goal:
 EVERY = ("activation", "loss", "gradient")
 GOALS = (
     Goal("NumPy activations, gradients", "numpy", None, ("activation", "gradient"), 3.0, 1.2, None),
-    Goal("torch losses forward and backward", "torch", None, ("gradient",), 2.0, 1.0, 0.7),
-    Goal("torch softmax and log_softmax", "torch", None, ("activation",), 1.3, 0.95, None),
+    Goal("torch losses forward and backward", "torch", ("eager",), ("gradient",), 2.0, 1.0, 0.7),
+    Goal("torch softmax and log_softmax", "torch", ("eager",), ("activation",), 1.3, 0.95, None),
+    Goal("torch.compile, losses", "torch", ("compile",), ("gradient",), 1.05, None, None),
     Goal("JAX jitted", "jax", ("jit",), EVERY, 1.1, 0.95, None),
     Goal("JAX eager, tiny", "jax", ("eager",), EVERY, 5.0, None, None, small=True),
-    Goal("TensorFlow eager losses", "tensorflow", ("eager",), ("gradient",), 2.0, 0.9, None),
+    Goal("TensorFlow eager losses", "tensorflow", ("eager",), ("gradient",), 1.8, 0.9, None),
+    Goal("tf.function losses", "tensorflow", ("tf.function",), ("gradient",), 1.2, None, None),
+    Goal("XLA losses of TensorFlow", "tensorflow", ("XLA",), ("gradient",), 1.0, None, None),
 )
 COPY_MEAN, COPY_WORST = 2.5, 4.0  # softmax of large float32 arrays over a copy: at most
 MEMORY = 1.1  # peak extra memory of cross_entropy_grad over the logits: at most

@@ -200,7 +200,8 @@ def masked_and_scaled(
     empty = None
     if where is not None:
         absent = ops.broadcast_like(~where, x)
-        empty = ~ops.any(~absent, axis)
+        missing = len(ops.shape(x)) - len(ops.shape(where))
+        empty = ~ops.any(where[(None,) * missing + (...,)], axis)  # of as many rows as the mask has
         fill = ops.astype(ops.where(expand(empty, axis), 0.0, -_INF), x.dtype)
         x = ops.where(absent, fill, x)
     if temperature is None:

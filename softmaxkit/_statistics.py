@@ -11,14 +11,15 @@ Of logits z, a temperature T, the label y and weights w of the classes:
     rest  = Σ e^d - 1                           formed without one maximum, so that nothing cancels
     log p = d - log(1 + rest)
     lse   = max z / T + log(1 + rest)           = logsumexp(z / T)
-    1 - p = rest / (1 + rest) at the maximum, -(e^(log p) - 1) anywhere
+    1 - p = -(e^(log p) - 1), and rest / (1 + rest) at the maximum
 
 and the derivatives, of which `gradient` is the sum, each times the cotangent of what it derives:
 
     ∂ log p_y / ∂z = (1_y - p) / T      ∂ Σ w log p / ∂z = (w - p Σ w) / T      ∂ lse / ∂z = p / T
 
-At a class k with p_k > 1/2, both 1 - p_k and w_k - p_k Σ w would cancel. There they are formed from
-`rest`, and from `beside`, which is Σ w without class k.
+Neither difference is formed by subtracting where it would cancel: 1 - p_y is -(e^(log p_y) - 1),
+and at a class k with p_k > 1/2 w_k - p_k Σ w is formed from `rest` and from `beside`, which is Σ w
+without class k.
 
 `ops` are the array functions of a backend. Rows have the shape of the logits without the class
 axis. Nothing here is differentiated: where a library has autodiff, a rule of its own carries it
@@ -166,6 +167,55 @@ def log_sum(ops: ArrayFunctions, whole: Part) -> Array:
     return ops.log1p(_rest(ops, whole))
 
 
+class Factors(NamedTuple):
+    """What a row has in the cotangent of each of its logits, before it is divided by T."""
+
+    of_e: Array | None  # e^d is multiplied by it
+    added: Array | None  # where the weights are one number
+    # In place of both at the label.
+    of_e_at_label: Array | None
+    at_label: Array | None
+    # Weights that are an array add of_w · w - less_of_e · e^d to that; at a class of p > 1/2, whose
+    # logit is `dominating` (else NaN), of_w_there · w - less_there.
+    of_w: Any = None
+    less_of_e: Array | None = None
+    of_w_there: Array | None = None
+    less_there: Array | None = None
+    dominating: Array | None = None
+
+
+def factors(
+    ops: ArrayFunctions, whole: Part, cotangents: Rows, log_p: Array | None, weights: Any
+) -> Factors:
+    """Return what rows have in the cotangents of their logits; arguments as in `gradient`."""
+    by_log_p: Any
+    by_dot: Any
+    of_p: Any
+    by_log_p, by_dot, _, of_p = cotangents
+    rest = _rest(ops, whole)
+    total = 1.0 + rest
+    added = of_label = at_label = None
+    if weights is not None and not ops.is_array(weights):
+        of_mass = by_dot * whole.mass
+        of_p, added = -of_mass if of_p is None else of_p - of_mass, by_dot * weights
+    if log_p is not None:
+        of_label = of_p
+        at_label = -by_log_p * ops.expm1(log_p)  # 1 - p, which keeps its digits
+        at_label = at_label if added is None else at_label + added
+        of_p = -by_log_p if of_p is None else of_p - by_log_p
+    of_e, of_e_at_label = [one if one is None else one / total for one in (of_p, of_label)]
+    found = Factors(of_e, added, of_e_at_label, at_label)
+    if not ops.is_array(weights):
+        return found
+    return found._replace(
+        of_w=by_dot,
+        less_of_e=by_dot * (whole.mass / total),
+        of_w_there=by_dot * (rest / total),
+        less_there=by_dot * (whole.beside / total),
+        dominating=ops.where(rest < 1, whole.top, _NAN),
+    )
+
+
 def gradient(
     ops: ArrayFunctions,
     z: Array,
@@ -174,30 +224,50 @@ def gradient(
     cotangents: Rows,
     *,
     labels: Array | None = None,
-    weights: Array | None = None,
+    log_p: Array | None = None,
+    weights: Any = None,
     temperature: Any = None,
 ) -> Array:
     """Return the cotangent of the logits of some classes, given what the whole rows came to.
 
-    `z`, `labels`, `weights` and `temperature` are those of `part`.
+    `z`, `labels`, `weights` and `temperature` are those of `part`, `log_p` that of `finish`.
+    Weights may be one number, of which nothing cancels beside those of other classes.
     """
-    rest, mass, beside, temperature, by_log_p, by_dot, by_lse = [
-        _along_rows(ops, value, axis)
-        for value in (
-            *(_rest(ops, whole), whole.mass, whole.beside, temperature),
-            *(cotangents.log_p, cotangents.dot, cotangents.lse),
+    of_rows = factors(ops, whole, cotangents, log_p, weights)
+    d = _over(centred(ops, z, whole.top, axis), _along_rows(ops, temperature, axis))
+    out = spread(ops, z, d, axis, of_rows, labels=labels, weights=weights)
+    return _over(out, _along_rows(ops, temperature, axis))
+
+
+def spread(
+    ops: ArrayFunctions,
+    z: Array,
+    d: Array,
+    axis: int,
+    of_rows: Factors,
+    *,
+    labels: Array | None = None,
+    weights: Any = None,
+) -> Array:
+    """Return the cotangent of each logit, times T, of what its row has in it."""
+    of_rows = Factors(*(_along_rows(ops, one, axis) for one in of_rows))
+    e, out = ops.exp(d), None
+    if of_rows.of_e is not None:
+        out = of_rows.of_e * e
+        out = out if of_rows.added is None else out + of_rows.added
+        if labels is not None:
+            at_label = of_rows.at_label
+            if of_rows.of_e_at_label is not None:
+                at_label = at_label + of_rows.of_e_at_label * e
+            out = ops.where(ops.at_class(labels, z, axis), at_label, out)
+    if of_rows.dominating is not None:
+        of_weights = ops.where(
+            z == of_rows.dominating,
+            of_rows.of_w_there * weights - of_rows.less_there,
+            of_rows.of_w * weights - of_rows.less_of_e * e,
         )
-    ]
-    p = ops.exp(_over(centred(ops, z, whole.top, axis), temperature)) / (1.0 + rest)
-    dominates = (z == expand(whole.top, axis)) & (rest < 1)
-    out = 0.0 if by_lse is None else by_lse * p
-    if labels is not None:
-        misses = ops.where(dominates, rest / (1.0 + rest), 1.0 - p)
-        out = out + by_log_p * ops.where(ops.at_class(labels, z, axis), misses, -p)
-    if weights is not None:
-        others = ops.where(dominates, (rest * weights - beside) / (1.0 + rest), weights - p * mass)
-        out = out + by_dot * others
-    return _over(out, temperature)
+        out = of_weights if out is None else out + of_weights
+    return out
 
 
 def centred(ops: ArrayFunctions, z: Array, top: Array, axis: int) -> Array:

@@ -156,16 +156,18 @@ def test_peak_memory_is_what_a_call_holds_at_once(run_python, monkeypatch, call,
 
 
 # --- rivals compute what softmaxkit does ----------------------------------------------------------
-def expected(name, logits, targets):
+def expected(name, logits, beside):
     operation = OPERATIONS[name]
+    if name == "softmax_masked":
+        return [reference.softmax(logits, 1, where=beside)]
     function = operation.function.__name__
     if operation.family == "activation":
         return [getattr(reference, function)(logits, 1)]
     options = {"axis": 1, **operation.options}
-    value = getattr(reference, function)(logits, targets, **options)
+    value = getattr(reference, function)(logits, beside, **options)
     if not operation.gradient:
         return [value]
-    return [value, reference.gradient(function, logits, targets, **options)]
+    return [value, reference.gradient(function, logits, beside, **options)]
 
 
 @for_each_library
@@ -178,12 +180,12 @@ def test_every_contestant_computes_the_operation(name_of_library, name, shape):
     calls, missing = calls_of(how, inputs, setting, name)
     rivals = set(calls) - {"softmaxkit", "copy"}
     assert rivals or missing
-    targets = OPERATIONS[name].targets and np.asarray(getattr(inputs, OPERATIONS[name].targets))
+    beside = OPERATIONS[name].beside and np.asarray(getattr(inputs, OPERATIONS[name].beside))
     logits = np.asarray(inputs.logits)
     for contestant in ("softmaxkit", *rivals):
         results = calls[contestant]()
         results = results if isinstance(results, tuple) else (results,)
-        for got, want in zip(results, expected(name, logits, targets), strict=True):
+        for got, want in zip(results, expected(name, logits, beside), strict=True):
             np.testing.assert_allclose(np.asarray(got), want, 2e-5, 2e-6, err_msg=contestant)
     np.testing.assert_array_equal(np.asarray(calls["copy"]()), logits)
 
@@ -325,7 +327,7 @@ def test_a_library_that_cannot_be_imported_is_said(invoke, monkeypatch, tmp_path
     monkeypatch.setattr(running, "is_installed", lambda name: True)
     done = invoke("--backend", "jax", "--setting", "jit", "--shape", "4x3", "--shape", "5x3")
     assert done.exit_code == 1
-    assert "jit softmax 4x3 and 13 more: OSError: no libjax.so" in done.stdout
+    assert "jit softmax 4x3 and 15 more: OSError: no libjax.so" in done.stdout
     assert done.stderr.endswith("bench: nothing could be measured.\n")
 
 

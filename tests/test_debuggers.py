@@ -26,9 +26,10 @@ def finite(case):
 
 
 def cases(operation):
-    found = [case for case in conformance.cases() if case.operation == operation and finite(case)]
+    rules = [case for case in conformance.cases() if case.section]
+    found = [case for case in rules if case.operation == operation and finite(case)]
     # Ignored rows that hold NaN, masks, rows of weight 0 and -inf are among them.
-    assert len(found) > 10
+    assert len(found) > 5
     return found
 
 

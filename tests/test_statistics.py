@@ -126,7 +126,15 @@ def assert_parts_equal_the_whole(library, dtype, at_once, drawn):
             by_part = [
                 library.numpy(
                     statistics.gradient(
-                        ops, z, 1, whole, cotangents, labels=y, weights=w, temperature=by_row
+                        ops,
+                        z,
+                        1,
+                        whole,
+                        cotangents,
+                        labels=y,
+                        log_p=got.log_p,
+                        weights=w,
+                        temperature=by_row,
                     )
                 )
                 for z, y, w in pieces

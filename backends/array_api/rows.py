@@ -44,11 +44,14 @@ def row_statistics(x, request, lse, keep):
 def row_gradient(x, request, kept, of_rows):
     axis, labels, _, skip = request
     x, weights = _whole(x, request)
+    log_p = _statistics.finish(ops, kept).log_p
     if weights is not None:  # they may be others than those of the sum
         first = ops.at_class(ops.argmax(x, axis), x, axis)
         beside = ops.sum(ops.where(first, 0.0, weights), axis)
         kept = kept._replace(mass=of_rows.mass, beside=beside)
-    out = _statistics.gradient(ops, x, axis, kept, of_rows, labels=labels, weights=weights)
+    out = _statistics.gradient(
+        ops, x, axis, kept, of_rows, labels=labels, log_p=log_p, weights=weights
+    )
     return out if skip is None else ops.where(expand(skip, axis), 0.0, out)
 
 

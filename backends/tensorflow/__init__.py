@@ -36,11 +36,6 @@ _as_written = tf.autograph.experimental.do_not_convert
 # --- operations -----------------------------------------------------------------------------------
 @_as_written
 def activation(operation, x, options):
-    plain = options.where is options.temperature is options.dtype is None
-    if operation == "softmax" and plain:
-        out = host.fused_softmax(x, options.axis)
-        if out is not None:
-            return out
     return host.activation(operation, partial(_native_activation, operation), x, options)
 
 

@@ -30,12 +30,18 @@ def activation(operation, native, x, options):
 
     ``native(x, options)`` computes it by TensorFlow.
     """
+    x = _read(x)
+    plain = options.where is options.temperature is options.dtype is None
 
-    def value_and_pull(x, options):
-        value = host.activation(operation, x, options)
-        return value, partial(host.pull, operation, value, options=options)
+    def value_of(array, options):
+        fused = _fused_softmax(x, options.axis) if operation == "softmax" and plain else None
+        return host.activation(operation, array, options) if fused is None else fused
 
-    return _call(native, partial(host.activation, operation), value_and_pull, [x], options)
+    def value_and_pull(array, options):
+        value = value_of(array, options)
+        return value, partial(host.pull, operation, as_array(value), options=options)
+
+    return _call(native, value_of, value_and_pull, [x], options)
 
 
 def loss(native, logits, targets, options):
@@ -76,21 +82,21 @@ def _call(native, function, value_and_pull, arrays, options):
     return value
 
 
-def fused_softmax(x, axis):
+def _fused_softmax(x, axis):
     """Return softmax by TensorFlow's own kernel where that is fast and right, else None."""
-    if not (on_host(x) and x.dtype == tf.float32 and kernels.has_kernel(x, axis)):
+    if x.dtype != tf.float32 or not kernels.has_kernel(x, axis):
         return None
     if x.shape.num_elements() < kernels.FUSED_EAGER_ELEMENTS:
         return None
     p = tf.raw_ops.Softmax(logits=tf.stop_gradient(x))
     total = sum_of(as_array(p), axis)[..., None]
-    p = p if kernels.is_one(total).all() else p / total
-    follows = _is_taped([x]) or _has_tangent([x])
-    return kernels.with_derivative(x, p, axis) if follows else p
+    return p if kernels.is_one(total).all() else p / total
 
 
 def _tensor(x, like):
     """Return a new array as a tensor, over its memory if it is large and stands as TensorFlow's."""
+    if isinstance(x, tf.Tensor):
+        return x
     if x.nbytes >= LARGE_BYTES and x.ctypes.data % _ALIGNMENT == 0 and x.dtype.kind == "f":
         return tf.experimental.dlpack.from_dlpack(x.__dlpack__())
     return EagerTensor(x, like.device, None)  # tf.constant takes 6 µs, this 1.6

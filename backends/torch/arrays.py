@@ -60,6 +60,8 @@ def is_array(value):
 
 def asarray(value, like):
     if is_compiling():
+        if isinstance(value, float):  # symbolic; as_tensor would be a program for each number
+            return torch.full((), value, dtype=wide_dtype(like.dtype), device=like.device)
         return torch.as_tensor(value, device=like.device)
     if value.dtype.kind == "V":  # bfloat16 of ml_dtypes, which torch cannot read
         value = value.astype(np.float32)
@@ -125,11 +127,22 @@ sigmoid = torch.sigmoid
 
 
 def expm1(x):
-    # torch differentiates it to expm1(x) + 1, which is rounded at 1 where e^x is small.
+    """Return e^x - 1 of x <= 0, with the derivative e^x.
+
+    torch differentiates it to expm1(x) + 1, which is rounded at 1 where e^x is small.
+    """
     if not (torch.is_grad_enabled() or is_traced()):
         return torch.expm1(x)
     e = torch.exp(x)
-    return torch.expm1(x.detach()) + (e - e.detach())
+    value = _expm1_of(x.detach(), e.detach()) if is_compiling() else torch.expm1(x.detach())
+    return value + (e - e.detach())
+
+
+def _expm1_of(x, e):
+    # On a CPU inductor makes exp(x) - 1 of torch.expm1. What e is rounded by, its logarithm is, too
+    # (Kahan; Higham, Accuracy and Stability of Numerical Algorithms, 1.14.1).
+    near = torch.where(e == 1.0, x, (e - 1.0) * (x / torch.log(e)))
+    return torch.where(x < -1.0, e - 1.0, near)
 
 
 def softplus(x):
@@ -165,8 +178,9 @@ def pick(x, labels, axis):
 
 
 def at_class(labels, like, axis):
-    index = torch.arange(like.shape[axis], device=labels.device)
-    return _axes.along(index, like.ndim, axis) == labels.unsqueeze(axis)
+    # In 32 bits: inductor compares twice as many at once.
+    index = torch.arange(like.shape[axis], device=labels.device, dtype=torch.int32)
+    return _axes.along(index, like.ndim, axis) == labels.int().unsqueeze(axis)
 
 
 def length(x, axis, like):

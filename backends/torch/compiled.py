@@ -10,62 +10,95 @@ import torch
 from torch import Tensor
 
 from softmaxkit import _statistics
-from softmaxkit._activations import softmax_derivative
 from softmaxkit._axes import expand
-from softmaxkit._statistics import Part, Rows, centred
+from softmaxkit._statistics import Factors, Part, Rows
 from softmaxkit.backends.torch import arrays as ops
 
 
 def softmax(x, axis, dtype):
-    return _Softmax.apply(ops.compute(x), axis).to(dtype)
+    return _Softmax.apply(x, axis, dtype)
 
 
 def log_softmax(x, axis, dtype):
     return _LogSoftmax.apply(ops.compute(x), axis)[0].to(dtype)
 
 
-def row_statistics(x, request):
+def row_statistics(x, request, lse):
     axis, labels, weights, skip = request
-    x = ops.compute(x)
-    if skip is not None:
-        x = torch.where(expand(skip, axis), 0.0, x)
-    log_p, dot, lse, _, _ = _RowStatistics.apply(x, axis, labels, weights)
-    rows = log_p, dot, None, lse
-    if skip is not None:
-        rows = [v if v is None else torch.where(skip, 0.0, v) for v in rows]
-    return Rows(*rows)
+    if labels is weights is None and not lse:
+        return Rows(None, None, None, None)
+    log_p, dot, log_total, _, _ = _RowStatistics.apply(
+        ops.compute(x), axis, labels, weights, skip, lse
+    )
+    return Rows(log_p, dot, None, log_total)
 
 
 def _sums(x, axis):
     """Return max x, x - max x, and Σ e^(x - max x) - 1, where e^0 = 1 is kept out of the sum."""
     top = x.amax(axis)
-    d = centred(ops, x, top, axis)
-    e = torch.exp(d)
-    ones = torch.floor(e)
-    return top, d, (e - ones).sum(axis) + (ones.sum(axis) - 1.0)
+    top = _written_out(torch.where(top.abs() == torch.inf, torch.nan, top))
+    d = x - expand(top, axis)
+    highest = d == 0
+    # e^d is used once: on a CPU inductor would write out what is used twice.
+    others = torch.where(highest, 0.0, torch.exp(d)).sum(axis)
+    return top, d, others + (torch.where(highest, 1.0, 0.0).sum(axis) - 1.0)
+
+
+def _written_out(rows):
+    """Have inductor store numbers of rows, which it would compute again beside every class."""
+    if not isinstance(rows, Tensor):
+        return rows
+    flat = rows.reshape(-1)
+    return flat.as_strided(flat.shape, (1,)).reshape(rows.shape)
+
+
+def loses_small_p(x, dtype):
+    """Tell whether a softmax in this dtype cannot stand for the logits in its derivative.
+
+    A p of bfloat16 is rounded, but only relative to itself, as the gradient will be.
+    """
+    return dtype is not x.dtype or dtype is torch.float16
 
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(x, axis):
-        return torch.softmax(x, axis)
+    def forward(x, axis, dtype):
+        return torch.softmax(ops.compute(x), axis).to(dtype)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.axis = inputs[1]
-        ctx.save_for_backward(output)
+        x, ctx.axis, dtype = inputs
+        ctx.of_logits = loses_small_p(x, dtype)
+        ctx.save_for_backward(x if ctx.of_logits else output)
 
     @staticmethod
     def backward(ctx, of_out):
-        (p,) = ctx.saved_tensors
-        return softmax_derivative(ops, p, of_out, ctx.axis), None
+        (kept,) = ctx.saved_tensors
+        p = ops.compute(kept)
+        p = torch.softmax(p, ctx.axis) if ctx.of_logits else p
+        return _softmax_gradient(p, of_out.to(p.dtype), ctx.axis).to(kept.dtype), None, None
+
+
+def _softmax_gradient(p, v, axis):
+    """Return p (v - Σ p v); at a class k of p_k > 1/2 what makes the entries sum to 0.
+
+    In one reading for the sums and one for the result. What all cotangents of a row have in common
+    is not taken off first, as `softmax_derivative` does: that is two readings more.
+    """
+    dominates = p > 0.5
+    product = p * v
+    rest = torch.where(dominates, 0.0, p).sum(axis)
+    others = torch.where(dominates, 0.0, product).sum(axis)
+    total = others + torch.where(dominates, product, 0.0).sum(axis)
+    total, at_dominating = _written_out(total), _written_out(total * rest - others)
+    return torch.where(dominates, expand(at_dominating, axis), p * (v - expand(total, axis)))
 
 
 class _LogSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(x, axis):
         top, d, rest = _sums(x, axis)
-        return d - expand(torch.log1p(rest), axis), top, rest
+        return d - expand(_written_out(torch.log1p(rest)), axis), top, rest
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -76,63 +109,74 @@ class _LogSoftmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, of_out, _top, _rest):
-        return _gradient(
-            ctx.axis, ctx.saved_tensors, None, of_out, Rows(None, 1.0, None, None)
-        ), None
+        x, top, rest = ctx.saved_tensors
+        whole, weights = _beside(Part(top, rest), x, of_out, ctx.axis)
+        of_rows = Rows(None, 1.0, None, None)
+        return _gradient(x, ctx.axis, whole, of_rows, weights=weights), None
 
 
 class _RowStatistics(torch.autograd.Function):
     @staticmethod
-    def forward(x, axis, labels, weights):
+    def forward(x, axis, labels, weights, skip, lse):
         top, d, rest = _sums(x, axis)
         log_sum = torch.log1p(rest)
         log_p = dot = None
         if labels is not None:
             log_p = ops.pick(d, labels, axis) - log_sum
-        if weights is not None:
-            dot = (weights * _log_p(d, log_sum, axis, weights)).sum(axis)
-        return log_p, dot, top + log_sum, top, rest
+        if isinstance(weights, Tensor):  # 0 log 0 = 0
+            dot = (weights * torch.where((weights == 0) & (d == -torch.inf), 0.0, d)).sum(axis)
+            dot = dot - weights.expand(x.shape).sum(axis) * log_sum
+        elif weights is not None:
+            dot = weights * (d.sum(axis) - x.shape[axis] * log_sum)
+        rows = log_p, dot, top + log_sum if lse else None
+        if skip is not None:
+            rows = [v if v is None else torch.where(skip, 0.0, v) for v in rows]
+        return *rows, top, rest
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, ctx.axis, labels, weights = inputs
-        *_, top, rest = output
+        x, ctx.axis, labels, weights, skip, _ = inputs
+        log_p, _, _, top, rest = output
         ctx.mark_non_differentiable(top, rest)
         ctx.number = None if isinstance(weights, Tensor) else weights
         saved = weights if isinstance(weights, Tensor) else None
-        ctx.save_for_backward(x, labels, saved, top, rest)
-        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, labels, saved, skip, log_p, top, rest)
 
     @staticmethod
     def backward(ctx, by_log_p, by_dot, by_lse, _top, _rest):
-        x, labels, weights, top, rest = ctx.saved_tensors
+        axis = ctx.axis
+        x, labels, weights, skip, log_p, top, rest = ctx.saved_tensors
         by_weights = None
-        if by_dot is not None and ctx.needs_input_grad[3]:
-            d = centred(ops, x, top, ctx.axis)
-            log_p = _log_p(d, torch.log1p(rest), ctx.axis, weights)
-            by_weights = (expand(by_dot, ctx.axis) * log_p).sum_to_size(weights.shape)
+        if ctx.needs_input_grad[3]:
+            log_p_c = x - expand(top, axis) - expand(torch.log1p(rest), axis)
+            log_p_c = torch.where((weights == 0) & (log_p_c == -torch.inf), 0.0, log_p_c)
+            by_weights = expand(by_dot, axis) * log_p_c
+            if skip is not None:
+                by_weights = torch.where(expand(skip, axis), 0.0, by_weights)
+            by_weights = by_weights.sum_to_size(weights.shape)
+        if isinstance(weights, Tensor):
+            whole, weights = _beside(Part(top, rest), x, weights, axis)
+        else:
+            weights = ctx.number
+            mass = weights if weights is None else weights * x.shape[axis]
+            whole = Part(top, rest, mass=mass)
         of_rows = Rows(by_log_p, by_dot, None, by_lse)
-        weights = weights.expand(x.shape) if isinstance(weights, Tensor) else ctx.number
-        by_x = _gradient(ctx.axis, (x, top, rest), labels, weights, of_rows)
-        return by_x, None, None, by_weights
+        by_x = _gradient(x, axis, whole, of_rows, labels=labels, log_p=log_p, weights=weights)
+        if skip is not None:
+            by_x = torch.where(expand(skip, axis), 0.0, by_x)
+        return by_x, None, None, by_weights, None, None
 
 
-def _log_p(d, log_sum, axis, weights):
-    log_p = d - expand(log_sum, axis)
-    if isinstance(weights, Tensor):  # 0 log 0 = 0
-        log_p = torch.where((weights == 0) & (log_p == -torch.inf), 0.0, log_p)
-    return log_p
+def _gradient(x, axis, whole, of_rows, *, labels=None, log_p=None, weights=None):
+    of_rows = _statistics.factors(ops, whole, of_rows, log_p, weights)
+    of_rows = Factors(*[_written_out(one) for one in of_rows])
+    d = x - expand(whole.top, axis)
+    return _statistics.spread(ops, x, d, axis, of_rows, labels=labels, weights=weights)
 
 
-def _gradient(axis, saved, labels, weights, of_rows):
-    x, top, rest = saved
-    labels = None if of_rows.log_p is None else labels
-    weights = None if of_rows.dot is None else weights
-    mass = beside = None
-    if isinstance(weights, Tensor):
-        at_top = x == expand(top, axis)
-        mass, beside = weights.sum(axis), torch.where(at_top, 0.0, weights).sum(axis)
-    elif weights is not None:
-        mass, beside = weights * x.shape[axis], weights * (x.shape[axis] - 1)
-    whole = Part(top, rest, None, None, mass, beside)
-    return _statistics.gradient(ops, x, axis, whole, of_rows, labels=labels, weights=weights)
+def _beside(whole, x, weights, axis):
+    """Add to a row what the gradient of Σ w log p needs of its weights; return them broadcast."""
+    weights = weights.expand(x.shape)
+    at_top = x == expand(whole.top, axis)
+    beside = torch.where(at_top, 0.0, weights).sum(axis)
+    return whole._replace(mass=weights.sum(axis), beside=beside), weights

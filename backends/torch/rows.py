@@ -64,8 +64,7 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, axis, dtype):
         out = blocks.softmax(x, axis, dtype)
-        # A p of bfloat16 is rounded, but only relative to itself, as the gradient will be.
-        ctx.axis, ctx.of_logits = axis, dtype is not x.dtype or dtype is torch.float16
+        ctx.axis, ctx.of_logits = axis, compiled.loses_small_p(x, dtype)
         ctx.save_for_backward(x if ctx.of_logits else out)
         return out
 
@@ -109,7 +108,7 @@ class _LogSoftmax(torch.autograd.Function):
 # --- row statistics -------------------------------------------------------------------------------
 def row_statistics(x, request, lse, keep):
     if is_compiling():
-        return compiled.row_statistics(x, request), None
+        return compiled.row_statistics(x, request, lse), None
     if not is_eager(x):
         return _row_statistics(x, request), None
     if _are_few(x):

@@ -57,6 +57,8 @@ class Library:
         Whether `gradient` also takes the losses of rivals.
     settings : mapping
         Name -> what is done to a function before it is called, such as ``jit``.
+    compiles_losses : bool
+        Whether that is done to the loss, whose gradient is then taken, as torch is used.
     wait : callable, optional
         Waits until a result is there, where calls return before.
     variable : callable, optional
@@ -71,6 +73,7 @@ class Library:
     rivals: Mapping[str, Rival]
     autodiff: bool = True
     settings: Mapping[str, Function] = field(default_factory=lambda: {"eager": _as_it_is})
+    compiles_losses: bool = False
     wait: Function | None = None
     variable: Function = lambda array: array
     threads: str = ""
@@ -79,7 +82,7 @@ class Library:
 # Known before the library is imported.
 SETTINGS = {
     "numpy": ("eager",),
-    "torch": ("eager",),
+    "torch": ("eager", "compile"),
     "jax": ("eager", "jit"),
     "tensorflow": ("eager", "tf.function", "XLA"),
 }
@@ -98,18 +101,25 @@ def contestants(library: Library, name: str, setting: str) -> dict[str, Function
     operation = OPERATIONS[name]
     gradient = library.gradient if operation.gradient else _as_it_is
     transform = library.settings[setting]
-    ours = partial(operation.function, axis=1, **operation.options)
-    found = {"softmaxkit": transform(gradient(ours))}
+
+    def prepared(function: Function) -> Function:
+        if library.compiles_losses:
+            return gradient(transform(function))
+        return transform(gradient(function))
+
+    found: dict[str, Function | str] = {
+        "softmaxkit": prepared(partial(operation.function, axis=1, **operation.options))
+    }
     for rival, its in library.rivals.items():
-        differentiated = name.removesuffix("_grad")
-        if name in its.functions:
-            function = its.functions[name]
-        elif library.autodiff and differentiated in its.functions:
-            function = gradient(its.functions[differentiated])
-        else:
+        differentiated = name.removesuffix("_grad") if library.autodiff else name
+        if not its.functions.keys() & {name, differentiated}:
             continue
-        missing = its.requires and not is_installed(its.requires)
-        found[rival] = f"{its.requires} is not installed" if missing else transform(function)
+        if its.requires and not is_installed(its.requires):
+            found[rival] = f"{its.requires} is not installed"
+        elif name in its.functions:
+            found[rival] = transform(its.functions[name])
+        else:
+            found[rival] = prepared(its.functions[differentiated])
     return found
 
 
@@ -134,6 +144,7 @@ def _numpy(dtype):
 
     textbook = {
         "softmax": _textbook_softmax,
+        "softmax_masked": lambda x, mask: _textbook_softmax(np.where(mask, x, -np.inf)),
         "log_softmax": _textbook_log_softmax,
         "cross_entropy": lambda x, labels: -_at_label(_textbook_log_softmax(x), labels).mean(),
         "cross_entropy_grad": _textbook_cross_entropy,
@@ -228,6 +239,10 @@ def _torch(dtype):
         entropy = functional.cross_entropy(x, labels, reduction="none")
         return ((1 - torch.exp(-entropy)) ** GAMMA * entropy).mean()
 
+    def compiled(function):
+        torch.compiler.reset()  # of one function Dynamo keeps only so many programs
+        return torch.compile(function, dynamic=False)
+
     cross_entropy = functional.cross_entropy
     return Library(
         array=lambda array, dtype: torch.tensor(array, dtype=dtype and getattr(torch, dtype)),
@@ -237,6 +252,9 @@ def _torch(dtype):
             "torch.nn.functional": Rival(
                 {
                     "softmax": lambda x: functional.softmax(x, 1),
+                    "softmax_masked": lambda x, mask: functional.softmax(
+                        x.masked_fill(~mask, -torch.inf), 1
+                    ),
                     "log_softmax": lambda x: functional.log_softmax(x, 1),
                     "cross_entropy": cross_entropy,
                     "cross_entropy_smoothing": partial(cross_entropy, label_smoothing=SMOOTHING),
@@ -246,6 +264,8 @@ def _torch(dtype):
             )
         },
         variable=lambda x: x.detach().requires_grad_(),
+        settings={"eager": _as_it_is, "compile": compiled},
+        compiles_losses=True,
         threads=str(torch.get_num_threads()),
     )
 
@@ -283,6 +303,7 @@ def _jax(dtype):
             "jax.nn": Rival(
                 {
                     "softmax": lambda x: jax.nn.softmax(x, 1),
+                    "softmax_masked": lambda x, mask: jax.nn.softmax(x, 1, where=mask),
                     "log_softmax": lambda x: jax.nn.log_softmax(x, 1),
                 }
             ),
@@ -344,6 +365,9 @@ def _tensorflow(dtype):
             "tf.nn": Rival(
                 {
                     "softmax": lambda x: tf.nn.softmax(x, axis=1),
+                    "softmax_masked": lambda x, mask: tf.nn.softmax(
+                        tf.where(mask, x, x.dtype.min), axis=1
+                    ),
                     "log_softmax": lambda x: tf.nn.log_softmax(x, axis=1),
                     "cross_entropy": lambda x, labels: tf.reduce_mean(per_row(x, labels)),
                     "cross_entropy_smoothing": smoothing,

@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Operation:
-    """A function of softmaxkit, called as ``function(logits[, targets], axis=1, **options)``.
+    """A function of softmaxkit, called as ``function(logits[, beside], axis=1, **options)``.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class Operation:
         What it counts as in the summary; "gradient" is a loss run forward and backward.
     function : callable
         Of softmaxkit.
-    targets : {"", "labels", "probabilities"}
+    beside : {"", "labels", "probabilities", "mask"}
         What it takes beside the logits.
     options : mapping
         What it is called with.
@@ -30,7 +30,7 @@ class Operation:
 
     family: str
     function: Callable[..., Any]
-    targets: str = ""
+    beside: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -43,8 +43,15 @@ SMOOTHING = 0.1
 GAMMA = 2.0
 
 _entropy, _focal = softmaxkit.cross_entropy, softmaxkit.focal_loss
+
+
+def _softmax_masked(logits: Any, mask: Any, axis: int) -> Any:
+    return softmaxkit.softmax(logits, axis=axis, where=mask)
+
+
 OPERATIONS = {
     "softmax": Operation("activation", softmaxkit.softmax),
+    "softmax_masked": Operation("activation", _softmax_masked, "mask"),
     "log_softmax": Operation("activation", softmaxkit.log_softmax),
     "cross_entropy": Operation("loss", _entropy, "labels"),
     "cross_entropy_grad": Operation("gradient", _entropy, "labels"),
@@ -55,12 +62,14 @@ OPERATIONS = {
     "focal_loss_grad": Operation("gradient", _focal, "labels", {"gamma": GAMMA}),
 }
 
-# (rows, classes); where there are more axes, the classes are the second.
+# (rows, classes); where there are more axes, the classes are the second. The scores of an attention
+# of (16, 12, 512, 512) are its 98304 rows.
 SHAPES: tuple[Shape, ...] = (
     (32, 10),
     (8192, 1000),
     (200000, 10),
     (4096, 4096),
+    (98304, 512),
     (512, 32768),
     (256, 128256),
     (32, 81, 8732),

@@ -47,6 +47,14 @@ class Inputs:
         """Targets that add up to 1 along the classes."""
         return self._array(softmaxkit.softmax(self._normal(), axis=1), self._dtype)
 
+    @cached_property
+    def mask(self) -> Any:
+        """Which classes take part: a causal mask, as often as the rows have need of it."""
+        rows, classes, *more = self.shape
+        mask = np.arange(classes) <= np.arange(rows)[:, None] % classes
+        mask = mask.reshape(rows, classes, *(1 for _ in more))
+        return self._array(np.broadcast_to(mask, self.shape), None)
+
 
 def measure_time(calls: Mapping[str, Call], rounds: int) -> dict[str, Any]:
     """Return the seconds of each call in each round; the fields of `results.Result`."""
@@ -81,7 +89,7 @@ def calls_of(
     """Return what each contestant of a cell is to do, and why another one cannot."""
     operation = OPERATIONS[name]
     logits = library.variable(inputs.logits) if operation.gradient else inputs.logits
-    arrays = [logits, *([getattr(inputs, operation.targets)] if operation.targets else [])]
+    arrays = [logits, *([getattr(inputs, operation.beside)] if operation.beside else [])]
     calls: dict[str, Call] = {}
     missing: dict[str, str] = {}
     for contestant, function in libraries.contestants(library, name, setting).items():

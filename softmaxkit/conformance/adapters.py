@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -196,20 +197,29 @@ def _torch() -> Adapter:
 
         return partial(checkpoint, function, use_reentrant=False)
 
-    def compiled(function: Function) -> Function:
+    def compiled(function: Function, backend: str = "aot_eager") -> Function:
         # Dynamo and AOTAutograd, without the seconds that code generation takes for each case.
         torch.compiler.reset()
-        whole = torch.compile(function, fullgraph=True, backend="aot_eager")
+        whole = torch.compile(function, fullgraph=True, backend=backend)
 
         def call(*arrays: Any) -> Any:
             try:
                 return whole(*arrays)
             except torch._dynamo.exc.Unsupported:
                 # With fullgraph, a refusal is hidden behind Dynamo's own error; without, it shows.
-                torch.compile(function, backend="aot_eager")(*arrays)
+                torch.compile(function, backend=backend)(*arrays)
                 raise
 
         return call
+
+    generated = partial(compiled, backend="inductor")
+
+    def no_generated_code(case: Case) -> str:
+        if not any(map(shutil.which, ("g++", "clang++", "c++", "cl"))):
+            return "inductor: there is no C++ compiler"
+        if case.raises or not case.saturated:
+            return "inductor takes seconds for each program: where digits are lost, saturated rows"
+        return ""
 
     return Adapter(
         "torch",
@@ -221,6 +231,9 @@ def _torch() -> Adapter:
             "eager": Transform(eager, through(eager, backward), reads_labels=True),
             "torch.compile": Transform(
                 compiled, through(compiled, backward), groups=True, lacks=_too_large
+            ),
+            "inductor": Transform(
+                generated, through(generated, backward), groups=True, lacks=no_generated_code
             ),
             "vmap": Transform(mapped, inside(mapped, pull)),
             "jacfwd": Transform(eager, inside(eager, forward), lacks=no_jacfwd),

@@ -23,15 +23,17 @@ def _adapter(name: str) -> conformance.Adapter:
 def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[conformance.Case]:
     """Return all cases, or the rules where every other case would only run again.
 
-    float16 differs from bfloat16 in range and digits, of which the rules have the cases; float64 on
-    Dask runs the code of array-api-strict, and on JAX has test_jax_transforms.py; what a scan and
-    a checkpoint do to an operation does not depend on the numbers.
+    float16 differs from bfloat16 in range and digits, of which the rules have the cases; other
+    dtypes than float32 are a conversion around the same program on JAX, which compiles each, and
+    the code of array-api-strict on Dask; what a batch, a scan or a tangent does to an operation
+    does not depend on how many classes there are.
     """
     cases = list(conformance.cases())
     repeats = (
         dtype == "float16" and "bfloat16" in adapter.dtypes,
-        dtype == "float64" and adapter.name in ("dask", "jax"),
-        transform == "scan, checkpoint",
+        dtype == "float64" and adapter.name == "dask",
+        dtype != "float32" and adapter.name == "jax",
+        transform in ("vmap", "vectorized_map", "jacfwd", "scan, checkpoint"),
     )
     return [case for case in cases if case.section] if any(repeats) else cases
 
