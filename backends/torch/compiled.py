@@ -1,7 +1,8 @@
 """PyTorch under torch.compile: kernels along the class axis with the derivatives written out.
 
-One reading of the logits forward; one reading, and writing of the gradient, back. Of the plain
-operations of `rows` inductor makes code that takes four to eight times as long.
+Inductor reads the logits twice forward, for the maximum and for the sums; back once, where it
+writes the gradient, and once more where cotangents or weights are summed. Of the plain operations
+of `rows` it makes code that takes four to eight times as long.
 """
 
 from __future__ import annotations
