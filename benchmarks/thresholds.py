@@ -38,8 +38,8 @@ COLUMNS = [(8, classes, 4000) for classes in (20, 80, 320)]
 CALLS = {
     key: [(operation, shape) for operation in operations for shape in shapes]
     for key, (operations, shapes) in {
-        ("jax", "APART"): (("cross_entropy",), [*BY_FEW, (10_000, 10), (200_000, 10)]),
         ("jax", "FEW"): (("log_softmax", *GRADIENTS), [*COLUMNS, *BY_CLASSES]),
+        ("jax", "WHOLE"): (("log_softmax",), [(8192, 1000), (4096, 4096), (2048, 8192)]),
         ("jax", "LONG"): (("log_softmax", "cross_entropy"), [(64, 60_000), (64, 300_000)]),
         ("numpy", "FEW"): (
             ("softmax", "cross_entropy_grad"),

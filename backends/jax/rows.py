@@ -66,7 +66,12 @@ def log_softmax(x, axis, dtype):
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _log_softmax(x, axis):
-    _, _, log_sum, top = statistics(x, axis, None, None, None)
+    on_cpu, plain = (partial(f, axis) for f in (cpu.log_softmax, _plain_log_softmax))
+    return _by_platform(on_cpu, plain, x)
+
+
+def _plain_log_softmax(axis, x):
+    _, _, log_sum, top = _plain_statistics(axis, x, None, None)
     return x - expand(top, axis) - expand(log_sum, axis)
 
 
@@ -103,24 +108,25 @@ def row_statistics(x, request, lse, keep):
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def statistics(x, axis, labels, weights, skip):
     """Return log p at the label, the dot product, log Σ e^(x-top) and top, each where asked for."""
-
-    def on_cpu(x, labels, weights):
-        return cpu.statistics(x, axis, labels, weights)
-
-    def plain(x, labels, weights):
-        if weights is not None:
-            weights = ops.broadcast_like(weights, x)
-        whole = _statistics.part(ops, x, axis, labels, weights)
-        rows = _statistics.finish(ops, whole)
-        return rows.log_p, rows.dot, _statistics.log_sum(ops, whole), whole.top
-
-    if is_plain(x):
-        rows = lax.platform_dependent(x, labels, weights, cpu=on_cpu, default=plain)
-    else:
-        rows = plain(x, labels, weights)
+    on_cpu, plain = (partial(f, axis) for f in (cpu.statistics, _plain_statistics))
+    rows = _by_platform(on_cpu, plain, x, labels, weights)
     if skip is not None:
         rows = tuple(v if v is None else where(skip, 0.0, v) for v in rows)
     return rows
+
+
+def _plain_statistics(axis, x, labels, weights):
+    if weights is not None:
+        weights = ops.broadcast_like(weights, x)
+    whole = _statistics.part(ops, x, axis, labels, weights)
+    rows = _statistics.finish(ops, whole)
+    return rows.log_p, rows.dot, _statistics.log_sum(ops, whole), whole.top
+
+
+def _by_platform(on_cpu, plain, x, *others):
+    if not is_plain(x):
+        return plain(x, *others)
+    return lax.platform_dependent(x, *others, cpu=on_cpu, default=plain)
 
 
 def _mass(x, axis, weights):
