@@ -218,7 +218,8 @@ def transforms(session: nox.Session) -> None:
 @nox.session
 def peers(session: nox.Session) -> None:
     """Run on the façades the tests that their peers publish; not among the default sessions."""
-    install(session, "-e", ".[test]", "torch", "expecttest", "jax", "optax", "scipy")
+    frameworks = ("torch", "expecttest", "jax", "optax", "tensorflow-cpu", "keras", "scipy")
+    install(session, "-e", ".[test]", *frameworks)
     session.run(*PYTEST, "peers", *session.posargs)
 
 

@@ -54,7 +54,7 @@ class ClassOptions(NamedTuple):
     reduction: str
     normalizer: Any
     dtype: DType | None
-    labels_checked: bool
+    unseen: str | None  # see Backend
     z_loss: Any = None
     gamma: Any = None  # focal loss
     epsilon: Any = None  # poly loss
@@ -78,8 +78,9 @@ class Backend(Protocol):
 
     The frontends hand over checked arguments: arrays of this library (companions too), `axis`
     counted from the front, and None for an option at its neutral value (`temperature` 1,
-    `label_smoothing` 0, `z_loss` 0, `gamma` 0, `epsilon` 0). `labels_checked` says that no class
-    index is out of range.
+    `label_smoothing` 0, `z_loss` 0, `gamma` 0, `epsilon` 0). `unseen` is None where no class index
+    is out of range; where they could not be read, how a line about them begins, such as
+    "cross_entropy: targets".
     """
 
     LIBRARY: str
@@ -102,7 +103,7 @@ class Backend(Protocol):
         """Compute a loss, and the gradient of its sum with respect to `logits`."""
 
     def one_hot(
-        self, labels: Array, num_classes: int, axis: int, dtype: DType, labels_checked: bool
+        self, labels: Array, num_classes: int, axis: int, dtype: DType, unseen: str | None
     ) -> Array: ...
     def smooth_labels(
         self, targets: Array, smoothing: float | None, axis: int, where: Array | None
@@ -131,6 +132,9 @@ class Backend(Protocol):
         """Return the values of `x`, where they can be read without waiting for a device."""
 
     def shape(self, x: Array) -> tuple[int | None, ...]: ...
+    def same_length(self, a: int, b: int) -> bool:
+        """Tell whether two lengths are equal; also where a compiler cannot know that yet."""
+
     def kind(self, x: Array) -> str:
         """One of "bool", "int", "float", "complex", "other"."""
 
@@ -148,6 +152,9 @@ class ArrayFunctions(Protocol):
     # --- elementwise -------------------------------------------------------------------------
     def where(self, condition: Array, a: Any, b: Any) -> Array:
         """Return `a` or `b`, one of which may be a float, or both beside a condition alone."""
+
+    def equal(self, a: Array, b: Any) -> Array:
+        """Return a == b, where TensorFlow 1 would compare objects; `b` may be a number."""
 
     def exp(self, x: Array) -> Array: ...
     def expm1(self, x: Array) -> Array: ...

@@ -305,8 +305,9 @@ backend of softmaxkit, in every dtype, and compiled. The page is made of the sui
 
 Numbers are in float32 unless the call says otherwise, with four digits. softmaxkit's are those of
 torch tensors (of NumPy arrays where the first argument is not of floats); “traced” is under
-`jax.jit`, where labels cannot be read. A gradient is that of the sum of the result's entries, or of
-those times a cotangent v where the call has a line for it.
+`jax.jit`, where labels cannot be read; a graph of TensorFlow on the CPU raises InvalidArgumentError
+for a bad label when it runs. A gradient is that of the sum of the result's entries, or of those
+times a cotangent v where the call has a line for it.
 `nan`, `inf`, `zeros`, `int8` and the like are NumPy's.
 
 What was called in the other libraries, with the arguments nearest to the call:

@@ -62,13 +62,14 @@ def logsumexp(ops: ArrayFunctions, kernels: Kernels, x: Array, options: Activati
     else:
         # A row of -inf is -inf, with a gradient of 0; one with +inf is +inf, with that of softmax.
         top = ops.stop_gradient(ops.amax(x, axis))
-        infinite = abs(top) == _INF
+        infinite = ops.equal(abs(top), _INF)
         if isinstance(axis, int):
             one = axis
         else:
             x = ops.merge_last(ops.permute(x, _order(ops, x, axis)), len(axis))
             one = len(ops.shape(x)) - 1
-        rows, _ = kernels.row_statistics(x, Request(one, skip=top == -_INF), lse=True, keep=False)
+        skip = ops.equal(top, -_INF)
+        rows, _ = kernels.row_statistics(x, Request(one, skip=skip), lse=True, keep=False)
         lse = ops.where(infinite, top, rows.lse)
         if empty is not None:
             lse = ops.where(empty, -_INF, lse)
@@ -124,7 +125,7 @@ def _of_log_softmax(
 def _of_logsumexp(
     ops: ArrayFunctions, kernels: GradientKernels, by_row: Array, z: Array, axis: int
 ) -> Array:
-    request = Request(axis, skip=ops.amax(z, axis) == -_INF)  # a gradient of 0
+    request = Request(axis, skip=ops.equal(ops.amax(z, axis), -_INF))  # a gradient of 0
     _, kept = kernels.row_statistics(z, request, lse=False, keep=True)
     return kernels.row_gradient(z, request, kept, Rows(None, None, None, by_row))
 
@@ -215,13 +216,13 @@ def masked_and_scaled(
     shift = None
     if _constant_along(ops, temperature, x, axis):
         top = ops.stop_gradient(ops.amax(x, axis))
-        top = ops.where(abs(top) == _INF, 0.0, top)
+        top = ops.where(ops.equal(abs(top), _INF), 0.0, top)
         x = x - expand(top, axis)
         shift = ops.sum(expand(top, axis) / temperature, axis)
     if constant is temperature:
         return x / temperature, shift, empty
     # -inf / T would hand T a gradient of inf x 0.
-    lost = x == -_INF
+    lost = ops.equal(x, -_INF)
     x = ops.where(lost, x / constant, ops.where(lost, 0.0, x) / temperature)
     return x, shift, empty
 

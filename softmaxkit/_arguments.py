@@ -75,6 +75,15 @@ class Call:
         """Shape of the array; None for a length that is not known yet."""
         return self.backend.shape(self.array)
 
+    def same_shape(self, a: Shape, b: Shape) -> bool:
+        """Tell whether two shapes are the same, or may be where lengths are not known."""
+        if not self.backend.is_compiling() and a == b:
+            return True
+        same = self.backend.same_length
+        return len(a) == len(b) and all(
+            x is None or y is None or same(x, y) for x, y in zip(a, b, strict=True)
+        )
+
     # --- what is computed -----------------------------------------------------------------------
     def loss(self, targets: Array, options: ClassOptions | BinaryOptions) -> Any:
         """Return a loss, or (loss, gradient) if the gradient is wanted."""
@@ -177,6 +186,8 @@ class Call:
         if type(value) is float and value == neutral:  # most often: the default
             return None
         value = as_number(value)
+        if not isinstance(value, Real) and getattr(value, "shape", None) == (1,):
+            value = as_number(value[0])
         if isinstance(value, Real) and not isinstance(value, bool):
             if not low <= float(value) <= high:
                 wanted = f"in [{low:g}, {high:g}]" if high < np.inf else f"at least {low:g}"
@@ -193,8 +204,13 @@ class Call:
                     f"pass a Python float."
                 )
             return value
+        shape = getattr(value, "shape", None)
+        of_shape, expected = "", "a number"
+        if shape is not None:
+            of_shape, expected = f" of shape {tuple(shape)}", "a number or a 0-d array"
         raise TypeError(
-            f"{self.name}: {name} is a {type_name(value)}; expected a number; pass a Python float."
+            f"{self.name}: {name} is a {type_name(value)}{of_shape}; expected {expected}; "
+            f"pass a Python float."
         )
 
     def temperature(self, value: Any) -> Array:
@@ -257,16 +273,18 @@ class Call:
         return companion(self.name, name, value, self.backend, self.array)
 
     def _broadcasts(self, name: str, value: Array, shape: Shape, target: str) -> None:
-        given = self.backend.shape(value)
+        given, same = self.backend.shape(value), self.backend.same_length
         tail = shape[len(shape) - len(given) :]
         if len(given) > len(shape) or any(
-            have != 1 and have != want  # `in` does not know compilers' symbols
+            not (same(have, 1) or same(have, want))
             for have, want in zip(given, tail, strict=True)
             if have is not None and want is not None
         ):
+            long = [n for n in shape if n != 1]
+            remedy = "squeeze it" if [n for n in given if n != 1] == long else "reshape it"
             raise ValueError(
                 f"{self.name}: {name} has shape {given}; expected one that broadcasts to the shape "
-                f"of {target}, {shape}; reshape it."
+                f"of {target}, {shape}; {remedy}."
             )
 
     def mask(self, where: Any) -> Array:
@@ -325,7 +343,7 @@ class Call:
                 f"{self.name}: cotangent {received}; expected floats; "
                 f"pass an array of shape {shape}."
             )
-        if not same_shape(self.backend.shape(value), shape):
+        if not self.same_shape(self.backend.shape(value), shape):
             raise ValueError(
                 f"{self.name}: cotangent has shape {self.backend.shape(value)}; expected {shape}, "
                 f"that of the result; broadcast it."
@@ -384,10 +402,3 @@ def choice(call: str, name: str, value: Any, allowed: Sequence[str]) -> str:
             f"{call}: {name} is {shown(value)}; expected one of {names}; pass one of them."
         )
     return value
-
-
-def same_shape(a: Shape, b: Shape) -> bool:
-    return a == b or (
-        len(a) == len(b)
-        and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
-    )

@@ -36,27 +36,37 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
         return backends.jax, x
     tensorflow: Any = modules.get("tensorflow")
     if tensorflow is not None and isinstance(x, _tensors(tensorflow)):
-        if x.shape.rank is None:
-            raise ValueError(
-                f"{call}: {name} has unknown rank; expected a known number of axes; "
-                f"give it one with tf.ensure_shape or a TensorSpec."
-            )
+        usable(call, name, backends.tensorflow, x)
         if not hasattr(x, "ndim"):  # a Variable
             x = tensorflow.convert_to_tensor(x)
         return backends.tensorflow, x
     if isinstance(x, _HOST):
         return backends.numpy, _numpy_array(call, name, x)
+    if isinstance(x, _of_keras("Variable")):
+        return resolve(call, name, x.value)
+    if isinstance(x, _of_keras("KerasTensor")):
+        raise TypeError(
+            f"{call}: {name} is a keras.KerasTensor, which holds no values; expected {_SUPPORTED}; "
+            f"make the call inside a keras.Layer (in its method call) or a keras.layers.Lambda."
+        )
     # On the type: an instance may answer to any name (mocks, proxies).
     if hasattr(type(x), "__array_namespace__") or _known_to_compat(x):
         usable(call, name, backends.array_api, x)
         return backends.array_api, x
-    raise TypeError(
-        f"{call}: {name} is a {type_name(x)}; expected {_SUPPORTED}; convert it to one of those."
-    )
+    remedy = "convert it to one of those"
+    if isinstance(x, getattr(tensorflow, "RaggedTensor", ())):
+        mask = "tf.sequence_mask of its row_lengths()"
+        remedy = f"pass its .to_tensor(), and {mask} as where= of the logits"
+    raise TypeError(f"{call}: {name} is a {type_name(x)}; expected {_SUPPORTED}; {remedy}.")
 
 
 def _tensors(tensorflow: Any) -> Any:
     return getattr(tensorflow, "Tensor", ()), getattr(tensorflow, "Variable", ())
+
+
+def _of_keras(name: str) -> Any:
+    """Return a class of Keras, for isinstance; () where Keras is not imported, or has none."""
+    return getattr(sys.modules.get("keras"), name, ())
 
 
 def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -> Array:
@@ -71,11 +81,14 @@ def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -
                 f"{call}: {name} is on {here}; expected {there}, the logits' device; move it there."
             )
         return value
+    value = of_column(value)
     if isinstance(value, _HOST):
         # Dynamo cannot look into an ndarray; torch then says itself what it cannot convert.
         if not backend.is_compiling():
             value = _numpy_array(call, name, value)
         return backend.asarray(value, like)
+    if isinstance(value, _of_keras("Variable")):
+        return companion(call, name, value.value, backend, like)
     owner, _ = resolve(call, name, value)
     raise TypeError(
         f"{call}: {name} is a {type_name(value)} ({owner.LIBRARY}); expected an array of the "
@@ -89,6 +102,11 @@ def usable(call: str, name: str, backend: Backend, x: Array) -> None:
     if problem is not None:
         kind, text = problem
         raise kind(f"{call}: {name} {text}.")
+
+
+def of_column(value: Any) -> Any:
+    """Return a column of pandas or polars as an array of NumPy, anything else as it is."""
+    return value.to_numpy() if hasattr(type(value), "to_numpy") else value
 
 
 def on_host(value: Any) -> bool:

@@ -117,7 +117,7 @@ def over_classes(
         sample_weight = ops.compute_like(sample_weight, logits)
         missing = len(ops.shape(logits)) - 1 - sample_weight.ndim
         sample_weight = sample_weight[(None,) * missing + (...,)]
-    skip = _skipped(rows_have, sample_weight)
+    skip = _skipped(ops, rows_have, sample_weight)
     if empty is not None and skip is not None:
         empty = empty & ~skip
 
@@ -131,7 +131,7 @@ def over_classes(
     if empty is not None:
         log_p = None if log_p is None else ops.where(empty, -_INF, log_p)
         if dot is not None:
-            dot = ops.where(empty & ops.any(share != 0, axis), -_INF, dot)
+            dot = ops.where(empty & ops.any(~ops.equal(share, 0), axis), -_INF, dot)
     loss = by_log_p = by_dot = by_lse = None
     if log_p is not None:
         loss, slope = penalty(ops, log_p, options, save)
@@ -230,7 +230,7 @@ def _uniform(ops: ArrayFunctions, x: Array, axis: int, where: Array | None) -> A
         return 1.0 / ops.length(x, axis, x)
     part = ops.broadcast_like(where, x)
     count = expand(ops.sum(ops.astype(part, x.dtype), axis), axis)
-    return ops.where(part, 1.0 / ops.where(count == 0, 1.0, count), 0.0)
+    return ops.where(part, 1.0 / ops.where(ops.equal(count, 0), 1.0, count), 0.0)
 
 
 def _labels(
@@ -238,9 +238,9 @@ def _labels(
 ) -> tuple[Array, Array | None, Array | None]:
     """Return labels that are all in range, which rows are ignored, and which labels are wrong."""
     labels = ops.as_index(targets)
-    ignored = None if options.ignore_index is None else labels == options.ignore_index
+    ignored = None if options.ignore_index is None else ops.equal(labels, options.ignore_index)
     wrong = None
-    if not options.labels_checked:
+    if options.unseen is not None:
         wrong = (labels < 0) | (labels >= ops.length(x, options.axis, labels))
         wrong = wrong if ignored is None else wrong & ~ignored
     for replaced in (ignored, wrong):
@@ -249,7 +249,7 @@ def _labels(
     return labels, ignored, wrong
 
 
-def _skipped(rows_have: _Targets, sample_weight: Array | None) -> Array | None:
+def _skipped(ops: ArrayFunctions, rows_have: _Targets, sample_weight: Array | None) -> Array | None:
     """Return which rows are left out, whatever they hold.
 
     A row of weight 0 is left out like an ignored one: NaN in it does not leak. A wrong label shows
@@ -258,7 +258,7 @@ def _skipped(rows_have: _Targets, sample_weight: Array | None) -> Array | None:
     ignored, wrong = rows_have.ignored, rows_have.wrong
     if sample_weight is None:
         return ignored
-    nothing = sample_weight == 0
+    nothing = ops.equal(sample_weight, 0)
     nothing = nothing if wrong is None else nothing & ~wrong
     return nothing if ignored is None else ignored | nothing
 
@@ -284,7 +284,7 @@ def penalty(
         return -log_p - epsilon * ops.expm1(log_p), slope
     if gamma is None:
         return -log_p, -1.0
-    certain = log_p == 0  # p = 1: the power's own derivative would be inf x 0
+    certain = ops.equal(log_p, 0)  # p = 1: the power's own derivative would be inf x 0
     far = log_p < -100  # 1 - p = 1 to the last bit; p log p would be 0 x -inf
     safe = ops.where(certain | far, -1.0, log_p)
     miss = -ops.expm1(safe)
@@ -317,7 +317,7 @@ def over_labels(
     sample_weight, skip = options.sample_weight, None
     if sample_weight is not None:
         sample_weight = ops.compute_like(sample_weight, logits)
-        skip = sample_weight == 0
+        skip = ops.equal(sample_weight, 0)
         x = ops.where(skip, 0.0, x)
     positive = _times(t, options.pos_weight)
     loss = _product(ops, positive, ops.softplus(-x)) + _product(ops, rest, ops.softplus(x))
@@ -325,9 +325,9 @@ def over_labels(
     if gamma is not None:
         # 1 - p_t as a sum of two positive terms: nothing cancels in saturated entries.
         # Constant at infinities, lest its derivative 0 meet an infinite loss.
-        finite = ops.where(abs(x) == _INF, ops.stop_gradient(x), x)
+        finite = ops.where(ops.equal(abs(x), _INF), ops.stop_gradient(x), x)
         miss = ops.sigmoid(finite) * rest + ops.sigmoid(-finite) * t
-        certain = miss == 0  # as in `_modulator`
+        certain = ops.equal(miss, 0)  # as in `_modulator`
         miss = ops.where(certain, 1.0, miss)
         factor = ops.where(certain, 0.0, miss**gamma)
     if alpha is not None:
@@ -335,7 +335,7 @@ def over_labels(
     weighted = loss
     if factor is not None:
         # The factor is constant beside an infinite loss: in forward mode too, 0 x inf is NaN.
-        infinite = loss == _INF
+        infinite = ops.equal(loss, _INF)
         weighted = ops.where(
             infinite,
             _product(ops, ops.stop_gradient(factor), loss),
@@ -404,7 +404,7 @@ def reduced(
     if not isinstance(normalizer, str):
         total = ops.sum(loss, None)
         if ops.is_array(normalizer):  # the count of a step that kept nothing may be 0
-            normalizer = ops.where((normalizer == 0) & (total == 0), 1.0, normalizer)
+            normalizer = ops.where(ops.equal(normalizer, 0) & ops.equal(total, 0), 1.0, normalizer)
         return total / normalizer, of_row / normalizer
     if normalizer == "batch":
         count = ops.length(loss, 0, loss) if loss.ndim else 1.0
@@ -422,7 +422,7 @@ def reduced(
     if not ops.is_array(count):
         count = max(count, 1.0)
         return total / count, of_row / count
-    nothing = count == 0
+    nothing = ops.equal(count, 0)
     count = ops.where(nothing, 1.0, count)
     return ops.where(nothing, 0.0, total) / count, of_row * ops.where(nothing, 0.0, 1.0 / count)
 
@@ -460,5 +460,5 @@ def _product(ops: ArrayFunctions, weight: Array | float | None, value: Array) ->
     if weight is None or (not ops.is_array(weight) and weight != 0):
         return _times(value, weight)
     if not ops.is_array(weight):
-        return weight * ops.where(abs(value) == _INF, 0.0, value)
-    return weight * ops.where((weight == 0) & (abs(value) == _INF), 0.0, value)
+        return weight * ops.where(ops.equal(abs(value), _INF), 0.0, value)
+    return weight * ops.where(ops.equal(weight, 0) & ops.equal(abs(value), _INF), 0.0, value)

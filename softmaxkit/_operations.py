@@ -46,7 +46,8 @@ OPERATIONS = (
             "jax.softmax_cross_entropy_with_integer_labels",
             "tensorflow.softmax_cross_entropy_with_logits",
             "tensorflow.sparse_softmax_cross_entropy_with_logits",
-            *("keras.CategoricalCrossentropy", "keras.SparseCategoricalCrossentropy"),
+            *("keras.CategoricalCrossentropy", "keras.categorical_crossentropy"),
+            *("keras.SparseCategoricalCrossentropy", "keras.sparse_categorical_crossentropy"),
         ),
     ),
     Operation(
@@ -57,7 +58,9 @@ OPERATIONS = (
             *("torch.focal_loss", "torch.FocalLoss", "jax.softmax_focal_loss"),
             "tensorflow.softmax_focal_loss_with_logits",
             "tensorflow.sparse_softmax_focal_loss_with_logits",
-            *("keras.CategoricalFocalCrossentropy", "keras.SparseCategoricalFocalCrossentropy"),
+            *("keras.CategoricalFocalCrossentropy", "keras.categorical_focal_crossentropy"),
+            "keras.SparseCategoricalFocalCrossentropy",
+            "keras.sparse_categorical_focal_crossentropy",
         ),
     ),
     Operation(
@@ -73,7 +76,7 @@ OPERATIONS = (
             *("torch.binary_cross_entropy_with_logits", "torch.BCEWithLogitsLoss"),
             "jax.sigmoid_binary_cross_entropy",
             "tensorflow.sigmoid_cross_entropy_with_logits",
-            "keras.BinaryCrossentropy",
+            *("keras.BinaryCrossentropy", "keras.binary_crossentropy"),
         ),
     ),
     Operation(
@@ -82,7 +85,7 @@ OPERATIONS = (
         facades=(
             *("torch.sigmoid_focal_loss", "torch.SigmoidFocalLoss", "jax.sigmoid_focal_loss"),
             "tensorflow.sigmoid_focal_loss_with_logits",
-            "keras.BinaryFocalCrossentropy",
+            *("keras.BinaryFocalCrossentropy", "keras.binary_focal_crossentropy"),
         ),
     ),
     Operation("one_hot", "labels"),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxkit._arguments import same_shape, shown
-from softmaxkit._dispatch import on_host
+from softmaxkit._arguments import shown
+from softmaxkit._dispatch import of_column, on_host
 
 if TYPE_CHECKING:
     from softmaxkit._arguments import Call
@@ -20,14 +20,17 @@ _UNSIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.ui
 
 def class_targets(
     call: Call, targets: Any, axis: int, ignore_index: int | None
-) -> tuple[Array, bool, bool, int | None]:
+) -> tuple[Array, bool, str | None, int | None]:
     """Return the targets, whether they are class indices, and what is known of those.
 
-    That is whether all were seen to be in range, and ignore_index: None where no label is ignored,
-    which spares the arithmetic for it.
+    That is `unseen`, as `Backend` has it, and ignore_index: None where no label is ignored, which
+    spares the arithmetic for it.
     """
     backend = call.backend
+    targets = of_column(targets)
     readable = on_host(targets) and not backend.is_compiling()
+    if isinstance(targets, list | tuple) and not targets:
+        targets = np.zeros(0, np.int64)  # labels of no rows, where NumPy would have floats
     given_targets = targets
     targets = call.companion("targets", targets)
     if targets is None:
@@ -50,7 +53,7 @@ def class_targets(
             f"{axis}; pass logits with classes."
         )
     if kind == "float":
-        if not same_shape(given, shape):
+        if not call.same_shape(given, shape):
             raise ValueError(
                 f"{call.name}: targets has shape {given}; expected {shape} for probabilities, "
                 f"which is the logits' shape; for class indices pass an integer dtype."
@@ -60,17 +63,21 @@ def class_targets(
                 f"{call.name}: ignore_index is {ignore_index} beside probabilities; expected it "
                 f"beside class indices only; leave rows out with a sample_weight of 0."
             )
-        return targets, False, True, None
+        return targets, False, None, None
     rows = shape[:axis] + shape[axis + 1 :]
     if kind != "int":
         raise TypeError(
             f"{call.name}: targets has dtype {targets.dtype}; expected integers for class indices "
             f"or floats for probabilities; convert it to one of those."
         )
-    if not same_shape(given, rows):
+    if not call.same_shape(given, rows):
         remedy = "squeeze it, or pass probabilities of the logits' shape"
-        if same_shape(given, shape):
+        if call.same_shape(given, shape):
             remedy = "convert it to floats if it holds probabilities or a one-hot matrix"
+        for other in (1, *range(len(shape))):  # 1, where torch has the classes, before all others
+            if call.same_shape(given, shape[:other] + shape[other + 1 :]):
+                remedy = f"pass axis={other} if that is the axis of the classes"
+                break
         raise ValueError(
             f"{call.name}: targets has shape {given}; expected {rows} for class indices along axis "
             f"{axis - len(shape)} of logits {shape}; {remedy}."
@@ -87,22 +94,22 @@ def labels_in_range(
     num_classes: int | None,
     ignore_index: int | None,
     ignorable: bool = True,
-) -> tuple[bool, int | None]:
+) -> tuple[str | None, int | None]:
     """Refuse the first label outside [0, num_classes) that is not ignore_index.
 
-    `values` are the labels, None where they cannot be seen. Returns whether they were seen, and
-    ignore_index, or None where no label is that.
+    `values` are the labels, None where they cannot be seen. Returns None, or where they were not
+    seen whose they are; and ignore_index, or None where no label is that.
     """
     if values is None or not isinstance(num_classes, int):  # None, or a symbol of jax.export
-        return False, ignore_index
+        return f"{call}: {name}", ignore_index
     if values.size == 0 or _all_in_range(values, num_classes):
         among = ignore_index is not None and 0 <= ignore_index < num_classes
-        return True, ignore_index if among else None
+        return None, ignore_index if among else None
     bad = (values < 0) | (values >= num_classes)
     if ignore_index is not None:
         bad &= values != ignore_index
     if not bad.any():
-        return True, ignore_index
+        return None, ignore_index
     first = np.unravel_index(int(bad.argmax()), bad.shape)
     where = f"{name}[{', '.join(str(int(i)) for i in first)}]" if first else name
     ignored = "" if ignore_index is None else f" or ignore_index {ignore_index}"
@@ -132,7 +139,7 @@ def binary_targets(call: Call, targets: Any) -> Array:
         )
     call.real_kind("targets", targets)
     shape, given = call.shape, call.backend.shape(targets)
-    if not same_shape(given, shape):
+    if not call.same_shape(given, shape):
         raise ValueError(
             f"{call.name}: targets has shape {given}; expected {shape}, the logits' shape: one "
             f"probability for each logit; reshape it, or one_hot the labels."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 from softmaxkit import activations, losses
@@ -41,13 +41,7 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     >>> float(value), gradient
     (0.6931471805599453, array([[ 0.5, -0.5]]))
     """
-    base = _known("value_and_grad", "loss", loss, losses)
-
-    @wraps(base)
-    def loss_and_gradient(logits: Any, targets: Any, **options: Any) -> tuple[Any, Any]:
-        return loss(Wanted(logits), targets, **options)
-
-    return loss_and_gradient
+    return _LossAndGradient(loss, "value_and_grad", _known("value_and_grad", "loss", loss, losses))
 
 
 def vjp(activation: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
@@ -80,12 +74,32 @@ def vjp(activation: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     (array([0.5, 0.5]), array([ 0.25, -0.25]))
     """
     base = _known("vjp", "activation", activation, activations)
+    return _ValueAndProduct(activation, "vjp", base)
 
-    @wraps(base)
-    def value_and_product(x: Any, cotangent: Any, *axis: Any, **options: Any) -> tuple[Any, Any]:
-        return activation(Wanted(x, cotangent), *axis, **options)
 
-    return value_and_product
+class _Derived:
+    """A function of this package with its derivative: an object, so that it can be pickled."""
+
+    def __init__(self, function: Callable[..., Any], by: str, base: Any) -> None:
+        self._function = function
+        self.__name__ = self.__qualname__ = f"{by}({base.__name__})"
+        self.__doc__ = base.__doc__
+        self.__wrapped__ = base  # whose signature it has
+
+    def __repr__(self) -> str:
+        return f"softmaxkit.{self.__name__}"
+
+
+class _LossAndGradient(_Derived):
+    def __call__(self, logits: Any, targets: Any, **options: Any) -> tuple[Any, Any]:
+        value: tuple[Any, Any] = self._function(Wanted(logits), targets, **options)
+        return value
+
+
+class _ValueAndProduct(_Derived):
+    def __call__(self, x: Any, cotangent: Any, *axis: Any, **options: Any) -> tuple[Any, Any]:
+        value: tuple[Any, Any] = self._function(Wanted(x, cotangent), *axis, **options)
+        return value
 
 
 def _known(call: str, name: str, function: Any, module: Any) -> Any:

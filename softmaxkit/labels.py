@@ -36,7 +36,8 @@ def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None)
     ValueError
         `num_classes` is below 1.
     IndexError
-        A label is out of range; where labels cannot be read, its row is NaN instead.
+        A label is out of range; where labels cannot be read, its row is NaN instead, or in a graph
+        of TensorFlow on the CPU TensorFlow's InvalidArgumentError is raised when that runs.
 
     Examples
     --------
@@ -131,8 +132,8 @@ def _one_hot(call: Call, num_classes: Any, axis: Any, dtype: Any) -> Any:
     count(call.name, "num_classes", num_classes, "pass the number of classes")
     axis = one_axis(call.name, axis, len(call.shape) + 1)
     visible = call.backend.visible(call.array)
-    checked, _ = labels_in_range(
+    unseen, _ = labels_in_range(
         call.name, call.argument, visible, int(num_classes), None, ignorable=False
     )
     dtype = call.dtype(dtype)
-    return call.backend.one_hot(call.array, int(num_classes), axis, dtype, checked)
+    return call.backend.one_hot(call.array, int(num_classes), axis, dtype, unseen)

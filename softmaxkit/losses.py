@@ -84,7 +84,8 @@ def cross_entropy(
         A shape or a number does not fit.
     IndexError
         A label is out of range. Where labels cannot be read without waiting for a device, or are
-        being traced, loss and gradient of that row are NaN instead.
+        being traced, loss and gradient of that row are NaN instead; in a graph of TensorFlow on
+        the CPU it is TensorFlow's InvalidArgumentError when that runs.
 
     References
     ----------
@@ -103,9 +104,7 @@ def cross_entropy(
     call = begin("cross_entropy", "logits", logits)
     call.floating()
     axis = call.class_axis(axis)
-    targets, is_index, labels_checked, ignore_index = class_targets(
-        call, targets, axis, ignore_index
-    )
+    targets, is_index, unseen, ignore_index = class_targets(call, targets, axis, ignore_index)
     # torch's rule: a weighted mean of class indices, a plain one of probabilities.
     normalizer = call.normalizer(normalizer, reduction, "weight" if is_index else "count")
     options = ClassOptions(
@@ -119,7 +118,7 @@ def cross_entropy(
         reduction=reduction,
         normalizer=normalizer,
         dtype=call.dtype(dtype),
-        labels_checked=labels_checked,
+        unseen=unseen,
         z_loss=call.number("z_loss", z_loss, 0.0, neutral=0.0),
     )
     return call.loss(targets, options)
@@ -183,7 +182,7 @@ def focal_loss(
     call = begin("focal_loss", "logits", logits)
     call.floating()
     axis = call.class_axis(axis)
-    targets, _, labels_checked, ignore_index = class_targets(call, targets, axis, ignore_index)
+    targets, _, unseen, ignore_index = class_targets(call, targets, axis, ignore_index)
     normalizer = call.normalizer(normalizer, reduction, "count")
     options = ClassOptions(
         axis=axis,
@@ -196,7 +195,7 @@ def focal_loss(
         reduction=reduction,
         normalizer=normalizer,
         dtype=call.dtype(dtype),
-        labels_checked=labels_checked,
+        unseen=unseen,
         gamma=call.number("gamma", gamma, 0.0, neutral=0.0),
     )
     return call.loss(targets, options)
@@ -258,9 +257,7 @@ def poly_loss_cross_entropy(
     call = begin("poly_loss_cross_entropy", "logits", logits)
     call.floating()
     axis = call.class_axis(axis)
-    targets, is_index, labels_checked, ignore_index = class_targets(
-        call, targets, axis, ignore_index
-    )
+    targets, is_index, unseen, ignore_index = class_targets(call, targets, axis, ignore_index)
     normalizer = call.normalizer(normalizer, reduction, "weight" if is_index else "count")
     options = ClassOptions(
         axis=axis,
@@ -273,7 +270,7 @@ def poly_loss_cross_entropy(
         reduction=reduction,
         normalizer=normalizer,
         dtype=call.dtype(dtype),
-        labels_checked=labels_checked,
+        unseen=unseen,
         epsilon=call.number("epsilon", epsilon, -1.0, neutral=0.0),
     )
     return call.loss(targets, options)

@@ -20,7 +20,8 @@ def get_num_threads() -> int:
     int
         What `set_num_threads` was given last; else the environment variable
         SOFTMAXKIT_NUM_THREADS; else the processors that this process may use, by its affinity and
-        its cgroup's quota. 1 in a forked process until `set_num_threads` is called there.
+        its cgroup's quota, but at most OMP_NUM_THREADS. 1 in a forked process until
+        `set_num_threads` is called there.
 
     Raises
     ------

@@ -136,7 +136,7 @@ ACTIVATIONS = [
      "reshape it."),
     ("log_softmax", (Float((3,)),), {"where": [[True, True, False]]}, ValueError,
      "log_softmax: where has shape (1, 3); expected one that broadcasts to the shape of x, (3,); "
-     "reshape it."),
+     "squeeze it."),
     ("softmax", (Float((2, 3)),), {"where": [[True], [True, False]]}, ValueError,
      f"softmax: where is a list {UNEQUAL}"),
     ("softmax", (Float((2, 3)),), {"where": {1}}, TypeError,
@@ -264,7 +264,16 @@ CLASS_LOSSES = [
      "logits (8, 10); convert it to floats if it holds probabilities or a one-hot matrix."),
     ("focal_loss", (Float((2, 10, 4)), Int((2, 10))), {"axis": 1}, ValueError,
      "focal_loss: targets has shape (2, 10); expected (2, 4) for class indices along axis -2 of "
-     "logits (2, 10, 4); squeeze it, or pass probabilities of the logits' shape."),
+     "logits (2, 10, 4); pass axis=2 if that is the axis of the classes."),
+    ("cross_entropy", (Float((2, 3, 4, 4)), Int((2, 4, 4))), {}, ValueError,
+     "cross_entropy: targets has shape (2, 4, 4); expected (2, 3, 4) for class indices along axis "
+     "-1 of logits (2, 3, 4, 4); pass axis=1 if that is the axis of the classes."),
+    ("cross_entropy", (Float((8, 10)), Int((8, 1))), {}, ValueError,
+     "cross_entropy: targets has shape (8, 1); expected (8,) for class indices along axis -1 of "
+     "logits (8, 10); squeeze it, or pass probabilities of the logits' shape."),
+    ("softmax", (Float((2, 3)),), {"where": Bool((3, 2))}, ValueError,
+     "softmax: where has shape (3, 2); expected one that broadcasts to the shape of x, (2, 3); "
+     "reshape it."),
     ("cross_entropy", (LOGITS, Float((8,))), {}, ValueError,
      "cross_entropy: targets has shape (8,); expected (8, 10) for probabilities, which is the "
      "logits' shape; for class indices pass an integer dtype."),
@@ -364,7 +373,7 @@ CLASS_LOSSES = [
      "the unreduced loss, (8,); reshape it."),
     ("focal_loss", (LOGITS, LABELS), {"sample_weight": Float((8, 1))}, ValueError,
      "focal_loss: sample_weight has shape (8, 1); expected one that broadcasts to the shape of the "
-     "unreduced loss, (8,); reshape it."),
+     "unreduced loss, (8,); squeeze it."),
     ("cross_entropy", (LOGITS, LABELS), {"sample_weight": Complex((8,))}, TypeError,
      f"cross_entropy: sample_weight has dtype {{complex}}; {REAL}"),
     ("cross_entropy", (LOGITS, LABELS), {"where": Int((10,))}, TypeError,
@@ -499,7 +508,8 @@ BINARY_LOSSES = [
     ("sigmoid_focal_loss", (Float((4,)), Float((4,))), {"alpha": -1}, ValueError,
      "sigmoid_focal_loss: alpha is -1; expected a number in [0, 1]; pass one."),
     ("sigmoid_focal_loss", (Float((4,)), Float((4,))), {"alpha": Float((4,))}, TypeError,
-     "sigmoid_focal_loss: alpha is a {array}; expected a number; pass a Python float."),
+     "sigmoid_focal_loss: alpha is a {array} of shape (4,); expected a number or a 0-d array; pass "
+     "a Python float."),
     ("sigmoid_focal_loss", (Float((4,)), Float((4,))), {"alpha": Complex(())}, TypeError,
      "sigmoid_focal_loss: alpha has dtype {complex}; expected a number; pass a Python float."),
     ("binary_cross_entropy", (Float((4,)), Float((4,))), {"reduction": 1}, ValueError,

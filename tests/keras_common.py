@@ -11,11 +11,12 @@ import softmaxkit.keras
 
 BACKEND = keras.backend.backend()
 assert os.environ.get("KERAS_BACKEND") == BACKEND
-NAMES = softmaxkit.keras.__all__
+NAMES = [name for name in softmaxkit.keras.__all__ if name[0].isupper()]
+FUNCTIONS = [name for name in softmaxkit.keras.__all__ if name[0].islower()]
 SPARSE = [name for name in NAMES if name.startswith("Sparse")]
 BINARY = [name for name in NAMES if name.startswith("Binary")]
 IN_KERAS = [name for name in NAMES if hasattr(keras.losses, name)]
-# A few float32 roundings of Keras's own: it divides, clips and takes logarithms.
+# A few float32 roundings: where logits come, Keras divides, clips and takes logarithms, not we.
 LIMIT = {"rtol": 4e-6, "atol": 1e-7}
 
 # keras.ops.convert_to_numpy of a torch tensor meets NumPy 2.4.

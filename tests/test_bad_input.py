@@ -147,11 +147,12 @@ def skeleton(node):
     )
 
 
-# Refusals that need two libraries (test_companions.py), or TensorFlow (test_dispatch.py), or one
-# library only (above).
+# Refusals that need two libraries (test_companions.py), or TensorFlow (test_dispatch.py), or Keras
+# (keras_function_cases.py), or one library only (above).
 ELSEWHERE = (
     "an array of the logits' library",
     "has unknown rank",
+    "is a keras.KerasTensor",
     "convert it to a floating dtype",
     "the logits' device",
     "environment variable",  # test_threads.py

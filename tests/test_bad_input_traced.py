@@ -1,7 +1,8 @@
 """Refusals while a library traces: the same exception and line wherever a value is not needed.
 
 Shapes and dtypes are known to a tracer, the values of labels are not: a bad label gives NaN in the
-value and the gradient of its row, and in no other.
+value and the gradient of its row, and in no other. In a graph of TensorFlow on the CPU it is an
+InvalidArgumentError when that runs.
 """
 
 import re
@@ -252,13 +253,14 @@ def assert_only_faults_are_nan(array, faults, axis=None):
 
 TRACERS = [("jax", "jit"), ("torch", "torch.compile"), ("tensorflow", "tf.function"),
            ("tensorflow", "XLA")]  # fmt: skip
+HIDES_LABELS = [tracer for tracer in TRACERS if tracer[1] != "tf.function"]
 FIXTURES = {"jax": "jax", "torch": "torch", "tensorflow": "tf", "dask": "da"}
 # A list is read although the logits are traced: then the row is refused.
 ARRAYS_OF_LABELS = [row for row in LABELS if not isinstance(row[1][-1], list)]
 BY_CALL = list({row[0]: row for row in ARRAYS_OF_LABELS}.values())
 TRACED_LABELS = [
     (name, transform, row)
-    for name, transform in TRACERS
+    for name, transform in HIDES_LABELS
     for row in (BY_CALL if name == "torch" else ARRAYS_OF_LABELS)
 ]
 
@@ -285,6 +287,78 @@ def test_bad_labels_of_the_table_are_nan(name, transform, row, request):
     )
     assert_only_faults_are_nan(adapter.to_numpy(value), faults)
     assert_only_faults_are_nan(adapter.to_numpy(gradient), faults, axis)
+
+
+# --- labels: an InvalidArgumentError of TensorFlow ------------------------------------------------
+def by_function(tf, function, arrays):
+    return tf.function(function)(*arrays)
+
+
+def by_unknown_lengths(tf, function, arrays):
+    return tf.function(function, input_signature=unknown(tf, arrays))(*arrays)
+
+
+def by_gradient(tf, function, arrays):
+    def gradient(*arrays):
+        x = tf.ones(3)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(arrays[0] * x[0], *arrays[1:])
+        return tape.gradient(value, x)  # the value itself is not a result
+
+    floats = arrays[0].dtype.is_floating
+    return tf.function(gradient if floats else function)(*arrays)
+
+
+def by_session(tf, function, arrays):
+    v1 = tf.compat.v1
+    arrays = [array.numpy() for array in arrays]
+    with tf.Graph().as_default(), v1.Session() as session:
+        given = [v1.placeholder(array.dtype, array.shape) for array in arrays]
+        session.run(function(*given), dict(zip(given, arrays, strict=True)))
+
+
+def by_vectorized_map(tf, function, arrays):
+    pairs = [tf.stack([array, array]) for array in arrays]
+    tf.vectorized_map(lambda each: function(*each), pairs, fallback_to_while_loop=False)
+
+
+def by_map_fn(tf, function, arrays):
+    pairs = [tf.stack([array, array]) for array in arrays]
+    tf.map_fn(lambda each: function(*each), pairs, fn_output_signature=tf.float32)
+
+
+def by_dataset(tf, function, arrays):
+    list(tf.data.Dataset.from_tensors(tuple(arrays)).map(function))
+
+
+GRAPHS = {
+    "tf.function": by_function,
+    "unknown lengths": by_unknown_lengths,
+    "gradient": by_gradient,
+    "session": by_session,
+    "vectorized_map": by_vectorized_map,
+    "map_fn in tf.function": lambda tf, *call: tf.function(lambda: by_map_fn(tf, *call))(),
+    "Dataset.map": by_dataset,
+}
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("row", ARRAYS_OF_LABELS, ids=ids(ARRAYS_OF_LABELS))
+def test_bad_labels_of_tensorflow_graphs_on_the_cpu(row, graph, tf):
+    """The line is that of an eager call, but for a bad label's place, and a length not known."""
+    begin, expected = re.fullmatch(r"(.*?: \w+).* is \S+; (expected .*)", row[-1]).groups()
+    arrays = [built(array, library("tensorflow")) for array in arrays_of(row).values()]
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        GRAPHS[graph](tf, function_of(row), arrays)
+    if graph == "unknown lengths" and len(arrays) == 2:
+        expected = re.sub(r"\[0, (\d+)\)(.*)", r"[0, C)\2] [where C is] [\1", expected)
+    said = re.search(
+        rf"\[{begin} holds\] \[(.*?)\] {re.escape(f'[{expected}]')}", str(raised.value)
+    )
+    faults, _ = faults_of(row)
+    shown = {int(label) for label in said.group(1).split()}
+    assert shown <= set(arrays[-1].numpy()[faults].ravel().tolist())
 
 
 BAD = np.array([0, 3, 2, -1, -100])  # of 3 classes; the last is ignored

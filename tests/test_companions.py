@@ -85,6 +85,45 @@ def test_a_number_may_come_in_any_form(call, option, form, dtype, library):
     np.testing.assert_allclose(library.numpy(got), library.numpy(expected), rtol=FEW_ULP)
 
 
+@pytest.mark.parametrize(
+    ("call", "option"),
+    [("focal_loss", "gamma"), ("cross_entropy", "label_smoothing"), ("cross_entropy", "z_loss")],
+)
+def test_a_number_may_come_in_an_array_of_one(call, option, library):
+    logits, labels = library.array(LOGITS), library.array(LABELS, "int32")
+    function = getattr(softmaxkit, call)
+    expected = function(logits, labels, **{option: 0.25})
+    got = function(logits, labels, **{option: library.array([0.25])})
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(library.numpy(got), library.numpy(expected), rtol=FEW_ULP)
+
+
+def test_an_empty_list_is_the_labels_of_no_rows(library):
+    logits = library.array(np.zeros((0, 3), "float32"))
+    assert library.numpy(softmaxkit.cross_entropy(logits, [])) == 0.0
+    assert library.numpy(softmaxkit.cross_entropy(logits, [], reduction="none")).shape == (0,)
+
+
+class Column:
+    """What pandas and polars have in common: a column that NumPy takes."""
+
+    def __init__(self, values):
+        self._values = np.asarray(values)
+
+    def to_numpy(self):
+        return self._values
+
+
+def test_a_column_of_a_data_frame_is_taken_for_its_numbers(library):
+    logits = library.array(LOGITS)
+    weights = [1.0, 3.0]
+    expected = softmaxkit.cross_entropy(logits, LABELS, sample_weight=weights)
+    got = softmaxkit.cross_entropy(logits, Column(LABELS), sample_weight=Column(weights))
+    np.testing.assert_array_equal(library.numpy(got), library.numpy(expected))
+    with pytest.raises(IndexError, match=r"targets\[1\] is 7"):
+        softmaxkit.cross_entropy(logits, Column([0, 7]))
+
+
 def test_companions_follow_the_device(torch):
     logits = torch.empty(2, 3, device="meta")
     loss = softmaxkit.cross_entropy(

@@ -187,6 +187,22 @@ def test_torch_subclass(torch):
     assert loss.item() == pytest.approx(softmaxkit.cross_entropy(LOGITS, LABELS))
 
 
+def test_labels_in_a_torch_subclass_are_read(torch):
+    class Labels(torch.Tensor):
+        pass
+
+    labels = torch.tensor([0, 9]).as_subclass(Labels)
+    with pytest.raises(IndexError, match=r"targets\[1\] is 9"):
+        softmaxkit.cross_entropy(torch.zeros(2, 3), labels)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_torch_nested_tensors_of_layout_strided_are_refused(torch):
+    nested = torch.nested.nested_tensor([torch.zeros(2, 4), torch.zeros(3, 4)])
+    with pytest.raises(TypeError, match=r"^softmax: x is a nested tensor .* where= .*\.$"):
+        softmaxkit.softmax(nested)
+
+
 @pytest.mark.parametrize("call", ["cross_entropy", "focal_loss"])
 def test_fake_tensor(torch, call):
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode

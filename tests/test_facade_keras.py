@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
     find_spec("keras") is None, reason="Keras is not installed: pip install keras"
 )
 TESTS = Path(__file__).parent
+CASES = ("keras_cases.py", "keras_function_cases.py", "keras_model_cases.py")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch", "jax", "tensorflow"])
@@ -27,7 +28,7 @@ def test_every_case_on(backend, tmp_path):
         pytest.skip(f"{backend} is not among the libraries under test")
     config = ("-c", str(TESTS.parent / "pyproject.toml"), "-p", "no:cacheprovider")
     config += ("-o", "pythonpath=tests")  # where keras_common.py is
-    cases = [str(TESTS / name) for name in ("keras_cases.py", "keras_model_cases.py")]
+    cases = [str(TESTS / name) for name in CASES]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *config, "-q", *cases],
         capture_output=True,

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import pickle
 import warnings
 
 import numpy as np
@@ -283,14 +284,19 @@ def test_labels_out_of_range(tf, facade, bad):
     theirs, invalid = tf.nn.sparse_softmax_cross_entropy_with_logits, tf.errors.InvalidArgumentError
     for name in (SPARSE, "sparse_softmax_focal_loss_with_logits"):
         ours = getattr(facade, name)
-        with pytest.raises(IndexError, match=f"is {bad}; expected a class index in"):
-            ours(**tensors)
-        for transform in ("tf.function", "XLA"):
-            value, gradient = value_and_gradients(tf, ours, tensors, transform)
-            rows = [False, False, True, False]
-            np.testing.assert_array_equal(np.isnan(value), rows)
-            np.testing.assert_array_equal(np.isnan(gradient).all(1), rows)
-            np.testing.assert_array_equal(np.isnan(gradient).any(1), rows)
+        for exception in (IndexError, invalid):
+            with pytest.raises(exception, match=f"is {bad}; expected a class index in") as raised:
+                ours(**tensors)
+        assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+        assert raised.value.error_code == tf.errors.INVALID_ARGUMENT
+        for transform in ("tf.function", "unknown shapes"):
+            with pytest.raises(invalid, match=rf"holds\] \[{bad}\] \[expected a class index in"):
+                value_and_gradients(tf, ours, tensors, transform)
+        value, gradient = value_and_gradients(tf, ours, tensors, "XLA")
+        rows = [False, False, True, False]
+        np.testing.assert_array_equal(np.isnan(value), rows)
+        np.testing.assert_array_equal(np.isnan(gradient).all(1), rows)
+        np.testing.assert_array_equal(np.isnan(gradient).any(1), rows)
     for transform in ("eager", "tf.function"):
         with pytest.raises(invalid):
             value_and_gradients(tf, theirs, tensors, transform)
@@ -354,6 +360,123 @@ def test_probabilities_of_another_dtype(tf, facade):
     np.testing.assert_allclose(got, want, rtol=1e-6)  # of float32: a few ULP
     with pytest.raises(tf.errors.InvalidArgumentError):
         tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+
+
+# --- unknown ranks --------------------------------------------------------------------------------
+def of_ranks(tf, tensors, known):
+    """Return the signature of tensors: `known` may have their ranks, others have none."""
+    return {
+        name: tf.TensorSpec([None] * each.shape.rank if name in known else None, each.dtype)
+        for name, each in tensors.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "known"),
+    [
+        (case, known)
+        for case, (_, arguments) in CASES.items()
+        for known in ("", *(("labels", "logits") if "labels" in arguments else ()))
+    ],
+)
+def test_unknown_rank(tf, facade, case, known):
+    """Where tf.nn takes a tensor of unknown rank, that is the same; else one line says so."""
+    name, arguments = CASES[case]
+    tensors = {key: tf.constant(each) for key, each in arguments.items() if is_array(each)}
+    options = {key: each for key, each in arguments.items() if key not in tensors}
+
+    def run(module):
+        function = getattr(module, name)
+
+        def both(tensors):
+            return value_and_gradients(
+                tf, lambda **each: function(**each, **options), tensors, "eager"
+            )
+
+        signature = [of_ranks(tf, tensors, [known])]
+        return tf.function(both, input_signature=signature, autograph=False)(tensors)
+
+    if name.endswith("softmax") and "axis" in options:
+        with pytest.raises(TypeError):
+            run(tf.nn)
+        with pytest.raises(ValueError, match=f"^{name}: x has unknown rank; expected a known"):
+            run(facade)
+        return
+    for one, other in zip(run(facade), run(tf.nn), strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=LONGER, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", [DENSE, SPARSE, SIGMOID])
+def test_shapes_that_differ_where_no_rank_was_known(tf, facade, name):
+    labels = {DENSE: Q4, SPARSE: Y3, SIGMOID: Q4}[name]
+    tensors = {"labels": tf.constant(np.swapaxes(labels, 0, 1)), "logits": tf.constant(X4)}
+    signature = [of_ranks(tf, tensors, [])]
+    function = tf.function(lambda given: getattr(facade, name)(**given), input_signature=signature)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels and logits, of a rank that"):
+        function(tensors)
+
+
+# --- ragged tensors -------------------------------------------------------------------------------
+RAGGED = {
+    "rows": ([[1.0, 2.0], [], [0.5], [3.0, -1.0, 40.0]], 1, (None, -1, 1)),
+    "of rows": ([[[1.0, 2.0], [3.0]], [], [[0.0, 2.0, 1.0], []]], 2, (None, -1, 2)),
+    "of vectors": ([[[1.0, 2.0], [3.0, 0.0]], [], [[0.5, 1.0]]], 1, (None, 2, 1, -2)),
+}
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "tf.function"])
+@pytest.mark.parametrize("case", RAGGED)
+def test_ragged_softmax(tf, facade, case, graph):
+    rows, ragged_rank, axes = RAGGED[case]
+    x = tf.ragged.constant(rows, tf.float64, ragged_rank)
+    for axis in axes:
+
+        def both(x, function, axis=axis):
+            with tf.GradientTape() as tape:
+                tape.watch(x.flat_values)
+                p = function(x, axis)
+                value = tf.reduce_sum(p.flat_values * tf.cos(x.flat_values))
+            return p, tape.gradient(value, x.flat_values)
+
+        ours = tf.function(both) if graph else both
+        (p, gradient), (want, slope) = ours(x, facade.softmax), both(x, tf.nn.softmax)
+        for one, other in zip(p.nested_row_splits, want.nested_row_splits, strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(p.flat_values, want.flat_values, rtol=LONGER)
+        np.testing.assert_allclose(gradient, slope, **DIFFERENCE)
+
+
+@pytest.mark.parametrize("axis", [0, 2, -3])
+def test_axes_that_ragged_softmax_does_not_take(tf, facade, axis):
+    x = tf.ragged.constant(RAGGED["rows"][0])
+    with pytest.raises(
+        ValueError, match=rf"^softmax: axis is {axis}, .* axis from 1, .* to 1; pass"
+    ):
+        facade.softmax(x, axis)
+
+
+def test_ragged_tensors_are_refused_elsewhere_in_one_line(tf, facade):
+    import softmaxkit
+
+    x = tf.ragged.constant(RAGGED["rows"][0])
+    y, dense = tf.ragged.constant([[1], [0, 1]]), tf.zeros([2, 3])
+    calls = {
+        "softmax: x": lambda: softmaxkit.softmax(x),
+        "softmax: where": lambda: softmaxkit.softmax(dense, where=x > 1),
+        "logsumexp: x": lambda: softmaxkit.logsumexp(x),
+        "log_softmax: x": lambda: facade.log_softmax(x),
+        "cross_entropy: logits": lambda: facade.softmax_cross_entropy_with_logits(x, x),
+        "cross_entropy: targets": lambda: facade.sparse_softmax_cross_entropy_with_logits(y, dense),
+        "binary_cross_entropy: targets": lambda: facade.sigmoid_cross_entropy_with_logits(x, dense),
+        "focal_loss: logits": lambda: facade.sparse_softmax_focal_loss_with_logits([0], x),
+    }
+    for begin, call in calls.items():
+        said = rf"^{begin} is a tensorflow\.RaggedTensor; expected "
+        with pytest.raises(
+            TypeError, match=rf"{said}.*; pass its \.to_tensor\(\), .* where= .*\.$"
+        ):
+            call()
 
 
 # --- a program ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Arrays as they lie in memory: strided, reversed, broadcast, read-only, of another byte order."""
 
+import pickle
 from functools import partial
 
 import numpy as np
@@ -85,3 +86,25 @@ def test_integers_become_float64_at_once(torch, call):
     compute = getattr(softmaxkit, call)
     expected = compute(x.double())
     torch.testing.assert_close(compute(x, dtype=torch.float64), expected, rtol=0, atol=0)
+
+
+def test_numpy_gives_scalars_where_numpy_does():
+    row, scalar = np.ones(3, "float32"), np.float32(1)
+    assert type(softmaxkit.logsumexp(row)) is type(np.sum(row))
+    for activation in (softmaxkit.softmax, softmaxkit.log_softmax, softmaxkit.logsumexp):
+        assert type(activation(scalar, axis=None)) is np.float32
+    assert type(softmaxkit.binary_cross_entropy(scalar, scalar, reduction="none")) is np.float32
+
+
+def test_what_gives_gradients_can_be_pickled():
+    """A pool of processes sends functions to its workers so."""
+    smoothed = partial(softmaxkit.cross_entropy, label_smoothing=0.1)
+    call, again = softmaxkit.value_and_grad(smoothed), softmaxkit.vjp(softmaxkit.softmax)
+    assert repr(call) == "softmaxkit.value_and_grad(cross_entropy)"
+    assert again.__name__ == "vjp(softmax)"
+    x = np.arange(6.0).reshape(2, 3)
+    for function, beside in ((call, [0, 2]), (again, x)):
+        for got, expected in zip(
+            pickle.loads(pickle.dumps(function))(x, beside), function(x, beside), strict=True
+        ):
+            np.testing.assert_array_equal(got, expected)

@@ -90,6 +90,26 @@ def test_torch_compiles_once_for_every_batch_size(torch, graphs, operation):
     assert len(made) == 1
 
 
+@pytest.mark.parametrize("operation", ["softmax", "logsumexp", *BY_CLASS])
+def test_torch_compiles_lengths_that_depend_on_data(torch, graphs, operation):
+    """Rows are picked by their labels, logits and labels each by a mask of its own."""
+    compile, _ = graphs
+    function = getattr(softmaxkit, operation)
+
+    def call(x, labels):
+        kept = [x[labels != 2], *([labels[labels != 2]] if operation in BY_CLASS else [])]
+        return function(*kept).sum()
+
+    x = torch.tensor(np.random.default_rng(0).normal(size=(9, 5)), requires_grad=True)
+    labels = torch.tensor(LABELS[:9])
+    expected = call(x, labels)
+    (gradient,) = torch.autograd.grad(expected, x)
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        got = compile(call)(x, labels)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.autograd.grad(got, x)[0], gradient)
+
+
 @pytest.mark.parametrize(("operation", "option", "values"), NUMBERS)
 def test_jax_compiles_once_for_a_number_that_changes(jax, operation, option, values):
     traced = []

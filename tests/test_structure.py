@@ -196,6 +196,9 @@ def test_the_operations_are_those_of_the_frontends():
         assert one.by_class is None or by_class == {one.by_class}
 
 
+SUBMODULES = ("functional", "nn")
+
+
 def test_the_operations_name_what_the_facades_offer():
     offered = set()
     for facade in FACADES:
@@ -205,7 +208,7 @@ def test_the_operations_name_what_the_facades_offer():
             for node in parsed(module).body
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         )
-        offered.update(f"{facade}.{name}" for name in listed if name not in ("nn", "functional"))
+        offered.update(f"{facade}.{name}" for name in listed if name not in SUBMODULES)
     assert {name for one in _operations.OPERATIONS for name in one.facades} == offered
 
 

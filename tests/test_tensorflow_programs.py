@@ -227,24 +227,58 @@ def test_keras_fit(tf, keras, options):
     assert losses[0][-1] < losses[0][0]
 
 
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "XLA"])
+def test_a_bad_label_in_keras_fit(tf, keras, xla):
+    """An exception in graphs; NaN under XLA, which leaves assertions out."""
+
+    def loss(labels, logits):
+        labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+        return softmaxkit.cross_entropy(logits, labels, reduction="none")
+
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    model.compile("sgd", loss=loss, jit_compile=xla)
+    given = {"x": np.ones((4, 5), "float32"), "y": np.array([0, 1, 3, 2]), "verbose": 0}
+    if xla:
+        assert np.isnan(model.fit(**given).history["loss"]).all()
+        return
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"holds\] \[3\] \[expected a class"):
+        model.fit(**given)
+
+
+def test_a_bad_label_in_a_saved_model_and_where_xla_compiles_it(tf, tmp_path):
+    """XLA leaves out an assertion that was traced without it: the row is NaN then."""
+    given = tf.constant(LOGITS), tf.constant([0, 2, 3, 1])
+    signature = [tf.TensorSpec([None, 3], tf.float64), tf.TensorSpec([None], tf.int32)]
+    model = tf.Module()
+    model.call = tf.function(lambda x, y: softmaxkit.cross_entropy(x, y, **ROWS), signature)
+    model.call.get_concrete_function()
+    tf.saved_model.save(model, str(tmp_path))
+    for call in (model.call, tf.saved_model.load(str(tmp_path)).call):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="cross_entropy: targets holds"):
+            call(*given)
+        got = tf.function(lambda *given, call=call: call(*given), jit_compile=True)(*given)
+        assert np.isnan(got).tolist() == [False, False, True, False]
+
+
 def test_nothing_on_a_gpu_waits_for_what_it_computes(tf, monkeypatch):
     logits = RNG.normal(0, 2, (40, 1000))
     labels = RNG.integers(0, 1000, 40)
 
-    def step(x):
-        value, gradient = softmaxkit.value_and_grad(softmaxkit.cross_entropy)(x, labels)
+    def step(x, y):
+        value, gradient = softmaxkit.value_and_grad(softmaxkit.cross_entropy)(x, y)
         return value, gradient, softmaxkit.softmax(x)
 
     def conditions():
-        traced = tf.function(step).get_concrete_function(tf.TensorSpec(logits.shape, tf.float64))
-        value, gradient, p = traced(tf.constant(logits))
+        given = tf.constant(logits), tf.constant(labels)
+        traced = tf.function(step).get_concrete_function(*given)
+        value, gradient, p = traced(*given)
         np.testing.assert_allclose(value, reference.cross_entropy(logits, labels), rtol=VALUE)
         truth = reference.gradient("cross_entropy", logits, labels)
         np.testing.assert_allclose(gradient, truth, rtol=GRADIENT)
         np.testing.assert_allclose(p, reference.softmax(logits), rtol=GRADIENT)
-        return {op.type for op in traced.graph.get_operations()} & {"If", "StatelessIf"}
+        return {op.type for op in traced.graph.get_operations()} & {"If", "StatelessIf", "Assert"}
 
-    assert conditions()
+    assert conditions() > {"Assert"}
     gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [gpu])
     assert not conditions()

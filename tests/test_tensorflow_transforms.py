@@ -378,6 +378,19 @@ def test_value_and_grad_and_vjp_in_tf_function(tf, call):
     assert_right(call, *in_graph(call.logits))
 
 
+# --- graphs of TensorFlow 1 -----------------------------------------------------------------------
+def test_session_of_tensorflow_1(tf, call):
+    """There == compares objects, and nothing runs that no result depends on."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float64, [None] * call.logits.ndim)
+        arrays = {name: tf.constant(value) for name, value in call.arrays.items()}
+        value = call(x, **arrays)
+        (gradient,) = v1.gradients(value, x, call.cotangent)
+        (product,) = v1.gradients(gradient, x, call.direction)
+        assert_right(call, *session.run([value, gradient, product], {x: call.logits}))
+
+
 # --- kernels for large arrays ---------------------------------------------------------------------
 # z - max, up to 24 here, is rounded by 1e-6, which is the error of p; the sums add a few ULP.
 IN_FLOAT32 = {"rtol": 3e-6}

@@ -46,6 +46,21 @@ def test_an_empty_environment_variable_is_none(run_python, monkeypatch):
     assert run_python(COUNT) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1", 1), ("2,4", 2), ("1000000", None), ("", None), ("0", None), ("many", None)],
+)
+def test_omp_num_threads_is_a_bound(monkeypatch, text, expected):
+    monkeypatch.setattr(pool, "processors", lambda: 3)
+    monkeypatch.delenv("SOFTMAXKIT_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    monkeypatch.setattr(pool, "_count", None)
+    assert softmaxkit.get_num_threads() == (expected or 3)
+    monkeypatch.setenv("SOFTMAXKIT_NUM_THREADS", "2")  # goes before it
+    monkeypatch.setattr(pool, "_count", None)
+    assert softmaxkit.get_num_threads() == 2
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
 def test_a_bad_environment_variable_is_refused(text, monkeypatch):
     monkeypatch.setenv("SOFTMAXKIT_NUM_THREADS", text)

@@ -35,6 +35,7 @@ CALLS |= {
     "softmax, mask": ("softmax", None, {"where": [True, False, True], "temperature": 2.0}),
     "log_softmax": ("log_softmax", None, {"axis": 0}),
     "logsumexp": ("logsumexp", None, {"axis": None}),
+    "logsumexp, rows": ("logsumexp", None, {}),
 }
 
 
@@ -98,6 +99,36 @@ def test_func_transforms_agree(torch, function, logits):
     torch.testing.assert_close(func.vmap(function)(batch), torch.stack([*map(function, batch)]))
     gradients = torch.stack([func.grad(total)(each) for each in batch])
     torch.testing.assert_close(func.vmap(func.grad(total))(batch), gradients)
+
+
+# One for each kernel: each compiles some ten programs.
+KERNELS = ("cross_entropy, weights", "focal_loss, probabilities", "softmax", "log_softmax")
+
+
+@pytest.mark.parametrize("function", [*KERNELS, "logsumexp, rows"], indirect=True)
+def test_transforms_that_are_compiled(torch, function, logits):
+    """torch.compile with a transform inside, and a transform around what it has compiled."""
+    func, x = torch.func, logits.detach()
+
+    def total(x):
+        return function(x).sum()
+
+    def derivatives(batch, total=total):
+        first, direction = batch[0], torch.ones_like(batch[0])
+        return {
+            "vmap(grad)": func.vmap(func.grad(total))(batch),
+            "jvp": func.jvp(total, (first,), (direction,))[1],
+            "jvp(grad)": func.jvp(func.grad(total), (first,), (direction,))[1],
+            "jacrev(grad)": func.jacrev(func.grad(total))(first),
+        }
+
+    batch = torch.stack([x, 2 * x, -x])
+    expected = derivatives(batch)
+    torch.compiler.reset()
+    inside = torch.compile(derivatives, fullgraph=True, backend="aot_eager")(batch)
+    around = derivatives(batch, torch.compile(total, backend="aot_eager"))
+    for got in (inside, around):
+        torch.testing.assert_close(got, expected)
 
 
 def test_checkpoint(torch, function, logits):

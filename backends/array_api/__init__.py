@@ -20,6 +20,7 @@ from softmaxkit.backends.array_api.arrays import (
     is_compiling,
     is_native,
     kind,
+    same_length,
     shape,
     unusable,
     visible,
@@ -58,12 +59,12 @@ def smooth_labels(targets, smoothing, axis, where):
     return _losses.smooth_labels(ops, targets, smoothing, axis, where)
 
 
-def one_hot(labels, num_classes, axis, dtype, labels_checked):
+def one_hot(labels, num_classes, axis, dtype, unseen):
     xp = array_namespace(labels)
     labels = xp.expand_dims(ops.as_index(labels), axis=axis)
     classes = xp.arange(num_classes, dtype=labels.dtype, device=device(labels))
     is_label = along(classes, labels.ndim, axis) == labels
     out = ops.astype(is_label, ops.default_float(labels) if dtype is None else dtype)
-    if labels_checked:
+    if unseen is None:
         return out
     return ops.where((labels < 0) | (labels >= num_classes), float("nan"), out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import cache
 from math import isnan, isqrt, prod
 
@@ -50,6 +51,9 @@ def shape(x):
     return tuple(None if n is None or isnan(n) else n for n in x.shape)
 
 
+same_length = operator.eq
+
+
 _KINDS = {
     "bool": "bool",
     "integral": "int",
@@ -94,6 +98,9 @@ def expm1(x):
 
 def log1p(x):
     return array_namespace(x).log1p(x)
+
+
+equal = operator.eq
 
 
 def maximum(a, b):

@@ -20,6 +20,7 @@ from softmaxkit.backends.jax.arrays import (
     is_compiling,
     is_native,
     kind,
+    same_length,
     shape,
     unusable,
     visible,
@@ -31,7 +32,7 @@ LIBRARY = "JAX"
 # a power. Traced: arrays, and a number that a training loop changes at each step.
 _STATIC = {
     **dict.fromkeys(("axis", "dtype", "ignore_index", "keepdims"), object),
-    **dict.fromkeys(("labels_checked", "reduction"), object),
+    **dict.fromkeys(("reduction", "unseen"), object),
     "gamma": float,
     "normalizer": str,
 }
@@ -60,11 +61,11 @@ def smooth_labels(targets, smoothing, axis, where):
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))
-def one_hot(labels, num_classes, axis, dtype, labels_checked):
+def one_hot(labels, num_classes, axis, dtype, unseen):
     # Not in 8 bits, where the 256th class is the 0th.
     labels = as_index(labels)
     out = jax.nn.one_hot(labels, num_classes, axis=axis, dtype=dtype or default_float(labels))
-    if labels_checked:
+    if unseen is None:
         return out
     wrong = jnp.expand_dims((labels < 0) | (labels >= num_classes), axis)
     return jnp.where(wrong, jnp.nan, out)

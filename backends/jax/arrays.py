@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from math import prod
 
 import jax
@@ -10,11 +11,6 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, reshard
 from jax.sharding import PartitionSpec as P
-
-# On the CPU a sum over all of so many numbers or more stands behind a condition: else XLA computes
-# each number within the sum, one by one. Cross-entropy of 200000 x 10 took 53 ms, so 2; binary
-# cross-entropy of 8192 x 1000 took 40, so 13. An optimization_barrier does not keep them apart.
-APART = 4096
 
 
 # --- what is it -----------------------------------------------------------------------------------
@@ -57,6 +53,9 @@ def _device(x):
 
 def shape(x):
     return x.shape
+
+
+same_length = operator.eq
 
 
 _KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex"}
@@ -114,6 +113,7 @@ def _laid(x, shape, sharding):
     return jnp.broadcast_to(x, shape, out_sharding=sharding)
 
 
+equal = operator.eq
 exp = jnp.exp
 log1p = jnp.log1p
 any = jnp.any
@@ -215,7 +215,7 @@ softplus.defjvps(lambda dx, _, x: dx * sigmoid(x))
 
 
 def sum(x, axis):
-    if axis is None and is_plain(x) and x.size >= APART:
+    if axis is None and is_plain(x) and x.size:
         return lax.platform_dependent(x, cpu=_sum_apart, default=jnp.sum)
     return jnp.sum(x, axis)
 
@@ -224,6 +224,8 @@ def mean(x):
     return sum(x, None) / max(x.size, 1.0)
 
 
+# Behind a condition, else XLA computes each number within the sum, one by one: binary cross-entropy
+# of 8192 x 1000 took 135 ms, so 50. An optimization_barrier does not keep them apart.
 def _sum_apart(x):
     first = lax.stop_gradient(x.reshape(-1)[0])
     return lax.cond(first == first, jnp.sum, lambda x: jnp.sum(x) + first, x)  # else NaN

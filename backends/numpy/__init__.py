@@ -15,6 +15,7 @@ from softmaxkit.backends.numpy.arrays import (
     is_compiling,
     is_native,
     kind,
+    same_length,
     shape,
     unusable,
     visible,
@@ -26,7 +27,8 @@ LIBRARY = "NumPy"
 
 @silent
 def activation(operation, x, options):
-    return getattr(_activations, operation)(ops, kernels, x, options)
+    out = getattr(_activations, operation)(ops, kernels, x, options)
+    return out if out.ndim else out[()]  # a scalar, as NumPy's own reductions return
 
 
 @silent
@@ -68,7 +70,7 @@ def smooth_labels(targets, smoothing, axis, where):
     return _losses.smooth_labels(ops, targets, smoothing, axis, where)
 
 
-def one_hot(labels, num_classes, axis, dtype, labels_checked):
+def one_hot(labels, num_classes, axis, dtype, unseen):
     labels = np.expand_dims(labels, axis)
     classes = np.arange(num_classes).reshape((-1,) + (1,) * (labels.ndim - axis - 1))
     return (labels == classes).astype(ops.default_float(labels) if dtype is None else dtype)

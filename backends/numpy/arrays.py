@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from math import prod
 
 import numpy as np
@@ -44,6 +45,9 @@ def shape(x):
     return x.shape
 
 
+same_length = operator.eq
+
+
 _KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex"}
 
 
@@ -72,6 +76,7 @@ def where(condition, a, b):
     return np.where(condition, a, b)
 
 
+equal = operator.eq
 exp = np.exp
 expm1 = np.expm1
 log1p = np.log1p

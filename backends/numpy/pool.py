@@ -7,6 +7,7 @@ or from several threads at once, waits for nothing but work that has begun.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,10 +25,13 @@ _lock = threading.Lock()
 
 
 def count() -> int:
-    """Return the number of threads: what was set, the environment's, or that of the processors."""
+    """Return the number of threads: what was set, the environment's, or that of the processors.
+
+    OMP_NUM_THREADS is a bound: so joblib and spawned workers share the processors out.
+    """
     global _count
     if _count is None:
-        _count = _from_environment(os.environ.get(VARIABLE)) or processors()
+        _count = _from_environment(os.environ.get(VARIABLE)) or min(processors(), _of_openmp())
     return _count
 
 
@@ -109,6 +113,12 @@ def _from_environment(text: str | None) -> int | None:
             f"environment variable, or unset it."
         )
     return int(text)
+
+
+def _of_openmp() -> int:
+    """Return OMP_NUM_THREADS, whose first number is that of the outermost threads."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else sys.maxsize
 
 
 def processors(root: str = "/", affinity: int | None = None) -> int:

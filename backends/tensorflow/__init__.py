@@ -21,6 +21,7 @@ from softmaxkit.backends.tensorflow.arrays import (
     is_compiling,
     is_native,
     kind,
+    same_length,
     shape,
     unusable,
     visible,
@@ -71,10 +72,11 @@ def smooth_labels(targets, smoothing, axis, where):
 
 
 @_as_written
-def one_hot(labels, num_classes, axis, dtype, labels_checked):
+def one_hot(labels, num_classes, axis, dtype, unseen):
     labels = as_index(tf.convert_to_tensor(labels))
+    labels = _asserted(labels, num_classes, None, unseen, "correct the label")
     out = tf.one_hot(labels, num_classes, axis=axis, dtype=dtype or default_float(labels))
-    if labels_checked:
+    if unseen is None:
         return out
     wrong = tf.expand_dims((labels < 0) | (labels >= num_classes), axis)
     return where(wrong, float("nan"), out)
@@ -94,8 +96,10 @@ def _native_loss(logits, targets, options):
 # Lengths that were unknown while tracing are compared at run time, where arrays would broadcast
 # instead. XLA leaves assertions out, but takes no shape with a negative length.
 def _shaped(x, wanted):
-    tf.debugging.assert_equal(tf.shape(x), wanted, "lengths that were unknown while tracing differ")
-    wrong = tf.cast(tf.reduce_any(tf.shape(x) != wanted), tf.int32)
+    given = tf.shape(x)
+    differ = "lengths that were unknown while tracing differ"
+    with tf.control_dependencies([tf.debugging.assert_equal(given, wanted, differ)]):
+        wrong = tf.cast(tf.reduce_any(tf.not_equal(given, wanted)), tf.int32)
     out = tf.reshape(x, wanted - 2**30 * wrong)
     out.set_shape(x.shape)
     return out
@@ -133,4 +137,32 @@ def _of_classes(logits, targets, options):
     if hasattr(by_class, "shape") and by_class.shape.rank and not _known(logits, by_class):
         by_class = _shaped(tf.convert_to_tensor(by_class), lengths[axis : axis + 1])
         options = options._replace(weight=by_class)
+    if targets.dtype.is_integer:
+        known, remedy = logits.shape[axis], "correct the label, or mark the row with ignore_index"
+        classes = lengths[axis] if known is None else known
+        targets = _asserted(targets, classes, options.ignore_index, options.unseen, remedy)
     return _holding(logits, options.temperature), targets, options
+
+
+# NaN in the rows of bad labels stays beside the assertion: XLA, which leaves assertions out, may
+# yet compile the graph that holds it.
+def _asserted(labels, num_classes, ignore_index, unseen, remedy):
+    """Return labels, which in a graph on the CPU raise where they are computed out of range."""
+    if unseen is None or not (kernels.is_plain_graph() and kernels.has_only_cpus()):
+        return labels
+    index, ignored, end = as_index(labels), "", []
+    if ignore_index is not None:
+        index = where(tf.equal(index, ignore_index), 0, index)
+        ignored = f" or ignore_index {ignore_index}"
+    # As unsigned numbers, negative ones are above all others, and the maximum of none is 0.
+    worst = tf.reduce_max(tf.cast(index, tf.uint64))
+    upper = num_classes
+    if not isinstance(num_classes, int):
+        upper, end = "C", ["where C is", num_classes]
+    expected = f"expected a class index in [0, {upper}){ignored}; {remedy}."
+    data = [f"{unseen} holds", tf.cast(worst, tf.int64), expected, *end]
+    in_range = worst < tf.cast(tf.maximum(num_classes, 1), tf.uint64)
+    # All of what a map over examples has stacked, by summarize.
+    refusal = tf.raw_ops.Assert(condition=in_range, data=data, summarize=-1)
+    with tf.control_dependencies([refusal]):
+        return tf.identity(labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import tensorflow as tf
 
@@ -32,6 +34,9 @@ def asarray(value, like):
 
 
 def unusable(x):
+    if x.shape.rank is None:
+        text = "has unknown rank; expected a known number of axes; give it one with "
+        return ValueError, f"{text}tf.ensure_shape or a TensorSpec"
     return None
 
 
@@ -61,6 +66,9 @@ def shape(x):
     return tuple(x.shape.as_list())
 
 
+same_length = operator.eq
+
+
 def kind(x):
     dtype = x.dtype
     if dtype.is_floating:
@@ -80,6 +88,7 @@ def as_dtype(dtype, like):
 
 
 # --- array functions for the loss family ----------------------------------------------------------
+equal = tf.equal
 exp = tf.math.exp
 expm1 = tf.math.expm1
 log1p = tf.math.log1p
@@ -156,7 +165,7 @@ def pick(x, labels, axis):
 
 def at_class(labels, like, axis):
     index = tf.range(tf.cast(tf.shape(like)[axis], labels.dtype))
-    return _axes.along(index, like.shape.rank, axis) == tf.expand_dims(labels, axis)
+    return tf.equal(_axes.along(index, like.shape.rank, axis), tf.expand_dims(labels, axis))
 
 
 length = classes.length

@@ -31,7 +31,7 @@ _SUM_ERROR = 6
 
 def softmax(x, axis, dtype):
     x = compute(x)
-    if _is_plain_graph() and has_kernel(x, axis) and _has_only_cpus():
+    if is_plain_graph() and has_kernel(x, axis) and has_only_cpus():
         return tf.cast(_fused_softmax(x), dtype)
     fixed = tf.stop_gradient(x)
     e = tf.exp(fixed - tf.reduce_max(fixed, axis, keepdims=True))
@@ -46,7 +46,7 @@ def has_kernel(x, axis):
     return (size is None or size >= FUSED_ELEMENTS) and x.shape[axis] >= FUSED_FROM_CLASSES
 
 
-def _is_plain_graph():
+def is_plain_graph():
     """Tell whether operations are being traced which XLA will not compile."""
     # XLA's softmax is 200 ULP off at 128256 classes, sums in two steps 34.
     return not (tf.executing_eagerly() or classes.in_xla())
@@ -60,7 +60,7 @@ def _fused_softmax(x):
     return with_derivative(x, p, x.shape.rank - 1)
 
 
-def _has_only_cpus():
+def has_only_cpus():
     """Tell whether a condition on a value makes no host wait for a device."""
     return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
 
@@ -108,7 +108,7 @@ def log_softmax(x, axis, dtype):
     fixed = tf.stop_gradient(x)
     top = tf.reduce_max(fixed, axis, keepdims=True)
     shifted = fixed - top
-    e = tf.exp(shifted) if _is_plain_graph() else None
+    e = tf.exp(shifted) if is_plain_graph() else None
     log_sum, total = _log_sum(fixed, axis, top, None, e)
     return tf.cast(_log_p(x, shifted - log_sum, axis, e, total), dtype)
 
@@ -151,7 +151,7 @@ def row_statistics(x, request, lse, keep):
         if uniform:
             dot = classes.total(shifted, axis, keepdims=True)
             shifted = _after(dot, shifted)
-        if _is_plain_graph():
+        if is_plain_graph():
             e = tf.exp(shifted)
         log_sum, total = _log_sum(fixed, axis, top, None if weighted else at_label, e)
         # Always two tensors in and four out: a custom gradient knows no None.
@@ -196,7 +196,7 @@ def _log_sum(x, axis, top, at_label, e=None):
 
     With `at_label` they are those that log p needs at the label. `e` is e^(x-top) if it is kept.
     """
-    if not _has_only_cpus():
+    if not has_only_cpus():
         others, maxima = _others_and_maxima(tf.exp(x - top) if e is None else e, axis)
         return tf.math.log1p(others + (maxima - 1)), others + maxima
     # One sum serves the rows that no class dominates. Cross-entropy and its gradient of 4096 x 4096
@@ -205,7 +205,7 @@ def _log_sum(x, axis, top, at_label, e=None):
     # A second maximum makes the total 2 or more.
     dominated = total < 2
     if at_label is not None:
-        dominated &= at_label == 0
+        dominated &= tf.equal(at_label, 0)
 
     def with_others():
         others, _ = _others_and_maxima(tf.exp(x - top) if e is None else e, axis)
@@ -266,7 +266,7 @@ def _by_weights(x, weights, by_dot, row):
         skip_c = expand(row.skip, row.axis)
         z, by_dot = where(skip_c, 0.0, x), where(skip_c, 0.0, by_dot)
     log_p = _log_p(z, _shifted(z, row.top, row.log_sum), row.axis)
-    log_p = where((weights == 0) & (log_p == float("-inf")), 0.0, log_p)
+    log_p = where(tf.equal(weights, 0) & tf.equal(log_p, float("-inf")), 0.0, log_p)
     return _sum_to(by_dot * log_p, weights)
 
 

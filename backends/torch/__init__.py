@@ -26,6 +26,7 @@ from softmaxkit.backends.torch.arrays import (
     is_eager,
     is_native,
     kind,
+    same_length,
     shape,
     unusable,
     visible,
@@ -122,16 +123,22 @@ def smooth_labels(targets, smoothing, axis, where):
     return _losses.smooth_labels(ops, targets, smoothing, axis, where)
 
 
-def one_hot(labels, num_classes, axis, dtype, labels_checked):
+def one_hot(labels, num_classes, axis, dtype, unseen):
     dtype = torch.get_default_dtype() if dtype is None else dtype
     labels = labels.long().unsqueeze(axis)
-    wrong = None if labels_checked else (labels < 0) | (labels >= num_classes)
+    wrong = None if unseen is None else (labels < 0) | (labels >= num_classes)
     if wrong is not None:
         labels = labels.masked_fill(wrong, 0)
     size = list(labels.shape)
     size[axis] = num_classes
-    out = torch.zeros(size, dtype=dtype, device=labels.device).scatter(axis, labels, 1)
-    return out if wrong is None else out.masked_fill(wrong, float("nan"))
+    out = torch.zeros(size, dtype=_filled(dtype), device=labels.device).scatter(axis, labels, 1)
+    out = out if wrong is None else out.masked_fill(wrong, float("nan"))
+    return out.to(dtype)
+
+
+def _filled(dtype):
+    """Return the dtype in which torch can write single numbers: of 8 bits it is a wider one."""
+    return dtype if dtype.itemsize > 1 else torch.float32
 
 
 # --- gradients ------------------------------------------------------------------------------------

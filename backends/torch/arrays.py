@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _len_torch_dispatch_stack as dispatch_modes
-from torch._C._functorch import peek_interpreter_stack  # None outside torch.func transforms
+from torch._C._functorch import (  # None outside torch.func transforms
+    TransformType,
+    get_interpreter_stack,
+    peek_interpreter_stack,
+)
 from torch.autograd import forward_ad
 
 from softmaxkit import _axes
@@ -16,6 +22,7 @@ from softmaxkit.backends.torch.memory import HALF, wide_dtype
 PLAIN = (Tensor, torch.nn.Parameter)
 
 is_compiling = torch.compiler.is_compiling
+_GRAD = TransformType.Grad
 
 
 # --- what is to become of it ----------------------------------------------------------------------
@@ -37,6 +44,21 @@ def is_traced():
         or dispatch_modes() > 0
         or torch.jit.is_tracing()
     )
+
+
+def has_written_derivative():
+    """Tell whether torch.compile is at work, and takes at most one first derivative itself."""
+    return is_compiling() and not _is_transformed()
+
+
+def _is_transformed():
+    keys = [one.key() for one in get_interpreter_stack() or ()]
+    return forward_ad._current_level >= 0 or keys not in ([], [_GRAD])
+
+
+# Called while Dynamo traces, not traced: what torch.compiler.assume_constant_result does, which
+# would import the compiler.
+_is_transformed._dynamo_marked_constant = True
 
 
 def beside(x, value):
@@ -78,6 +100,9 @@ _SPARSE = (
 
 
 def unusable(x):
+    if x.is_nested and x.layout is torch.strided:
+        padded = "pass its to_padded_tensor(0.0), and where= for what is no padding"
+        return TypeError, f"is a nested tensor of layout strided; expected a dense one; {padded}"
     if x.layout not in _SPARSE:
         return None
     return TypeError, f"has layout {x.layout}; expected a dense tensor; pass its to_dense()"
@@ -88,12 +113,21 @@ def device_of(x):
 
 
 def visible(x):
-    hidden = not x.is_cpu or type(x) not in PLAIN or is_compiling()
-    return None if hidden or peek_interpreter_stack() is not None else x.numpy()
+    if is_compiling() or not x.is_cpu or peek_interpreter_stack() is not None:
+        return None
+    # A subclass that leaves dispatch as it is has its numbers where Tensor has them.
+    return x.numpy() if type(x).__torch_dispatch__ is Tensor.__torch_dispatch__ else None
 
 
 def shape(x):
     return tuple(x.shape)
+
+
+def same_length(a, b):
+    # Lengths that depend on data are compared at run time.
+    if not is_compiling():
+        return a == b
+    return torch.fx.experimental.symbolic_shapes.guard_or_true(a == b)  # loaded by the compiler
 
 
 def kind(x):
@@ -116,6 +150,7 @@ def as_dtype(dtype, like):
 
 # --- array functions for the loss family ----------------------------------------------------------
 where = torch.where
+equal = operator.eq
 exp = torch.exp
 log1p = torch.log1p
 amax = torch.amax
@@ -161,6 +196,8 @@ def sum(x, axis):
 
 
 def mean(x):
+    if is_compiling():  # the number may depend on data
+        return x.sum() / torch.sym_max(x.numel(), 1)
     return x.mean() if x.numel() else x.sum()
 
 

@@ -1,9 +1,9 @@
 """PyTorch: kernels along the class axis, as autograd and every transform of torch see them.
 
-Under torch.compile `compiled`. Where else more than a value and a first derivative is asked for
-(`arrays.is_eager`), plain operations, whose own derivatives are exact to every order and in both
-modes. Else `blocks`, as one node of the graph; or for few logits on the CPU, where calls cost more
-than numbers, torch's own in float64.
+Under torch.compile `compiled`, unless it takes other derivatives than one first. Where else more
+than a value and a first derivative is asked for (`arrays.is_eager`), plain operations, whose own
+derivatives are exact to every order and in both modes. Else `blocks`, as one node of the graph; or
+for few logits on the CPU, where calls cost more than numbers, torch's own in float64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from softmaxkit._axes import expand
 from softmaxkit._statistics import Request, Rows
 from softmaxkit.backends.torch import arrays as ops
 from softmaxkit.backends.torch import blocks, compiled
-from softmaxkit.backends.torch.arrays import is_compiling, is_eager, is_traced
+from softmaxkit.backends.torch.arrays import has_written_derivative, is_eager, is_traced
 from softmaxkit.backends.torch.blocks import Kept
 from softmaxkit.backends.torch.memory import WIDE
 
@@ -31,7 +31,7 @@ LOG_CERTAIN = -1e-8
 
 # --- activations ----------------------------------------------------------------------------------
 def softmax(x, axis, dtype):
-    if is_compiling():
+    if has_written_derivative():
         return compiled.softmax(x, axis, dtype)
     if not is_eager(x):
         return _softmax(ops.compute(x), axis).to(dtype)
@@ -45,7 +45,7 @@ def softmax(x, axis, dtype):
 
 
 def log_softmax(x, axis, dtype):
-    if is_compiling():
+    if has_written_derivative():
         return compiled.log_softmax(x, axis, dtype)
     if not is_eager(x):
         return _log_softmax(ops.compute(x), axis).to(dtype)
@@ -107,7 +107,7 @@ class _LogSoftmax(torch.autograd.Function):
 
 # --- row statistics -------------------------------------------------------------------------------
 def row_statistics(x, request, lse, keep):
-    if is_compiling():
+    if has_written_derivative():
         return compiled.row_statistics(x, request, lse), None
     if not is_eager(x):
         return _row_statistics(x, request), None

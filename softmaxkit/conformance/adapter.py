@@ -61,6 +61,8 @@ class Transform:
         a compilation. They run again one by one where something is wrong.
     reads_labels : bool
         Whether labels have values there, so that one out of range is refused.
+    label_error : type
+        By which exception: the library's own where it refuses while the program runs.
     lacks : callable
         ``lacks(case)``: why a case is not run, or nothing.
     """
@@ -69,6 +71,7 @@ class Transform:
     compute: Callable[[Sequence[Request]], Sequence[Answer]] | None = None
     groups: bool = False
     reads_labels: bool = False
+    label_error: type[Exception] = IndexError
     lacks: Callable[[Case], str] = lambda case: ""
 
     def vjp(self, function: Function, arrays: Sequence[Any], by: int, cotangent: Any) -> Answer:

@@ -212,6 +212,12 @@ def _torch() -> Adapter:
 
         return call
 
+    def compiled_map(function: Function) -> Function:
+        return compiled(mapped(function))
+
+    def not_saturated(case: Case) -> str:
+        return "" if case.saturated else "compiling a map takes a second: saturated rows"
+
     generated = partial(compiled, backend="inductor")
 
     def no_generated_code(case: Case) -> str:
@@ -236,6 +242,9 @@ def _torch() -> Adapter:
                 generated, through(generated, backward), groups=True, lacks=no_generated_code
             ),
             "vmap": Transform(mapped, inside(mapped, pull)),
+            "vmap, torch.compile": Transform(
+                compiled_map, inside(compiled_map, pull), lacks=not_saturated
+            ),
             "jacfwd": Transform(eager, inside(eager, forward), lacks=no_jacfwd),
             "checkpoint": Transform(
                 checkpointed,
@@ -418,6 +427,9 @@ def _tensorflow() -> Adapter:
 
         return traced
 
+    on_cpu = not tf.config.list_physical_devices("GPU")  # where an assertion makes nothing wait
+    raising = partial(Transform, reads_labels=on_cpu, label_error=tf.errors.InvalidArgumentError)
+
     def xla(function: Function) -> Function:
         return tf.function(function, jit_compile=True)
 
@@ -429,13 +441,11 @@ def _tensorflow() -> Adapter:
         {},
         {
             "eager": Transform(eager, inside(eager, pull), reads_labels=True),
-            "tf.function": Transform(
+            "tf.function": raising(
                 unknown_shapes, inside(unknown_shapes, pull), groups=True, lacks=_too_large
             ),
             "XLA": Transform(xla, inside(xla, pull), groups=True, lacks=_too_large),
-            "vectorized_map": Transform(
-                mapped, inside(mapped, pull), groups=True, lacks=_too_large
-            ),
+            "vectorized_map": raising(mapped, inside(mapped, pull), groups=True, lacks=_too_large),
         },
         default_float="float32",
     )

@@ -26,10 +26,11 @@ class Case:
     the backend and to the reference.
 
     `saturated` cases have rows in which one class dominates; their limit in ULP is wider. `raises`
-    is the refusal; IndexError, which is for labels, holds where they can be read, and elsewhere the
-    reference's NaN does. `by` names options whose gradient is asked for too. `cotangent` is that of
-    an activation's value; without it one is drawn. A rule has the `section` of
-    ``docs/semantics.md`` it stands in, and there may be shown as `text` and in `page_dtype`.
+    is the refusal; IndexError, which is for labels, holds where they can be read (or an exception
+    that a `Transform` names), and elsewhere the reference's NaN does. `by` names options whose
+    gradient is asked for too. `cotangent` is that of an activation's value; without it one is
+    drawn. A rule has the `section` of ``docs/semantics.md`` it stands in, and there may be shown as
+    `text` and in `page_dtype`.
     """
 
     name: str

@@ -152,6 +152,8 @@ class _Run:
     def refusal(self) -> Result:
         wanted = self.case.raises
         assert wanted is not None
+        if wanted is IndexError:
+            wanted = self.transform.label_error
         try:
             self.transform.call(self.call)(*self.arrays)
         except Exception as error:

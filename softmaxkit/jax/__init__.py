@@ -1,11 +1,11 @@
-"""The names and signatures of `jax.nn` and `optax.losses`: change one import line.
+"""The names and signatures of `jax.nn` and `optax`: change one import line.
 
-    from softmaxkit import jax as losses  # was: from optax import losses
+    from softmaxkit.jax import nn, optax  # was: from jax import nn; import optax
 
-    loss = losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-By name it is ``from softmaxkit.jax import softmax, log_softmax, logsumexp`` in the place of ``from
-jax.nn import``. Losses come for each row, as optax gives them; `softmax_focal_loss` is what optax
+Those modules have every name of the libraries; what softmaxkit computes of both is also here.
+Losses come for each row, as optax gives them; `softmax_focal_loss` is what optax
 has no name for. What differs from jax.nn and optax is softmaxkit's semantics:
 
 - A label outside [0, C) is an IndexError, or where labels cannot be read (traced, not on a CPU) a
@@ -19,6 +19,8 @@ has no name for. What differs from jax.nn and optax is softmaxkit's semantics:
   with no class are ValueErrors. Integer labels, and a smoothing factor, do not broadcast.
 """
 
+from softmaxkit.jax import nn as nn
+from softmaxkit.jax import optax as optax
 from softmaxkit.jax._nn import log_softmax, logsumexp, softmax
 from softmaxkit.jax._optax import (
     poly_loss_cross_entropy,

@@ -1,36 +1,49 @@
-"""The losses of Keras over classes and labels, by Keras's names, computed by softmaxkit.
+"""The losses of Keras over classes and labels, by Keras's names: classes and functions.
 
 ``from softmaxkit.keras import SparseCategoricalCrossentropy`` in the place of ``from keras.losses
-import ...``: arguments, defaults, shapes, masks and reductions are Keras's, on each of its backends
-(NumPy, PyTorch, JAX, TensorFlow), in `model.compile`, saved and loaded with the model. A program
-that loads such a model imports this module first. What differs:
+import ...``: arguments, defaults, shapes, masks, reductions and dtypes are Keras's, on each of its
+backends (NumPy, PyTorch, JAX, TensorFlow), in `model.compile`, saved and loaded with the model. A
+program that loads such a model imports this module first. Every name that is not defined here is
+that of `keras.losses`.
 
-- ``from_logits=False`` takes the true logarithm, where Keras clips p to [1e-7, 1 - 1e-7], beyond
-  which its gradient is 0. Only below 1e-31 (float32; 1e-292 in float64) is p raised towards that.
-  The derivative 1/p overflows a float16 softmax below p = 1.5e-5, in Keras too: give that layer
-  ``dtype="float32"``, or hand over its logits.
-- Arithmetic, sums and the result are float32 or wider whatever `dtype` says: in bfloat16 Keras
-  reads label 257 as 256.
-- Labels out of range are an IndexError, or NaN where they cannot be read (see
-  `softmaxkit.cross_entropy`); what Keras does depends on its backend.
+`model.compile` calls a loss and a metric as (y_true, y_pred). Pass it the classes or functions of
+this module, not `softmaxkit.cross_entropy`: that takes (logits, targets), and cannot see that it
+was given them the other way round.
+
+Of logits (``from_logits=True``) the losses are softmaxkit's, exact wherever the model is sure of
+itself. Of probabilities, the default, they are Keras's own: Keras clips p to [ε, 1-ε] with
+ε = `keras.config.epsilon()`, 1e-7, beyond which the gradient is 0 (on TensorFlow it looks for the
+logits behind a softmax layer). What differs from Keras:
+
+- From logits the focal losses, and on NumPy `binary_crossentropy`, do not clip; in Keras they do.
+- Arithmetic and sums are float32 or wider whatever `dtype` says, and the result is rounded to it:
+  in bfloat16 Keras reads label 257 as 256.
+- Labels out of range are an IndexError; where they cannot be read an error of TensorFlow's graphs,
+  or NaN (see `softmaxkit.cross_entropy`); what Keras does depends on its backend.
 - `axis` may be any axis, on every backend; label smoothing and a list `alpha` follow it.
-- Beyond Keras: `SparseCategoricalFocalCrossentropy`, and `label_smoothing` for labels.
+- An ignored row adds exactly 0 to value and gradient, whatever was predicted there.
+- A `keras.KerasTensor` is a TypeError; Keras's functions make a graph of it.
+- Beyond Keras: `SparseCategoricalFocalCrossentropy`, `sparse_categorical_focal_crossentropy`, and
+  `label_smoothing` for labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from softmaxkit.keras._base import BinaryLoss, ClassLoss, SparseLoss
-from softmaxkit.losses import (
-    binary_cross_entropy,
-    cross_entropy,
-    focal_loss,
-    sigmoid_focal_loss,
+from softmaxkit._forwarding import rest_of
+from softmaxkit.keras._base import Loss, same_rank
+from softmaxkit.keras.functional import (
+    binary_crossentropy,
+    binary_focal_crossentropy,
+    categorical_crossentropy,
+    categorical_focal_crossentropy,
+    sparse_categorical_crossentropy,
+    sparse_categorical_focal_crossentropy,
 )
 
 __all__ = [
@@ -40,7 +53,18 @@ __all__ = [
     "CategoricalFocalCrossentropy",
     "SparseCategoricalCrossentropy",
     "SparseCategoricalFocalCrossentropy",
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "sparse_categorical_crossentropy",
+    "sparse_categorical_focal_crossentropy",
 ]
+
+if TYPE_CHECKING:
+    from keras.losses import *  # noqa: F403
+else:
+    __getattr__, __dir__ = rest_of("keras.losses", __all__)
 
 # A saved model names them "softmaxkit>CategoricalCrossentropy" and so on, and softmaxkit.keras as
 # their module: so they are defined here.
@@ -48,13 +72,14 @@ _register = keras.saving.register_keras_serializable(package="softmaxkit")
 
 
 @_register
-class CategoricalCrossentropy(ClassLoss):
+class CategoricalCrossentropy(Loss):
     """Cross-entropy of one-hot labels or probabilities; `keras.losses.CategoricalCrossentropy`.
 
     Parameters
     ----------
     from_logits : bool, default False
-        Whether predictions are logits; else they are probabilities, which are divided by their sum.
+        Whether predictions are logits; else they are probabilities, which Keras's own function
+        takes: divided by their sum, and clipped to [ε, 1-ε] for ε = `keras.config.epsilon()`.
     label_smoothing : float in [0, 1], default 0
         Targets become (1-ε) y + ε/K.
     axis : int, default -1
@@ -64,7 +89,7 @@ class CategoricalCrossentropy(ClassLoss):
     name : str
         Name of the loss.
     dtype : str or keras.DTypePolicy, optional
-        Of the result; `keras.config.floatx()` by default, and float32 where it is narrower.
+        Of the result; `keras.config.floatx()` by default. Arithmetic is float32 or wider.
 
     Raises
     ------
@@ -102,11 +127,11 @@ class CategoricalCrossentropy(ClassLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each row."""
-        return self._rows(cross_entropy, y_true, y_pred)
+        return categorical_crossentropy(y_true, y_pred, **self.options())
 
 
 @_register
-class SparseCategoricalCrossentropy(SparseLoss):
+class SparseCategoricalCrossentropy(Loss):
     """Cross-entropy of class indices; `keras.losses.SparseCategoricalCrossentropy`.
 
     Parameters
@@ -158,11 +183,11 @@ class SparseCategoricalCrossentropy(SparseLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each row."""
-        return self._rows(cross_entropy, y_true, y_pred)
+        return sparse_categorical_crossentropy(y_true, y_pred, **self.options())
 
 
 @_register
-class CategoricalFocalCrossentropy(ClassLoss):
+class CategoricalFocalCrossentropy(Loss):
     """Focal loss of one-hot labels or probabilities; `keras.losses.CategoricalFocalCrossentropy`.
 
     Parameters
@@ -214,11 +239,11 @@ class CategoricalFocalCrossentropy(ClassLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each row."""
-        return self._rows(focal_loss, y_true, y_pred, gamma=self.gamma, alpha=self.alpha)
+        return categorical_focal_crossentropy(y_true, y_pred, **self.options())
 
 
 @_register
-class SparseCategoricalFocalCrossentropy(SparseLoss):
+class SparseCategoricalFocalCrossentropy(Loss):
     """Focal loss of class indices; `keras.losses` has none.
 
     Parameters
@@ -272,17 +297,18 @@ class SparseCategoricalFocalCrossentropy(SparseLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each row."""
-        return self._rows(focal_loss, y_true, y_pred, gamma=self.gamma, alpha=self.alpha)
+        return sparse_categorical_focal_crossentropy(y_true, y_pred, **self.options())
 
 
 @_register
-class BinaryCrossentropy(BinaryLoss):
+class BinaryCrossentropy(Loss):
     """Cross-entropy of independent labels; `keras.losses.BinaryCrossentropy`.
 
     Parameters
     ----------
     from_logits : bool, default False
-        Whether predictions are logits; else they are probabilities.
+        Whether predictions are logits; else they are probabilities, which Keras's own function
+        takes: clipped to [ε, 1-ε] for ε = `keras.config.epsilon()`.
     label_smoothing : float in [0, 1], default 0
         Targets become (1-ε) t + ε/2.
     axis : int, default -1
@@ -326,11 +352,12 @@ class BinaryCrossentropy(BinaryLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the mean loss along `axis`."""
-        return self._rows(binary_cross_entropy, y_true, y_pred)
+        y_true, y_pred = same_rank(y_true, y_pred)
+        return binary_crossentropy(y_true, y_pred, **self.options())
 
 
 @_register
-class BinaryFocalCrossentropy(BinaryLoss):
+class BinaryFocalCrossentropy(Loss):
     """Focal loss of independent labels; `keras.losses.BinaryFocalCrossentropy`.
 
     Parameters
@@ -386,5 +413,5 @@ class BinaryFocalCrossentropy(BinaryLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the mean loss along `axis`."""
-        alpha = self.alpha if self.apply_class_balancing else None
-        return self._rows(sigmoid_focal_loss, y_true, y_pred, gamma=self.gamma, alpha=alpha)
+        y_true, y_pred = same_rank(y_true, y_pred)
+        return binary_focal_crossentropy(y_true, y_pred, **self.options())

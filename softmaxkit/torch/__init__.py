@@ -18,9 +18,13 @@ torchvision. `softmaxkit.torch.nn` has the modules, which are also here. What di
 - `sigmoid_focal_loss` refuses a negative `gamma`;
 - `torch.jit.script` does not take these functions.
 
-Labels of dtype uint8, which torch takes in some calls, are left to torch.
+Labels of dtype uint8, which torch takes in some calls, are left to torch. So is every other name:
+``F.relu`` is `torch.nn.functional.relu`, and ``nn.Linear`` of `softmaxkit.torch.nn` is torch's.
 """
 
+from typing import TYPE_CHECKING
+
+from softmaxkit._forwarding import rest_of
 from softmaxkit.torch import functional, nn
 from softmaxkit.torch.functional import (
     binary_cross_entropy_with_logits,
@@ -59,3 +63,8 @@ __all__ = [
     "softmax",
     "softmin",
 ]
+
+if TYPE_CHECKING:
+    from torch.nn.functional import *  # noqa: F403
+else:
+    __getattr__, __dir__ = rest_of("torch.nn.functional", __all__)

@@ -29,6 +29,14 @@ def dense_together(*tensors: Tensor | None) -> bool:
     )
 
 
+def same_shape(a: torch.Size, b: torch.Size) -> bool:
+    """Tell whether two shapes are the same; lengths that depend on data are so at run time."""
+    if not torch.compiler.is_compiling():
+        return a == b
+    may_be = torch.fx.experimental.symbolic_shapes.guard_or_true  # loaded by the compiler
+    return len(a) == len(b) and all(may_be(x == y) for x, y in zip(a, b, strict=True))
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 import softmaxkit
-from softmaxkit.torch._conventions import FLOATS, dense_together, dtype_of, reduced, wide
+from softmaxkit.torch._conventions import (
+    FLOATS,
+    dense_together,
+    dtype_of,
+    reduced,
+    same_shape,
+    wide,
+)
 
 # It takes log-probabilities, of which it gathers one for each row: nothing to be computed better.
 nll_loss = torch.nn.functional.nll_loss
@@ -173,10 +180,11 @@ def _takes(input: Any, target: Any, weight: Any, ignore_index: Any, label_smooth
     if shape[axis] == 0 or not (weight is None or weight.shape == (shape[axis],)):
         return False
     if target.dtype in FLOATS:
-        return ignore_index < 0 and target.shape == shape
+        return ignore_index < 0 and same_shape(target.shape, shape)
     fits = weight is None or (dtype_of(weight) is dtype_of(input) and not weight.requires_grad)
     # torch takes uint8 too, in few of its branches.
-    return target.dtype is torch.int64 and fits and target.shape == shape[:axis] + shape[axis + 1 :]
+    rows = shape[:axis] + shape[axis + 1 :]
+    return target.dtype is torch.int64 and fits and same_shape(target.shape, rows)
 
 
 def _class_axis(input: Tensor) -> int:
@@ -247,7 +255,7 @@ def binary_cross_entropy_with_logits(
         and reduction in _REDUCTIONS
         and input.dtype in FLOATS
         and target.dtype in FLOATS
-        and target.shape == input.shape
+        and same_shape(target.shape, input.shape)
         and all(_is_factor(factor, input) for factor in (weight, pos_weight))
         and (pos_weight is None or pos_weight.dtype is not torch.bool)
         and dense_together(input, target, weight, pos_weight)
@@ -327,7 +335,11 @@ def sigmoid_focal_loss(
             f"Invalid Value for arg 'reduction': '{reduction} \n "
             f"Supported reduction modes: 'none', 'mean', 'sum'"
         )
-    if inputs.shape != targets.shape or not (targets.dtype in FLOATS and inputs.dtype in FLOATS):
+    if not (
+        same_shape(inputs.shape, targets.shape)
+        and targets.dtype in FLOATS
+        and inputs.dtype in FLOATS
+    ):
         # It refuses, and torchvision leaves that to it.
         return torch.nn.functional.binary_cross_entropy_with_logits(inputs, targets)
     loss = partial(

@@ -2,9 +2,13 @@
 
 softmaxkit computes what torch takes. What torch refuses, and what softmaxkit does not take, goes to
 torch's own function: so it is refused with torch's exception and text, or computed all the same. A
-label out of range is an IndexError as torch's, in softmaxkit's words.
+label out of range is an IndexError as torch's, in softmaxkit's words. Every other name is that of
+`torch.nn.functional`.
 """
 
+from typing import TYPE_CHECKING
+
+from softmaxkit._forwarding import rest_of
 from softmaxkit.torch._activations import log_softmax, softmax, softmin
 from softmaxkit.torch._losses import (
     binary_cross_entropy_with_logits,
@@ -24,3 +28,8 @@ __all__ = [
     "softmax",
     "softmin",
 ]
+
+if TYPE_CHECKING:
+    from torch.nn.functional import *  # noqa: F403
+else:
+    __getattr__, __dir__ = rest_of("torch.nn.functional", __all__)

@@ -1,13 +1,17 @@
 """Modules with the names of `torch.nn`, over `softmaxkit.torch.functional`.
 
 Those that torch has are subclasses of torch's: the same arguments, buffers, state_dict and repr.
+Every other name is that of `torch.nn`.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+from softmaxkit._forwarding import rest_of
 from softmaxkit.torch import functional
 
 __all__ = [
@@ -18,6 +22,11 @@ __all__ = [
     "SigmoidFocalLoss",
     "Softmax",
 ]
+
+if TYPE_CHECKING:
+    from torch.nn import *  # noqa: F403
+else:
+    __getattr__, __dir__ = rest_of("torch.nn", __all__)
 
 
 class Softmax(torch.nn.Softmax):

@@ -4,27 +4,45 @@
 
     loss = nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
-Losses come for each row. The focal ones, which tf.nn has no name for, are named and called as its
-others are. What differs from tf.nn is softmaxkit's semantics:
+Every name that is not defined here is that of `tf.nn`. Losses come for each row. The focal ones,
+which tf.nn has no name for, are named and called as its others are. What differs from tf.nn is
+softmaxkit's semantics:
 
-- A label outside [0, C) is an IndexError where TensorFlow executes eagerly on a CPU; in a graph,
-  and on a GPU, the loss and gradient of that row are NaN. tf.nn raises its InvalidArgumentError on
-  a CPU, in graphs too, and gives NaN under XLA and on a GPU.
+- A label outside [0, C) is an IndexError and an InvalidArgumentError at once where TensorFlow
+  executes eagerly on a CPU, and in a graph there an InvalidArgumentError when that runs, as in
+  tf.nn. Under XLA, and where there is a GPU, the loss and gradient of that row are NaN; tf.nn
+  raises in graphs on the CPU of such a machine, too.
 - Where probabilities do not sum to 1 the gradient is the derivative of the loss, (Σq) p - q; that
   of tf.nn is p - q.
 - 0 log 0 is 0, where tf.nn gives NaN for a logit of -inf whose label is 0; and a row of logits with
   NaN or +inf is NaN as a whole.
 - Shapes do not broadcast; labels of any integer dtype are class indices, and probabilities may have
   another dtype than the logits. An axis that does not exist is NumPy's AxisError.
+- A RaggedTensor is for `softmax` alone, along its last ragged axis or one after that, in memory for
+  as many rows of the longest length. tf.nn.softmax takes an earlier axis, too, if lengths agree,
+  and tf.nn.sigmoid_cross_entropy_with_logits a RaggedTensor.
+- Of unknown rank (``tf.TensorSpec(None)``) a tensor may be wherever tf.nn takes it; labels and
+  logits must have shapes that fit each other, where tf.nn compares the number of rows.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 import softmaxkit
+from softmaxkit._forwarding import rest_of
+from softmaxkit.tensorflow._tensors import (
+    LabelError,
+    along,
+    as_tensor,
+    over_classes,
+    over_labels,
+    ragged_softmax,
+)
 
 __all__ = [
     "log_softmax",
@@ -37,13 +55,18 @@ __all__ = [
     "sparse_softmax_focal_loss_with_logits",
 ]
 
+if TYPE_CHECKING:
+    from tensorflow.nn import *  # noqa: F403
+else:
+    __getattr__, __dir__ = rest_of("tensorflow.nn", __all__)
+
 
 def softmax(logits: Any, axis: int | None = None, name: str | None = None) -> Any:
     """Probabilities along `axis`, as `tf.nn.softmax`; see `softmaxkit.softmax`.
 
     Parameters
     ----------
-    logits : tensor
+    logits : tensor or RaggedTensor
     axis : int, optional
         The last by default.
     name : str, optional
@@ -51,13 +74,13 @@ def softmax(logits: Any, axis: int | None = None, name: str | None = None) -> An
 
     Returns
     -------
-    tensor
+    tensor or RaggedTensor
         Shape and dtype of `logits`; integers become float32.
 
     Raises
     ------
     TypeError, ValueError
-        As `softmaxkit.softmax`.
+        As `softmaxkit.softmax`; a RaggedTensor is ragged after `axis`.
 
     Examples
     --------
@@ -66,7 +89,10 @@ def softmax(logits: Any, axis: int | None = None, name: str | None = None) -> An
     array([0.665, 0.245, 0.09 ], dtype=float32)
     """
     with tf.name_scope(name or "softmax"):
-        return softmaxkit.softmax(tf.convert_to_tensor(logits), -1 if axis is None else axis)
+        axis = -1 if axis is None else axis
+        if isinstance(logits, tf.RaggedTensor):
+            return ragged_softmax(logits, axis)
+        return along(softmaxkit.softmax, logits, axis)
 
 
 def log_softmax(logits: Any, axis: int | None = None, name: str | None = None) -> Any:
@@ -74,7 +100,8 @@ def log_softmax(logits: Any, axis: int | None = None, name: str | None = None) -
 
     Parameters
     ----------
-    logits, axis, name
+    logits : tensor
+    axis, name
         As for `softmax`.
 
     Returns
@@ -94,7 +121,7 @@ def log_softmax(logits: Any, axis: int | None = None, name: str | None = None) -
     True
     """
     with tf.name_scope(name or "log_softmax"):
-        return softmaxkit.log_softmax(tf.convert_to_tensor(logits), -1 if axis is None else axis)
+        return along(softmaxkit.log_softmax, logits, -1 if axis is None else axis)
 
 
 def softmax_cross_entropy_with_logits(
@@ -130,8 +157,8 @@ def softmax_cross_entropy_with_logits(
     array([0.4076], dtype=float32)
     """
     with tf.name_scope(name or "softmax_cross_entropy_with_logits"):
-        logits, labels = tf.convert_to_tensor(logits), _probabilities(labels)
-        return softmaxkit.cross_entropy(logits, labels, axis=axis, reduction="none")
+        loss = partial(softmaxkit.cross_entropy, reduction="none")
+        return over_classes(loss, _probabilities(labels), as_tensor(logits), axis)
 
 
 def sparse_softmax_cross_entropy_with_logits(
@@ -158,7 +185,7 @@ def sparse_softmax_cross_entropy_with_logits(
     TypeError
         `labels` are not integers; else as `softmaxkit.cross_entropy`.
     ValueError, IndexError
-        As `softmaxkit.cross_entropy`.
+        As `softmaxkit.cross_entropy`; the IndexError is an InvalidArgumentError, too.
 
     Examples
     --------
@@ -169,8 +196,7 @@ def sparse_softmax_cross_entropy_with_logits(
     """
     call = "sparse_softmax_cross_entropy_with_logits"
     with tf.name_scope(name or call):
-        logits, labels = tf.convert_to_tensor(logits), _indices(call, labels)
-        return softmaxkit.cross_entropy(logits, labels, ignore_index=None, reduction="none")
+        return _of_indices(call, softmaxkit.cross_entropy, labels, logits)
 
 
 def sigmoid_cross_entropy_with_logits(
@@ -203,8 +229,8 @@ def sigmoid_cross_entropy_with_logits(
     array([0.6931, 0.    ], dtype=float32)
     """
     with tf.name_scope(name or "sigmoid_cross_entropy_with_logits"):
-        logits, labels = tf.convert_to_tensor(logits), tf.convert_to_tensor(labels)
-        return softmaxkit.binary_cross_entropy(logits, labels, reduction="none")
+        loss = partial(softmaxkit.binary_cross_entropy, reduction="none")
+        return over_labels(loss, as_tensor(labels), as_tensor(logits))
 
 
 def softmax_focal_loss_with_logits(
@@ -247,10 +273,8 @@ def softmax_focal_loss_with_logits(
     array([0.4883], dtype=float32)
     """
     with tf.name_scope(name or "softmax_focal_loss_with_logits"):
-        logits, labels = tf.convert_to_tensor(logits), _probabilities(labels)
-        return softmaxkit.focal_loss(
-            logits, labels, gamma=gamma, alpha=alpha, axis=axis, reduction="none"
-        )
+        loss = partial(softmaxkit.focal_loss, gamma=gamma, alpha=alpha, reduction="none")
+        return over_classes(loss, _probabilities(labels), as_tensor(logits), axis)
 
 
 def sparse_softmax_focal_loss_with_logits(
@@ -275,7 +299,7 @@ def sparse_softmax_focal_loss_with_logits(
     TypeError
         `labels` are not integers; else as `softmaxkit.focal_loss`.
     ValueError, IndexError
-        As `softmaxkit.focal_loss`.
+        As `softmaxkit.focal_loss`; the IndexError is an InvalidArgumentError, too.
 
     References
     ----------
@@ -289,10 +313,8 @@ def sparse_softmax_focal_loss_with_logits(
     """
     call = "sparse_softmax_focal_loss_with_logits"
     with tf.name_scope(name or call):
-        logits, labels = tf.convert_to_tensor(logits), _indices(call, labels)
-        return softmaxkit.focal_loss(
-            logits, labels, gamma=gamma, alpha=alpha, ignore_index=None, reduction="none"
-        )
+        loss = partial(softmaxkit.focal_loss, gamma=gamma, alpha=alpha)
+        return _of_indices(call, loss, labels, logits)
 
 
 def sigmoid_focal_loss_with_logits(
@@ -330,22 +352,26 @@ def sigmoid_focal_loss_with_logits(
     array([0.10187], dtype=float32)
     """
     with tf.name_scope(name or "sigmoid_focal_loss_with_logits"):
-        logits, labels = tf.convert_to_tensor(logits), tf.convert_to_tensor(labels)
-        return softmaxkit.sigmoid_focal_loss(
-            logits, labels, gamma=gamma, alpha=alpha, reduction="none"
-        )
+        loss = partial(softmaxkit.sigmoid_focal_loss, gamma=gamma, alpha=alpha, reduction="none")
+        return over_labels(loss, as_tensor(labels), as_tensor(logits))
 
 
 def _probabilities(labels: Any) -> Any:
-    labels = tf.convert_to_tensor(labels)
+    labels = as_tensor(labels)
     return labels if labels.dtype.is_floating else tf.cast(labels, tf.float32)
 
 
-def _indices(call: str, labels: Any) -> Any:
-    labels = tf.convert_to_tensor(labels)
+def _of_indices(call: str, loss: Callable[..., Any], labels: Any, logits: Any) -> Any:
+    labels = as_tensor(labels)
     if not labels.dtype.is_integer:
         raise TypeError(
             f"{call}: labels has dtype {labels.dtype.name}; expected integers; for probabilities "
             f"call {call.removeprefix('sparse_')}."
         )
-    return labels
+    loss = partial(loss, ignore_index=None, reduction="none")
+    try:
+        return over_classes(loss, labels, as_tensor(logits))
+    except IndexError as error:
+        if isinstance(error, ValueError):  # NumPy's AxisError is both
+            raise
+        raise LabelError(str(error)) from None

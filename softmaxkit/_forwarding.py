@@ -1,0 +1,26 @@
+"""What a façade does not define: the names of the module in whose place it is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
+
+
+def rest_of(
+    module: str, own: Iterable[str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` for a façade of `module` that defines `own`.
+
+    `module` is imported when it is asked for a name.
+    """
+
+    def attribute(name: str) -> Any:
+        if name.startswith("__"):  # of Python's own, which says nothing about what a module offers
+            raise AttributeError(name)
+        return getattr(import_module(module), name)
+
+    def names() -> list[str]:
+        return sorted({*own, *dir(import_module(module))})
+
+    return attribute, names

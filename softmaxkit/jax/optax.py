@@ -1,0 +1,40 @@
+"""`optax`, with what softmaxkit computes: ``from softmaxkit.jax import optax``, was ``import``.
+
+The losses of `optax.losses`, and the focal loss over classes, which optax has no name for. Every
+name that softmaxkit does not define is that of `optax`, which is imported for it; `optax.losses` is
+here this module.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from softmaxkit._forwarding import rest_of
+from softmaxkit.jax._optax import (
+    poly_loss_cross_entropy,
+    safe_softmax_cross_entropy,
+    sigmoid_binary_cross_entropy,
+    sigmoid_focal_loss,
+    smooth_labels,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+    softmax_focal_loss,
+)
+
+__all__ = [
+    "losses",
+    "poly_loss_cross_entropy",
+    "safe_softmax_cross_entropy",
+    "sigmoid_binary_cross_entropy",
+    "sigmoid_focal_loss",
+    "smooth_labels",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+    "softmax_focal_loss",
+]
+
+losses = sys.modules[__name__]
+
+if TYPE_CHECKING:
+    from optax import *  # noqa: F403
+else:
+    __getattr__, __dir__ = rest_of("optax", __all__)
