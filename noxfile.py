@@ -12,7 +12,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-# All but `nightly`, `transforms`, `peers`, `mutations`, `oldest`, `newest` and `shuffled`.
+# All but `mlx`, `nightly`, `transforms`, `peers`, `mutations`, `oldest`, `newest` and `shuffled`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -26,6 +26,8 @@ REQUIREMENTS = {
     "array_api_strict": "array-api-strict",
     "dask": "dask[array]",
 }
+# What has wheels for some systems only, and a session that is not among the defaults.
+ON_REQUEST = {"mlx": "mlx[cpu]"}
 # Half a minute of mpmath, the same with every framework: once, in the session `none`.
 SKIP_GOLDEN = ("--deselect", "tests/test_golden.py::test_golden_json_is_what_its_script_writes")
 # Tests of NumPy by itself run in the session `none`; in bfloat16 where a library brings ml_dtypes.
@@ -68,6 +70,7 @@ TESTS = {
     # TensorFlow brings Keras, whose façade is tested on each of its backends in the session `all`.
     "tensorflow": (("tensorflow",), (*SKIP_NUMPY, "--ignore=tests/test_facade_keras.py"), {}),
     "strict": (("array_api_strict", "dask"), SKIP_NUMPY, {}),
+    "mlx": (("mlx",), SKIP_NUMPY, {}),
     "all": (
         tuple(REQUIREMENTS),
         SKIP_ALONE,
@@ -88,7 +91,8 @@ def install(session: nox.Session, *requirements: str) -> None:
 def run_tests(session: nox.Session, name: str, *arguments: str, extras: str = "test") -> None:
     """Run the tests of a session in a checkout, with its libraries installed and no others."""
     libraries, skipped, env = TESTS[name]
-    install(session, "-e", f".[{extras}]", *(REQUIREMENTS[library] for library in libraries))
+    known = REQUIREMENTS | ON_REQUEST
+    install(session, "-e", f".[{extras}]", *(known[library] for library in libraries))
     assert_missing(session, *(set(REQUIREMENTS) - set(libraries)))
     env = env | demand("numpy", *libraries)
     session.run(*PYTEST, *skipped, *arguments, *session.posargs, env=env)
@@ -130,6 +134,12 @@ def tensorflow(session: nox.Session) -> None:
 def strict(session: nox.Session) -> None:
     """Test the array-API standard to the letter, and a lazy library."""
     run_tests(session, "strict")
+
+
+@nox.session
+def mlx(session: nox.Session) -> None:
+    """Test MLX on the CPU, on Linux and macOS; not among the defaults."""
+    run_tests(session, "mlx")
 
 
 @nox.session(name="all")

@@ -28,7 +28,7 @@ import numpy as np
 
 from peers import PEERS, NotOffered, peers
 from softmaxkit.conformance import FEATURES, load
-from softmaxkit.conformance.adapters import REQUIRES
+from softmaxkit.conformance.adapters import names as installed
 from softmaxkit.conformance.case import CLASS_LOSSES, LOSSES
 from softmaxkit.conformance.rules import rules
 from softmaxkit.conformance.running import gradient_terms
@@ -383,7 +383,7 @@ def capabilities():
     lines = ["## What a backend lacks", "", "Cases that need it are then not run.", ""]
     lines += [f"- {feature}: {meaning}" for feature, meaning in FEATURES.items()]
     rows = []
-    for name in REQUIRES:
+    for name in installed():
         lacks = load(name).lacks
         rows.append([name, *(lacks.get(feature, "yes") for feature in FEATURES)])
     return [*lines, "", *table(["", *FEATURES], rows)]

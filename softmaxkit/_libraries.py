@@ -18,7 +18,10 @@ __all__ = ["import_quietly", "is_installed"]
 
 def is_installed(module: str) -> bool:
     """Tell whether `module` can be found, without importing it."""
-    spec = find_spec(module)
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
     # Without an origin it is some folder of that name on the path: a namespace package.
     return spec is not None and spec.origin is not None
 

@@ -51,6 +51,10 @@ def _cupy_devices(cupy: Any) -> list[str]:
     return [f"cuda:{i}" for i in range(cupy.cuda.runtime.getDeviceCount())]
 
 
+def _mlx_devices(mx: Any) -> list[str]:
+    return [str(device) for device in mx.__array_namespace_info__().devices()]
+
+
 def _cpu(module: Any) -> list[str]:
     return ["cpu"]
 
@@ -69,6 +73,7 @@ _LIBRARIES: list[tuple[str, str, str, Callable[[Any], list[str]], Callable[[Any]
     ),
     ("array_api_strict", "array-api-strict", "array_api", _cpu, lambda xp: xp.zeros(()).dtype),
     ("dask", "Dask", "array_api", _cpu, lambda dask: "float64"),
+    ("mlx.core", "MLX", "array_api", _mlx_devices, lambda mx: mx.zeros(()).dtype),
     ("cupy", "CuPy", "array_api", _cupy_devices, lambda cupy: cupy.zeros(()).dtype),
     ("array_api_compat", "array-api-compat", "", lambda compat: [], lambda compat: ""),
 ]
@@ -107,7 +112,7 @@ def check(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            help="numpy, torch, jax, tensorflow, array_api_strict, dask, or "
+            help="numpy, torch, jax, tensorflow, array_api_strict, dask, mlx, or "
             "package.module:adapter; may be repeated. Default: all that are installed.",
             show_default=False,
         ),

@@ -125,6 +125,11 @@ def strict() -> ModuleType:
 
 
 @pytest.fixture
+def mx() -> ModuleType:
+    return _module("mlx", "mlx.core")
+
+
+@pytest.fixture
 def same(torch: ModuleType) -> Callable[..., None]:
     """Compare value, dtype and shape of two tensors, and the gradients by some leaves."""
 

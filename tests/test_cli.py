@@ -101,14 +101,14 @@ def test_info_shows_what_is_installed_and_nothing_on_stderr():
 
 
 def test_info_says_what_is_not_installed(invoke, monkeypatch):
-    forget(monkeypatch, *FRAMEWORKS, "array_api_strict", "dask", "cupy")
+    forget(monkeypatch, *FRAMEWORKS, "array_api_strict", "dask", "mlx", "cupy")
     result = invoke("info")
     assert result.exit_code == 0
-    assert result.stdout.count("not installed") == 6
+    assert result.stdout.count("not installed") == 7
 
 
 def test_info_survives_a_library_that_cannot_be_imported(invoke, monkeypatch, tmp_path):
-    forget(monkeypatch, "jax", "tensorflow", "array_api_strict", "dask", "cupy")
+    forget(monkeypatch, "jax", "tensorflow", "array_api_strict", "dask", "mlx", "cupy")
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise OSError('no libtorch.so')\n")
     monkeypatch.syspath_prepend(tmp_path)

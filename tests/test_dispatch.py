@@ -1,11 +1,17 @@
 """Whose array is it? No framework is imported, every disguise is seen through, the rest refused."""
 
+import ast
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 
 import softmaxkit
 from softmaxkit import backends
 from softmaxkit._dispatch import resolve
+from softmaxkit.backends.array_api import arrays
+from softmaxkit.backends.array_api.arrays import NEEDED
 
 # Of float32, whose numbers are 1.2e-7 apart: what is compiled or mapped rounds otherwise.
 FEW_ULP = 1e-6
@@ -83,7 +89,7 @@ print(repr(pytest.main(["--collect-only", "-p", "no:cacheprovider", {__file__!r}
 
 @pytest.mark.parametrize("state", ["blocked", "half imported"])
 def test_frameworks_that_are_not_there_hinder_nobody(state, library, run_python):
-    if repr(library) in ("array_api_strict", "dask"):
+    if library.backend is backends.array_api:
         pytest.skip("array_api_compat 1.16 itself fails where sys.modules holds no whole torch")
     # In an interpreter of its own: array_api_compat remembers what it has once found out.
     script = f"""
@@ -405,6 +411,57 @@ def test_tf_other_tensors_are_refused_by_name(tf, kind):
     with pytest.raises(TypeError) as refusal:
         softmaxkit.softmax(x)
     assert str(refusal.value) == expected
+
+
+# --- libraries that only look like array-API ones -------------------------------------------------
+class Sparse:
+    """Has a namespace, as arrays of `sparse` do, and that lacks what kernels need."""
+
+    dtype, shape, ndim, device = np.dtype("float32"), (2, 3), 2, "cpu"
+
+    def __array_namespace__(self, api_version=None):
+        return SPARSE
+
+
+SPARSE = ModuleType("sparse_library")
+vars(SPARSE).update({name: getattr(np, name, None) for name in NEEDED if name[:2] != "ar"})
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("x", lambda odd: softmaxkit.softmax(odd)),
+        ("labels", lambda odd: softmaxkit.one_hot(odd, 3)),
+        ("logits", lambda odd: softmaxkit.value_and_grad(softmaxkit.focal_loss)(odd, LABELS)),
+        ("targets", lambda odd: softmaxkit.cross_entropy(LOGITS, odd)),
+        ("where", lambda odd: softmaxkit.softmax(LOGITS, where=odd)),
+    ],
+)
+def test_a_library_without_what_kernels_need_is_refused(argument, call):
+    with pytest.raises(TypeError) as refusal:
+        call(Sparse())
+    assert str(refusal.value).partition(": ")[2] == (
+        f"{argument} is a {__name__.partition('.')[0]}.Sparse; expected an array whose library has "
+        "arange, argmax of the array-API standard; convert it to one of NumPy."
+    )
+
+
+def test_every_function_that_is_called_of_a_library_is_asked_for():
+    called = set()
+    for path in (arrays.__file__, backends.array_api.__file__):
+        for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                owner = ast.unparse(node.value)
+                if owner == "xp" or owner.startswith("array_namespace("):
+                    called.add(node.attr)
+    asked_when_needed = {"take_along_axis", "concat", "stop_gradient"}  # the last two: of MLX
+    assert (called | {"int64"}) - asked_when_needed == set(NEEDED)
+
+
+def test_sparse_arrays_are_refused():
+    sparse = pytest.importorskip("sparse", reason="sparse, whose arrays are refused, is missing")
+    with pytest.raises(TypeError, match=r"^softmax: x is a sparse\..*; expected .*; .*\.$"):
+        softmaxkit.softmax(sparse.COO(LOGITS))
 
 
 # --- refused on every installation (more: test_bad_input.py) --------------------------------------

@@ -26,7 +26,8 @@ PACKAGES = (
     *(f".{facade}" for facade in FACADES),
 )
 FRAMEWORKS = {
-    "array_api_compat", "array_api_strict", "cupy", "dask", "jax", "keras", "tensorflow", "torch",
+    "array_api_compat", "array_api_strict", "cupy", "dask", "jax", "keras", "mlx", "tensorflow",
+    "torch",
 }  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """Any array-API library, eager or lazy, through array-api-compat; derivatives written out.
 
-Tested with array-api-strict and Dask.
+Tested with array-api-strict, Dask and MLX.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from softmaxkit import _activations, _losses
 from softmaxkit._axes import along
@@ -62,7 +62,7 @@ def smooth_labels(targets, smoothing, axis, where):
 def one_hot(labels, num_classes, axis, dtype, unseen):
     xp = array_namespace(labels)
     labels = xp.expand_dims(ops.as_index(labels), axis=axis)
-    classes = xp.arange(num_classes, dtype=labels.dtype, device=device(labels))
+    classes = xp.arange(num_classes, dtype=labels.dtype, **ops.placed(labels))
     is_label = along(classes, labels.ndim, axis) == labels
     out = ops.astype(is_label, ops.default_float(labels) if dtype is None else dtype)
     if unseen is None:

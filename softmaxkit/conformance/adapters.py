@@ -36,6 +36,7 @@ REQUIRES = {
     "tensorflow": "tensorflow",
     "array_api_strict": "array_api_strict",
     "dask": "dask",
+    "mlx": "mlx.core",
 }
 
 
@@ -481,3 +482,23 @@ def _dask() -> Adapter:
         "labels": "Dask is lazy: labels are not known before they are computed",
     }
     return Adapter("dask", to_backend, _plain, _dtype_name, lacks)
+
+
+def _mlx() -> Adapter:
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)  # which alone has float64
+
+    def to_backend(array: np.ndarray, dtype: str | None) -> Any:
+        known = getattr(mx, dtype or "", None)
+        return mx.array(array if known else np.array(array, dtype), known)
+
+    def to_numpy(array: Any) -> np.ndarray:
+        return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+
+    lacks = {
+        "tracing": "MLX is lazy: each case is a graph already",
+        "autodiff": "MLX differentiates each step, in plain digits; vjp and value_and_grad are tested",
+        "labels": "MLX is lazy: labels are not known before they are computed",
+    }
+    return Adapter("mlx", to_backend, to_numpy, _dtype_name, lacks, default_float="float32")
