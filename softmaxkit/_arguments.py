@@ -10,7 +10,7 @@ class labels, NumPy's AxisError for axes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,7 +54,8 @@ class Wanted(NamedTuple):
 def begin(name: str, argument: str, x: Any) -> Call:
     """Begin the call `name`; the array that it has as `argument` decides on the library."""
     wanted = x if isinstance(x, Wanted) else None
-    backend, array = resolve(name, argument, x if wanted is None else wanted.array)
+    array = x if wanted is None else wanted.array
+    backend, array = resolve(name, argument, array, recorders=True)
     return Call(name, argument, backend, array, wanted)
 
 
@@ -83,6 +84,24 @@ class Call:
         return len(a) == len(b) and all(
             x is None or y is None or same(x, y) for x, y in zip(a, b, strict=True)
         )
+
+    def recorded(self, function: Any, given: Mapping[str, Any]) -> Any:
+        """Return what an array without a backend, a Proxy of torch.fx, makes of a function's call.
+
+        The arguments are among those `given`.
+        """
+        code, kind = function.__code__, type(self.array)
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        by_place = tuple(given[name] for name in names[: code.co_argcount])
+        options = {
+            name: given[name]
+            for name in names[code.co_argcount :]
+            if given[name] is not function.__kwdefaults__[name]
+        }
+        made = kind.__torch_function__(function, (kind,), by_place, options)
+        if made is NotImplemented:
+            resolve(self.name, self.argument, self.array)  # which refuses it
+        return made
 
     # --- what is computed -----------------------------------------------------------------------
     def loss(self, targets: Array, options: ClassOptions | BinaryOptions) -> Any:

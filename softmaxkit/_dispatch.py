@@ -7,7 +7,7 @@ framework that the user has not imported is never imported (an array of it canno
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -21,8 +21,12 @@ _HOST = (np.ndarray, np.generic, bool, int, float, complex, list, tuple)
 _SUPPORTED = "an array of NumPy, PyTorch, JAX, TensorFlow or an array-API library"
 
 
-def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
-    """Return the backend of `x`, and `x` as an array (lists and Python numbers become NumPy's)."""
+def resolve(call: str, name: str, x: Any, *, recorders: bool = False) -> tuple[Backend, Array]:
+    """Return the backend of `x`, and `x` as an array (lists and Python numbers become NumPy's).
+
+    With `recorders` the backend is None, instead of a refusal, for what is no tensor and overrides
+    torch's functions, as a Proxy of torch.fx does.
+    """
     # getattr: False when the framework is absent, blocked (None) or half imported.
     modules = sys.modules
     if isinstance(x, getattr(modules.get("torch"), "Tensor", ())):
@@ -53,6 +57,8 @@ def resolve(call: str, name: str, x: Any) -> tuple[Backend, Array]:
     if hasattr(type(x), "__array_namespace__") or _known_to_compat(x):
         usable(call, name, backends.array_api, x)
         return backends.array_api, x
+    if recorders and hasattr(type(x), "__torch_function__"):
+        return cast("Backend", None), x
     remedy = "convert it to one of those"
     if isinstance(x, getattr(tensorflow, "RaggedTensor", ())):
         mask = "tf.sequence_mask of its row_lengths()"

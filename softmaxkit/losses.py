@@ -102,6 +102,8 @@ def cross_entropy(
     0.6395
     """
     call = begin("cross_entropy", "logits", logits)
+    if call.backend is None:
+        return call.recorded(cross_entropy, locals())
     call.floating()
     axis = call.class_axis(axis)
     targets, is_index, unseen, ignore_index = class_targets(call, targets, axis, ignore_index)
@@ -180,6 +182,8 @@ def focal_loss(
     0.1782
     """
     call = begin("focal_loss", "logits", logits)
+    if call.backend is None:
+        return call.recorded(focal_loss, locals())
     call.floating()
     axis = call.class_axis(axis)
     targets, _, unseen, ignore_index = class_targets(call, targets, axis, ignore_index)
@@ -255,6 +259,8 @@ def poly_loss_cross_entropy(
     1.2624
     """
     call = begin("poly_loss_cross_entropy", "logits", logits)
+    if call.backend is None:
+        return call.recorded(poly_loss_cross_entropy, locals())
     call.floating()
     axis = call.class_axis(axis)
     targets, is_index, unseen, ignore_index = class_targets(call, targets, axis, ignore_index)
@@ -329,6 +335,8 @@ def binary_cross_entropy(
     0.6931471805599453
     """
     call = begin("binary_cross_entropy", "logits", logits)
+    if call.backend is None:
+        return call.recorded(binary_cross_entropy, locals())
     call.floating()
     targets = binary_targets(call, targets)
     normalizer = call.normalizer(normalizer, reduction, "count")
@@ -389,6 +397,8 @@ def sigmoid_focal_loss(
     0.10187
     """
     call = begin("sigmoid_focal_loss", "logits", logits)
+    if call.backend is None:
+        return call.recorded(sigmoid_focal_loss, locals())
     call.floating()
     targets = binary_targets(call, targets)
     normalizer = call.normalizer(normalizer, reduction, "count")

@@ -169,7 +169,8 @@ def expm1(x):
     if not (torch.is_grad_enabled() or is_traced()):
         return torch.expm1(x)
     e = torch.exp(x)
-    value = _expm1_of(x.detach(), e.detach()) if is_compiling() else torch.expm1(x.detach())
+    written_out = is_compiling() or torch.jit.is_tracing()  # the legacy ONNX exporter has no expm1
+    value = _expm1_of(x.detach(), e.detach()) if written_out else torch.expm1(x.detach())
     return value + (e - e.detach())
 
 

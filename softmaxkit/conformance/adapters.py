@@ -498,7 +498,7 @@ def _mlx() -> Adapter:
 
     lacks = {
         "tracing": "MLX is lazy: each case is a graph already",
-        "autodiff": "MLX differentiates each step, in plain digits; vjp and value_and_grad are tested",
+        "autodiff": "MLX differentiates each step, in plain digits; tests/test_mlx.py",
         "labels": "MLX is lazy: labels are not known before they are computed",
     }
     return Adapter("mlx", to_backend, to_numpy, _dtype_name, lacks, default_float="float32")

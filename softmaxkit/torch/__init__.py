@@ -24,6 +24,8 @@ Labels of dtype uint8, which torch takes in some calls, are left to torch. So is
 
 from typing import TYPE_CHECKING
 
+import torch.fx
+
 from softmaxkit._forwarding import rest_of
 from softmaxkit.torch import functional, nn
 from softmaxkit.torch.functional import (
@@ -63,6 +65,9 @@ __all__ = [
     "softmax",
     "softmin",
 ]
+
+for _name in set(functional.__all__) - {"nll_loss"}:  # as in `functional`
+    torch.fx.wrap(_name)
 
 if TYPE_CHECKING:
     from torch.nn.functional import *  # noqa: F403

@@ -8,6 +8,8 @@ label out of range is an IndexError as torch's, in softmaxkit's words. Every oth
 
 from typing import TYPE_CHECKING
 
+import torch.fx
+
 from softmaxkit._forwarding import rest_of
 from softmaxkit.torch._activations import log_softmax, softmax, softmin
 from softmaxkit.torch._losses import (
@@ -28,6 +30,10 @@ __all__ = [
     "softmax",
     "softmin",
 ]
+
+# torch.fx.symbolic_trace then records the call, not what is in it; torch's own function it does.
+for _name in set(__all__) - {"nll_loss"}:
+    torch.fx.wrap(_name)
 
 if TYPE_CHECKING:
     from torch.nn.functional import *  # noqa: F403

@@ -4,8 +4,7 @@ Those that torch has are subclasses of torch's: the same arguments, buffers, sta
 Every other name is that of `torch.nn`.
 """
 
-from __future__ import annotations
-
+# Annotations are no strings here: a GraphModule of torch.fx that holds such cannot be pickled.
 from typing import TYPE_CHECKING
 
 import torch
