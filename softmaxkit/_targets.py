@@ -84,7 +84,15 @@ def class_targets(
         )
     # Labels on the host can be read, also where the logits are being traced.
     values = np.asarray(given_targets) if readable else backend.visible(targets)
-    return targets, True, *labels_in_range(call.name, "targets", values, shape[axis], ignore_index)
+    unseen, ignored = labels_in_range(call.name, "targets", values, shape[axis], ignore_index)
+    if ignored is not None and not -(2**31) <= ignored < 2**31:
+        # JAX without 64-bit types has no such number, and has wrapped the labels.
+        if unseen is None and values is not None:
+            renamed = np.where(values == ignored, np.int64(-1), values.astype(np.int64))
+            targets, ignored = call.companion("targets", renamed), -1
+        elif not -(2**63) <= ignored < 2**63:
+            ignored = None
+    return targets, True, unseen, ignored
 
 
 def labels_in_range(

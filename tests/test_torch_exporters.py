@@ -9,8 +9,6 @@ import io
 import numpy as np
 import pytest
 
-import softmaxkit
-
 WHERE = [True, True, False, True, True]
 WEIGHT = [1.0, 2.0, 3.0, 4.0, 5.0]
 EVERY_OPTION = {

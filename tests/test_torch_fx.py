@@ -1,4 +1,4 @@
-"""torch.fx.symbolic_trace records a call of softmaxkit as one node, as it does torch's functions."""
+"""torch.fx.symbolic_trace records a call of softmaxkit as one node, as it does torch's."""
 
 import pickle
 

@@ -70,7 +70,10 @@ def kind(x):
 
 
 def as_dtype(dtype, like):
-    dtype = jax.dtypes.canonicalize_dtype(jnp.dtype(dtype))
+    wanted = jnp.dtype(dtype)
+    dtype = jax.dtypes.canonicalize_dtype(wanted)
+    if dtype != wanted:
+        jnp.zeros((), wanted)  # JAX warns that it has no 64-bit types
     if not (jnp.issubdtype(dtype, jnp.floating) and hasattr(jnp, dtype.name)):  # no float128
         raise TypeError(dtype)
     return dtype
@@ -113,7 +116,6 @@ def _laid(x, shape, sharding):
     return jnp.broadcast_to(x, shape, out_sharding=sharding)
 
 
-equal = operator.eq
 exp = jnp.exp
 log1p = jnp.log1p
 any = jnp.any
@@ -156,6 +158,14 @@ def compute_like(x, logits):
 
 
 weights_like = compute_like
+
+
+def equal(a, b):
+    if type(b) is int and jnp.issubdtype(a.dtype, jnp.integer):
+        info = jnp.iinfo(a.dtype)
+        if not info.min <= b <= info.max:  # without 64-bit types: ignore_index=2**40
+            return jnp.zeros_like(a, bool)
+    return a == b
 
 
 def as_index(labels):
