@@ -52,7 +52,7 @@ def _cupy_devices(cupy: Any) -> list[str]:
 
 
 def _mlx_devices(mx: Any) -> list[str]:
-    return [str(device) for device in mx.__array_namespace_info__().devices()]
+    return [device.type.name for device in mx.__array_namespace_info__().devices()]
 
 
 def _cpu(module: Any) -> list[str]:

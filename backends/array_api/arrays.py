@@ -48,17 +48,19 @@ NEEDED = (
 )  # fmt: skip
 
 
-@cache
-def _lacking(xp):
-    return ", ".join(name for name in NEEDED if not hasattr(xp, name))
+_complete = set()  # types of arrays whose library has all that
 
 
 def unusable(x):
-    lacking = _lacking(array_namespace(x))
-    if lacking:
-        name = f"{type(x).__module__.partition('.')[0]}.{type(x).__qualname__}"
-        wanted = f"expected an array whose library has {lacking} of the array-API standard"
-        return TypeError, f"is a {name}; {wanted}; convert it to one of NumPy"
+    kind = type(x)
+    if kind not in _complete:
+        xp = array_namespace(x)
+        lacking = ", ".join(name for name in NEEDED if not hasattr(xp, name))
+        if lacking:
+            name = f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+            wanted = f"expected an array whose library has {lacking} of the array-API standard"
+            return TypeError, f"is a {name}; {wanted}; convert it to one of NumPy"
+        _complete.add(kind)
     if all(n == n for n in x.shape):  # Dask writes NaN for what it does not know yet
         return None
     remedy = "expected a known shape; call its compute_chunk_sizes()"

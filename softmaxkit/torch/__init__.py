@@ -16,7 +16,9 @@ torchvision. `softmaxkit.torch.nn` has the modules, which are also here. What di
 - 0 log 0 is 0 in probability targets, where torch gives NaN for a logit of -inf;
 - a label out of range, where labels cannot be read (a GPU, a compiler), makes its row NaN;
 - `sigmoid_focal_loss` refuses a negative `gamma`;
-- `torch.jit.script` does not take these functions.
+- `torch.jit.script` does not take these functions;
+- `torch.fx.symbolic_trace` records them where they are called as ``F.softmax`` or by a module; one
+  that was imported by its name records torch's.
 
 Labels of dtype uint8, which torch takes in some calls, are left to torch. So is every other name:
 ``F.relu`` is `torch.nn.functional.relu`, and ``nn.Linear`` of `softmaxkit.torch.nn` is torch's.
