@@ -42,6 +42,7 @@ OPERATIONS = (
         by_class="weight",
         facades=(
             *("torch.cross_entropy", "torch.nll_loss", "torch.CrossEntropyLoss"),
+            *("torch.causal_lm_loss", "torch.LabelSmoother"),
             *("jax.softmax_cross_entropy", "jax.safe_softmax_cross_entropy"),
             "jax.softmax_cross_entropy_with_integer_labels",
             "tensorflow.softmax_cross_entropy_with_logits",

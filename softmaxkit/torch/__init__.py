@@ -9,7 +9,8 @@
 tensor(0.4100, grad_fn=<DivBackward0>)
 
 Signatures, defaults, dtypes, shapes, NaN and errors are torch's; `sigmoid_focal_loss` is that of
-torchvision. `softmaxkit.torch.nn` has the modules, which are also here. What differs is that
+torchvision. `causal_lm_loss` and `LabelSmoother` compute what transformers' do, and refuse in one
+line. `softmaxkit.torch.nn` has the modules, which are also here. What differs is that
 
 - rows in which one class dominates keep their digits, and half-precision results are rounded once;
 - an ignored row, and an element of weight 0, add 0 to the gradient whatever they hold, NaN too;
@@ -30,6 +31,7 @@ import torch.fx
 
 from softmaxkit._forwarding import rest_of
 from softmaxkit.torch import functional, nn
+from softmaxkit.torch._transformers import LabelSmoother, causal_lm_loss
 from softmaxkit.torch.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -53,10 +55,12 @@ __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "FocalLoss",
+    "LabelSmoother",
     "LogSoftmax",
     "SigmoidFocalLoss",
     "Softmax",
     "binary_cross_entropy_with_logits",
+    "causal_lm_loss",
     "cross_entropy",
     "focal_loss",
     "functional",
