@@ -12,10 +12,15 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BACKENDS = ("numpy", "torch", "jax", "tensorflow")
 OTHERS = {
+    "flax_masked_classes.py",
     "keras_lines_of_digits.py",
+    "keras_train_step.py",
+    "lightning_digits.py",
     "optax_padded_batches.py",
+    "sklearn_regression.py",
     "torch_character_model.py",
     "torch_focal_loss.py",
+    "transformers_accumulation.py",
 }
 
 
@@ -50,7 +55,8 @@ def run(name, *options, **env):
 
 def table(printed):
     """Return the numbers, in percent too, at the ends of the lines: name -> numbers."""
-    rows = re.findall(r"^(.*?\S)((?: +[+-]?\d[\d.]*%?)+)$", printed, flags=re.MULTILINE)
+    a_number = r"[+-]?\d[\d.]*(?:e[+-]\d+)?%?"
+    rows = re.findall(rf"^(.*?\S)((?: +{a_number})+)$", printed, flags=re.MULTILINE)
     return {name: [number(each) for each in numbers.split()] for name, numbers in rows}
 
 
@@ -131,3 +137,72 @@ def test_keras_lines_of_digits(backend):
     assert min(plain[1], smoothed[1]) > 0.9, printed
     assert smoothed[2] < plain[2], printed
     assert smoothed[2] < 0.91 + 0.02, printed  # what smoothing by 0.1 asks of a label
+
+
+# --- beside other libraries: `nox -s integrations` has those that the other sessions lack ---------
+def test_sklearn_regression():
+    need("numpy", sklearn="scikit-learn", scipy="scipy")
+    # Threads of OpenBLAS for products this small: 27 s for 3.
+    printed = run("sklearn_regression.py", OMP_NUM_THREADS="1")
+    rows = table(printed)
+    theirs, ours = rows["LogisticRegression"], rows["softmaxkit, SciPy"]
+    assert ours[:2] == theirs[:2], printed
+    assert ours[2] == pytest.approx(theirs[2], abs=1.5e-6), printed  # six digits
+    assert ours[3] < 1e-6, printed  # of the largest: gradients below 1e-7 at both ends
+    smoothed = rows["softmaxkit, SciPy, smoothed"]
+    assert smoothed[1] < ours[1], printed
+    assert min(ours[0], smoothed[0]) > 0.9, printed
+
+
+def test_transformers_accumulation():
+    need("torch", transformers="transformers")
+    printed = run("transformers_accumulation.py")
+    rows = table(printed)
+    theirs, ours = rows["transformers"], rows["causal_lm_loss"]
+    assert theirs[2:] == [0, 0], printed
+    assert theirs[1] < 0.8 * theirs[0], printed  # it learns
+    assert ours[2] < 1e-6, printed
+    assert ours[3] < 1e-5, printed  # after 25 steps of rounding, over how far weights went
+    assert rows["causal_lm_loss, one batch"][2] < 1e-6, printed
+    assert rows["causal_lm_loss, means averaged"][2] > 1e-3, printed  # another objective
+
+
+def test_lightning_digits():
+    need("torch", lightning="lightning", sklearn="scikit-learn")
+    # lightning_utilities meets torch 2.13.
+    ignored = "ignore:`isinstance(treespec, LeafSpec)`:FutureWarning"
+    printed = run("lightning_digits.py", "-W", ignored)
+    rows = table(printed)
+    warm = ", with a temperature"
+    assert rows["torch"] == pytest.approx(rows["softmaxkit"], rel=1e-3), printed
+    assert all(row[1] > 0.9 for row in rows.values()), printed
+    for name in ("softmaxkit", "softmaxkit, smoothed"):
+        assert rows[name + warm][3] < rows[name][3], printed
+    assert rows["softmaxkit" + warm][0] > 1 > rows["softmaxkit, smoothed" + warm][0], printed
+
+
+def test_flax_masked_classes():
+    need("jax", flax="flax", optax="optax", sklearn="scikit-learn")
+    printed = run("flax_masked_classes.py")
+    rows = table(printed)
+    theirs, ours = rows["-1e9, optax"], rows["where, softmaxkit"]
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-3), printed  # after 420 steps of rounding
+    assert ours[1] == pytest.approx(theirs[1], abs=0.005), printed
+    assert ours[1] > rows["every class, softmaxkit"][1], printed
+    assert rows["-1e9, optax, smoothed"][0] > 1e6, printed
+    loss, accuracy, confidence = rows["where, softmaxkit, smoothed"]
+    assert loss < 1, printed
+    assert accuracy > 0.95, printed
+    assert confidence < ours[2], printed
+
+
+def test_keras_train_step():
+    need("tensorflow", keras="keras", sklearn="scikit-learn")
+    printed = run("keras_train_step.py")
+    rows = table(printed)
+    labels, theirs, ours = (
+        rows[f"student, {name}"] for name in ("labels only", "Keras's loss", "softmaxkit")
+    )
+    assert ours == pytest.approx(theirs, rel=0.01), printed  # after 420 steps of rounding
+    assert ours[3] < labels[3], printed  # the teacher helps
+    assert rows["teacher"][1] > ours[1] > 0.8, printed
