@@ -5,6 +5,7 @@ constraints.txt pins every version.
 """
 
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-# All but `mlx`, `nightly`, `transforms`, `peers`, `mutations`, `oldest`, `newest` and `shuffled`.
+# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest` and
+# `shuffled`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -28,11 +30,17 @@ REQUIREMENTS = {
 }
 # What has wheels for some systems only, and a session that is not among the defaults.
 ON_REQUEST = {"mlx": "mlx[cpu]"}
+# Whose programs `integrations` runs, beside those of the libraries above.
+PROGRAMS_OF = (
+    "transformers", "accelerate", "lightning", "opacus", "flax", "equinox", "ai-edge-litert",
+    "ndonnx", "onnxruntime",
+)  # fmt: skip
 # Half a minute of mpmath, the same with every framework: once, in the session `none`.
 SKIP_GOLDEN = ("--deselect", "tests/test_golden.py::test_golden_json_is_what_its_script_writes")
 # Tests of NumPy by itself run in the session `none`; in bfloat16 where a library brings ml_dtypes.
 SKIP_NUMPY = (
     *SKIP_GOLDEN,
+    "--ignore=tests/test_integrations.py",
     "--ignore=tests/test_threads.py",
     *("-k", "not [numpy] and not [numpy-float"),
 )
@@ -47,6 +55,7 @@ SKIP_ALONE = (
     "--ignore=tests/test_debuggers.py",
     "--ignore=tests/test_properties.py",
     "--ignore=tests/test_golden_gradients.py",
+    "--ignore=tests/test_integrations.py",
     "--ignore=tests/test_jax_rows.py",
     "--ignore=tests/test_one_formula.py",
     "--ignore=tests/test_second_derivatives.py",
@@ -84,10 +93,13 @@ TESTS = {
 PYTEST = ("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal")
 
 
+# pip would byte-compile every module that is installed, TensorFlow's for half a minute; Python
+# compiles what is imported.
+PINNED = ("--no-compile", "-c", str(ROOT / "constraints.txt"))
+
+
 def install(session: nox.Session, *requirements: str) -> None:
-    # pip would byte-compile every module that is installed, TensorFlow's for half a minute; Python
-    # compiles what is imported.
-    session.install("--no-compile", "-c", str(ROOT / "constraints.txt"), *requirements)
+    session.install(*PINNED, *requirements)
 
 
 def run_tests(session: nox.Session, name: str, *arguments: str, extras: str = "test") -> None:
@@ -234,6 +246,29 @@ def peers(session: nox.Session) -> None:
     frameworks = ("torch", "expecttest", "jax", "optax", "tensorflow-cpu", "keras", "scipy", "onnx")
     install(session, "-e", ".[test]", *frameworks)
     session.run(*PYTEST, "peers", *session.posargs)
+
+
+@nox.session
+def integrations(session: nox.Session) -> None:
+    """Train in other libraries' programs with their loss and with ours; not among the defaults.
+
+    One table says how far apart they are, and the session fails beyond a tolerance. A library that
+    cannot be installed stands in it with the reason. What follows ``--`` selects programs by their
+    file; without it the examples of these libraries run, too.
+    """
+    install(session, "-e", ".[test,demo]", *REQUIREMENTS.values(), "optax", "keras", "scipy")
+    missing = {}
+    for name in PROGRAMS_OF:
+        command = ("python", "-m", "pip", "install", *PINNED, name)
+        said = session.run(*command, silent=True, success_codes=[0, 1])
+        errors = re.findall(r"^ERROR: (.*)", str(said), re.MULTILINE)
+        missing |= {name: errors[-1]} if errors else {}
+    if not session.posargs:
+        examples = ("tests/test_examples.py", "-k", "transformers or lightning or flax")
+        env = demand("numpy", "torch", "jax") | {"OMP_NUM_THREADS": "1"}
+        session.run(*PYTEST, *examples, env=env)
+    run = ("integrations/run.py", "--missing", json.dumps(missing))
+    session.run("python", *run, *session.posargs)
 
 
 @nox.session
