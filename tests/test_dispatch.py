@@ -404,13 +404,17 @@ def test_tf_other_tensors_are_refused_by_name(tf, kind):
         "SparseTensor": lambda: tf.sparse.from_dense(LOGITS),
         "IndexedSlices": lambda: tf.IndexedSlices(tf.constant(LOGITS), tf.constant([0, 1])),
     }[kind]()
-    expected = (
-        f"softmax: x is a tensorflow.{kind}; expected an array of NumPy, PyTorch, JAX, TensorFlow "
-        "or an array-API library; convert it to one of those."
-    )
+    remedy = "convert it to one of those"
+    if kind == "RaggedTensor":
+        remedy = (
+            "pass its .to_tensor(), and tf.sequence_mask of its row_lengths() as where= of the logits"
+        )
     with pytest.raises(TypeError) as refusal:
         softmaxkit.softmax(x)
-    assert str(refusal.value) == expected
+    assert str(refusal.value) == (
+        f"softmax: x is a tensorflow.{kind}; expected an array of NumPy, PyTorch, JAX, TensorFlow "
+        f"or an array-API library; {remedy}."
+    )
 
 
 # --- libraries that only look like array-API ones -------------------------------------------------
