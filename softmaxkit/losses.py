@@ -55,7 +55,9 @@ def cross_entropy(
         Rows with this label add exactly 0 to value and gradient, whatever their logits hold.
         Refused beside probabilities, unless it is the default.
     label_smoothing : float in [0, 1], default 0
-        Targets become (1-ε) y + ε/K over the K classes that take part.
+        Targets become (1-ε) y + ε/K over the K classes that take part. Beside class weights w a
+        row costs L = -Σ_c w_c ((1-ε) y_c + ε/K) log p_c, and the mean over rows with labels y is
+        Σ L / Σ w_y.
     temperature : positive number or array that broadcasts to `logits`, default 1
         Divides the logits.
     z_loss : float, at least 0, default 0
