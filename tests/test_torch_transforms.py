@@ -257,15 +257,21 @@ def test_backward_keeps_no_more_than_a_gradient_needs(torch):
 
 
 def test_gradients_after_the_first_are_the_same(torch):
-    """The first is made in the memory of the probabilities, the others of the logits."""
-    x, y = torch.randn(64, 1000, requires_grad=True), torch.randint(1000, (64,))
-    for loss in (softmaxkit.cross_entropy, softmaxkit.focal_loss):
-        value = loss(x, y)
+    """The first is made in the memory of the probabilities, which others compute again."""
+    rows, classes = torch.randn(64, 1000, requires_grad=True), torch.randint(1000, (64,))
+    images = torch.randn(64, 3, 1, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(3, (64, 1))
+    for loss, x, y in (
+        (softmaxkit.cross_entropy, rows, classes),
+        (softmaxkit.focal_loss, rows, classes),
+        (softmaxkit.cross_entropy, images, labels),
+    ):
+        value = loss(x, y, axis=1)
         first, second = (
             torch.autograd.grad(value, x, factor, retain_graph=True)[0]
             for factor in (torch.tensor(1.0), torch.tensor(-2.0))
         )
-        torch.testing.assert_close(second, -2 * first)
+        torch.testing.assert_close(second, -2 * first, rtol=0, atol=0)
         (recorded,) = torch.autograd.grad(value, x, create_graph=True)
         torch.testing.assert_close(recorded, first)
 

@@ -152,8 +152,11 @@ class _RowStatistics(torch.autograd.Function):
         by_x = by_weights = None
         if ctx.needs_input_grad[0]:
             # The first gradient is made in the memory of p. autograd is not to see that: it would
-            # take p for changed, and refuse a second one, which is made of the logits.
-            kept = Kept(log_p, p.data if ctx.is_fresh and p is not None else None)
+            # take p for changed, and refuse a second one, for which p is computed again, alike to
+            # the last bit.
+            if p is not None:
+                p = p.data if ctx.is_fresh else blocks.softmax(x, ctx.axis, x.dtype)
+            kept = Kept(log_p, p)
             ctx.is_fresh = False
             by_x = blocks.row_gradient(x, request, kept, Rows(by_log_p, by_dot, None, by_lse))
         if ctx.needs_input_grad[1] and by_dot is not None:
