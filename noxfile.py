@@ -13,8 +13,8 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest` and
-# `shuffled`.
+# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest`
+# and `shuffled`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip

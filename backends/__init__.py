@@ -73,6 +73,22 @@ class BinaryOptions(NamedTuple):
     alpha: Any = None
 
 
+class Operands(NamedTuple):
+    """What logits are the product of, hidden @ weight_matrix.T + bias; or its gradients."""
+
+    hidden: Array  # (..., D)
+    weight_matrix: Array  # (V, D)
+    bias: Array | None = None  # (V,)
+
+
+class LinearOptions(NamedTuple):
+    """What a loss over the classes of such a product takes beside its operands and targets."""
+
+    of_logits: ClassOptions  # `where` is (V,); `temperature` broadcasts to the rows
+    softcap: float | None
+    chunk_size: int  # rows of logits that are there at once
+
+
 class Backend(Protocol):
     """What a backend module offers.
 
@@ -101,6 +117,14 @@ class Backend(Protocol):
         self, logits: Array, targets: Array, options: ClassOptions | BinaryOptions
     ) -> tuple[Array, Array]:
         """Compute a loss, and the gradient of its sum with respect to `logits`."""
+
+    def linear_loss(self, operands: Operands, targets: Array, options: LinearOptions) -> Array:
+        """Compute the loss of logits that are a product, without them."""
+
+    def linear_value_and_grad(
+        self, operands: Operands, targets: Array, options: LinearOptions
+    ) -> tuple[Array, Operands]:
+        """Compute such a loss, and the gradients of its sum with respect to the operands."""
 
     def one_hot(
         self, labels: Array, num_classes: int, axis: int, dtype: DType, unseen: str | None
@@ -196,7 +220,11 @@ class ArrayFunctions(Protocol):
     def merge_last(self, x: Array, count: int) -> Array:
         """Make the last `count` axes one."""
 
+    def reshape(self, x: Array, shape: Any) -> Array: ...
     def reshape_like(self, x: Array, like: Array) -> Array: ...
+    def concat(self, parts: Any) -> Array:
+        """Put arrays together along their first axis."""
+
     def broadcast_like(self, x: Array, like: Array) -> Array: ...
     def ones_like(self, x: Array) -> Array: ...
 

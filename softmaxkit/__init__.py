@@ -7,6 +7,7 @@ library, on that device, and inside its autodiff and compilers.
 from softmaxkit.activations import log_softmax, logsumexp, softmax
 from softmaxkit.gradients import value_and_grad, vjp
 from softmaxkit.labels import one_hot, smooth_labels
+from softmaxkit.linear import linear_cross_entropy
 from softmaxkit.losses import (
     binary_cross_entropy,
     cross_entropy,
@@ -21,6 +22,7 @@ __all__ = [
     "cross_entropy",
     "focal_loss",
     "get_num_threads",
+    "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
     "one_hot",

@@ -232,8 +232,11 @@ class Call:
             f"pass a Python float."
         )
 
-    def temperature(self, value: Any) -> Array:
-        """Return a positive number, an array that broadcasts to the logits, or None for 1."""
+    def temperature(self, value: Any, shape: Shape | None = None, target: str = "") -> Array:
+        """Return a positive number, an array that broadcasts to the logits, or None for 1.
+
+        With a `shape`, which is that of `target`, it broadcasts to that.
+        """
         if type(value) is float and value == 1.0:  # most often: the default
             return None
         value = as_number(value)
@@ -251,7 +254,8 @@ class Call:
                 f"{self.name}: temperature {received}; expected a positive number or an array of "
                 f"them; pass 1.0 for none."
             )
-        self._broadcasts("temperature", value, self.shape, self.argument)
+        to = (self.shape, self.argument) if shape is None else (shape, target)
+        self._broadcasts("temperature", value, *to)
         return value
 
     def normalizer(self, value: Any, reduction: str, default: str) -> Any:
@@ -306,8 +310,8 @@ class Call:
                 f"of {target}, {shape}; {remedy}."
             )
 
-    def mask(self, where: Any) -> Array:
-        """Return `where` as a boolean array of the library, or None."""
+    def mask(self, where: Any, shape: Shape | None = None, target: str = "") -> Array:
+        """Return `where` as a boolean array of the library, or None; see `temperature`."""
         if where is None:
             return None
         where = self.companion("where", where)
@@ -316,7 +320,8 @@ class Call:
                 f"{self.name}: where has dtype {where.dtype}; expected bool, True where an entry "
                 f"takes part; compare it (where != 0)."
             )
-        self._broadcasts("where", where, self.shape, self.argument)
+        to = (self.shape, self.argument) if shape is None else (shape, target)
+        self._broadcasts("where", where, *to)
         return where
 
     def weights(self, name: str, value: Any, shape: Shape, target: str) -> Array:

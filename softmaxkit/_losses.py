@@ -100,24 +100,45 @@ def over_classes(
     save: bool = False,
     keep: bool = False,
 ) -> tuple[Array, Saved | None]:
-    """Return cross-entropy, with a `gamma` focal loss, with an `epsilon` poly loss; see `loss`.
+    """Return cross-entropy, with a `gamma` focal loss, with an `epsilon` poly loss; see `loss`."""
+    result_dtype = logits.dtype if options.dtype is None else options.dtype
+    logits = as_wide_as(ops, logits, options.dtype)
+    options = in_dtype_of(ops, options, logits)
+    each = of_each_row(ops, kernels, logits, targets, options, save=save, keep=keep)
+    value, of_row = reduced(ops, each.loss, options.reduction, options.normalizer, each.counted)
+    value = ops.astype(value, result_dtype)
+    return value, None if each.saved is None else times_rows(each.saved, of_row)
 
-    The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
+
+class OfEachRow(NamedTuple):
+    """The losses of rows over classes before they are weighted and reduced."""
+
+    loss: Array
+    counted: Counted
+    saved: Saved | None  # of the sum of `loss`
+
+
+def of_each_row(
+    ops: ArrayFunctions,
+    kernels: Kernels,
+    logits: Array,
+    targets: Array,
+    options: ClassOptions,
+    *,
+    save: bool = False,
+    keep: bool = False,
+) -> OfEachRow:
+    """Return the losses of all rows, given logits as wide as the result and options `in_dtype_of`.
+
+    That of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
     class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
     share_c = w_c ((1-ε) q_c + ε/K).
     """
-    result_dtype = logits.dtype if options.dtype is None else options.dtype
     axis = options.axis
-    logits = as_wide_as(ops, logits, options.dtype)
-    options = _in_dtype_of(ops, options, logits)
     x, shift, empty = masked_and_scaled(ops, logits, axis, options.where, options.temperature)
     rows_have = _targets(ops, targets, logits, x, options)
-    sample_weight = options.sample_weight
-    if sample_weight is not None:  # of one number for each row
-        sample_weight = ops.compute_like(sample_weight, logits)
-        missing = len(ops.shape(logits)) - 1 - sample_weight.ndim
-        sample_weight = sample_weight[(None,) * missing + (...,)]
-    skip = _skipped(ops, rows_have, sample_weight)
+    counted = _counted(ops, rows_have, logits, options)
+    skip = counted.skip
     if empty is not None and skip is not None:
         empty = empty & ~skip
 
@@ -161,15 +182,23 @@ def over_classes(
         fault = ops.where(rows_have.wrong, _NAN, ops.ones_like(loss))
         loss = loss * fault
 
-    counted = Counted(rows_have.weight, sample_weight, skip, rows_have.ignored)
-    value, of_row = reduced(ops, loss, options.reduction, options.normalizer, counted)
-    value = ops.astype(value, result_dtype)
     if not save:
-        return value, None
-    of_row = _times(of_row, fault)
-    by_rows = (None if each is None else each * of_row for each in (by_log_p, by_dot, by_lse))
-    by_log_p, by_dot, by_lse = by_rows
-    return value, Saved(kept, Rows(by_log_p, by_dot, mass, by_lse), request)
+        return OfEachRow(loss, counted, None)
+    saved = Saved(kept, Rows(by_log_p, by_dot, mass, by_lse), request)
+    return OfEachRow(loss, counted, saved if fault is None else times_rows(saved, fault))
+
+
+def counted(ops: ArrayFunctions, targets: Array, like: Array, options: ClassOptions) -> Counted:
+    """Return what rows count in a mean, without their logits, of which `like` is one row."""
+    rows_have = _targets(ops, targets, like, like, options._replace(label_smoothing=None))
+    return _counted(ops, rows_have, like, options)
+
+
+def times_rows(saved: Saved, factor: Any) -> Saved:
+    """Return what the gradient of a sum of rows is made of, each of them times a factor."""
+    mass = saved.by_rows.mass
+    by_rows = Rows(*(one if one is None else one * factor for one in saved.by_rows))
+    return saved._replace(by_rows=by_rows._replace(mass=mass))
 
 
 def gradient_over_classes(
@@ -183,12 +212,10 @@ def gradient_over_classes(
     wide = as_wide_as(ops, logits, options.dtype)
     axis, where, temperature = options.axis, options.where, options.temperature
     x, _, _ = masked_and_scaled(ops, wide, axis, where, temperature)
-    by_rows = saved.by_rows
-    of_rows = Rows(*(each if each is None else each * of_value for each in by_rows))
-    of_rows = of_rows._replace(mass=by_rows.mass)
+    of_rows = times_rows(saved, of_value).by_rows
     out = kernels.row_gradient(x, saved.request, saved.kept, of_rows)
     if temperature is not None:
-        out = out / temperature
+        out = out / _number(ops, temperature, wide)
     if where is not None:
         out = ops.where(where, out, 0.0)
     return ops.astype(out, logits.dtype)
@@ -249,6 +276,18 @@ def _labels(
     return labels, ignored, wrong
 
 
+def _counted(
+    ops: ArrayFunctions, rows_have: _Targets, logits: Array, options: ClassOptions
+) -> Counted:
+    sample_weight = options.sample_weight
+    if sample_weight is not None:  # of one number for each row
+        sample_weight = ops.compute_like(sample_weight, logits)
+        missing = len(ops.shape(logits)) - 1 - sample_weight.ndim
+        sample_weight = sample_weight[(None,) * missing + (...,)]
+    skip = _skipped(ops, rows_have, sample_weight)
+    return Counted(rows_have.weight, sample_weight, skip, rows_have.ignored)
+
+
 def _skipped(ops: ArrayFunctions, rows_have: _Targets, sample_weight: Array | None) -> Array | None:
     """Return which rows are left out, whatever they hold.
 
@@ -306,7 +345,7 @@ def over_labels(
     """
     result_dtype = logits.dtype if options.dtype is None else options.dtype
     logits = as_wide_as(ops, logits, options.dtype)
-    options = _in_dtype_of(ops, options, logits)
+    options = in_dtype_of(ops, options, logits)
     smoothing, alpha, gamma = options.label_smoothing, options.alpha, options.gamma
     x = ops.compute(logits)
     t = given = ops.compute_like(targets, logits)
@@ -390,28 +429,43 @@ def reduced(
     ops: ArrayFunctions, loss: Array, reduction: str, normalizer: Any, counted: Counted
 ) -> tuple[Array, Array | float]:
     """Weight and reduce the rows; also the derivative of the result by each row's loss."""
-    weight, sample_weight, skip, ignored = counted
+    loss, of_row = weighted(ops, loss, counted)
+    if reduction == "none":
+        return loss, of_row
+    value, of_sum = summed(ops, loss, reduction, normalizer, counted)
+    return value, _times(of_row, of_sum)
+
+
+def weighted(ops: ArrayFunctions, loss: Array, counted: Counted) -> tuple[Array, Array | float]:
+    """Weight the rows; also the derivative of each by its own loss."""
+    sample_weight, skip = counted.sample_weight, counted.skip
     of_row: Any = 1.0
     if skip is not None:
         loss = ops.where(skip, 0.0, loss)
     if sample_weight is not None:
         of_row = sample_weight if skip is None else ops.where(skip, 0.0, sample_weight)
         loss = loss * of_row
-    if reduction == "none":
-        return loss, of_row
+    return loss, of_row
+
+
+def summed(
+    ops: ArrayFunctions, loss: Array, reduction: str, normalizer: Any, counted: Counted
+) -> tuple[Array, Any]:
+    """Return the sum of weighted rows, or their mean; also the derivative by it, None for 1."""
+    weight, sample_weight, _, ignored = counted
     if reduction == "sum":
-        return ops.sum(loss, None), of_row
+        return ops.sum(loss, None), None
     if not isinstance(normalizer, str):
         total = ops.sum(loss, None)
         if ops.is_array(normalizer):  # the count of a step that kept nothing may be 0
             normalizer = ops.where(ops.equal(normalizer, 0) & ops.equal(total, 0), 1.0, normalizer)
-        return total / normalizer, of_row / normalizer
+        return total / normalizer, 1.0 / normalizer
     if normalizer == "batch":
         count = ops.length(loss, 0, loss) if loss.ndim else 1.0
     elif ignored is None and (normalizer == "count" or (weight is None and sample_weight is None)):
         count = ops.size(loss)
         if not ops.is_array(count):
-            return ops.mean(loss), of_row / max(count, 1.0)
+            return ops.mean(loss), 1.0 / max(count, 1.0)
     else:
         each = ops.ones_like(loss)
         if normalizer == "weight":
@@ -421,13 +475,13 @@ def reduced(
     # Nothing kept, or nothing that weighs: 0, and zeros in the derivative.
     if not ops.is_array(count):
         count = max(count, 1.0)
-        return total / count, of_row / count
+        return total / count, 1.0 / count
     nothing = ops.equal(count, 0)
     count = ops.where(nothing, 1.0, count)
-    return ops.where(nothing, 0.0, total) / count, of_row * ops.where(nothing, 0.0, 1.0 / count)
+    return ops.where(nothing, 0.0, total) / count, ops.where(nothing, 0.0, 1.0 / count)
 
 
-def _in_dtype_of(ops: ArrayFunctions, options: Any, logits: Array) -> Any:
+def in_dtype_of(ops: ArrayFunctions, options: Any, logits: Array) -> Any:
     """Return options whose numbers and weights, where they are arrays, are in the arithmetic's."""
     arrays = {
         name: ops.compute_like(getattr(options, name), logits)

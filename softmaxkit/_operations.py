@@ -13,7 +13,7 @@ class Operation(NamedTuple):
     """An operation of the package, and where else it is found."""
 
     name: str
-    family: str  # "activation", "class loss", "binary loss" or "labels"
+    family: str  # see OPERATIONS
     by_class: str | None = None  # the argument that weighs classes
     facades: tuple[str, ...] = ()  # by which names, as "façade.name"
 
@@ -89,6 +89,7 @@ OPERATIONS = (
             *("keras.BinaryFocalCrossentropy", "keras.binary_focal_crossentropy"),
         ),
     ),
+    Operation("linear_cross_entropy", "linear loss"),
     Operation("one_hot", "labels"),
     Operation("smooth_labels", "labels", facades=("jax.smooth_labels",)),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from softmaxkit import activations, losses
+from softmaxkit import activations, linear, losses
 from softmaxkit._arguments import Wanted, shown
 
 __all__ = ["value_and_grad", "vjp"]
@@ -26,7 +26,9 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         Takes what `loss` takes and returns (value, gradient with respect to logits): the gradient
         in the shape and dtype of the logits, written out for NumPy and array-API libraries, by
         the library's own autodiff for the others. For ``reduction="none"`` it is the gradient of
-        the sum of the rows, and each row depends on its own logits only.
+        the sum of the rows, and each row depends on its own logits only. Of
+        `linear_cross_entropy` it is a named tuple of the gradients of `hidden`, `weight_matrix`
+        and `bias`.
 
     Raises
     ------
@@ -41,7 +43,8 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     >>> float(value), gradient
     (0.6931471805599453, array([[ 0.5, -0.5]]))
     """
-    return _LossAndGradient(loss, "value_and_grad", _known("value_and_grad", "loss", loss, losses))
+    base = _known("value_and_grad", "loss", loss, losses, linear)
+    return _LossAndGradient(loss, "value_and_grad", base)
 
 
 def vjp(activation: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
@@ -91,8 +94,8 @@ class _Derived:
 
 
 class _LossAndGradient(_Derived):
-    def __call__(self, logits: Any, targets: Any, **options: Any) -> tuple[Any, Any]:
-        value: tuple[Any, Any] = self._function(Wanted(logits), targets, **options)
+    def __call__(self, logits: Any, *arrays: Any, **options: Any) -> tuple[Any, Any]:
+        value: tuple[Any, Any] = self._function(Wanted(logits), *arrays, **options)
         return value
 
 
@@ -102,10 +105,11 @@ class _ValueAndProduct(_Derived):
         return value
 
 
-def _known(call: str, name: str, function: Any, module: Any) -> Any:
+def _known(call: str, name: str, function: Any, *modules: Any) -> Any:
     base = function.func if isinstance(function, partial) else function
-    if not any(base is getattr(module, known) for known in module.__all__):
-        names = ", ".join(module.__all__)
+    known = {one: getattr(module, one) for module in modules for one in module.__all__}
+    if not any(base is one for one in known.values()):
+        names = ", ".join(known)
         raise TypeError(
             f"{call}: {name} is {shown(function)}; expected one of {names} of softmaxkit; "
             f"for a function of your own use the autodiff of your library."

@@ -76,12 +76,12 @@ TYPES = [
      "library."),
     ("value_and_grad", (Float((8, 10)),), {}, TypeError,
      "value_and_grad: loss is a {array}; expected one of binary_cross_entropy, cross_entropy, "
-     "focal_loss, poly_loss_cross_entropy, sigmoid_focal_loss of softmaxkit; for a function of "
-     "your own use the autodiff of your library."),
+     "focal_loss, poly_loss_cross_entropy, sigmoid_focal_loss, linear_cross_entropy of softmaxkit; "
+     "for a function of your own use the autodiff of your library."),
     ("value_and_grad", (len,), {}, TypeError,
      "value_and_grad: loss is <built-in function len>; expected one of binary_cross_entropy, "
-     "cross_entropy, focal_loss, poly_loss_cross_entropy, sigmoid_focal_loss of softmaxkit; for a "
-     "function of your own use the autodiff of your library."),
+     "cross_entropy, focal_loss, poly_loss_cross_entropy, sigmoid_focal_loss, linear_cross_entropy "
+     "of softmaxkit; for a function of your own use the autodiff of your library."),
 ]
 
 ACTIVATIONS = [
@@ -526,6 +526,48 @@ BINARY_LOSSES = [
      f"sigmoid_focal_loss: dtype is 'int8'; {FLOATING}"),
 ]
 
+HIDDEN, MATRIX = Float((8, 4)), Float((10, 4))
+LINEAR = [
+    ("linear_cross_entropy", (Int((8, 4)), MATRIX, LABELS), {}, TypeError,
+     "linear_cross_entropy: hidden has dtype {int}; expected a floating dtype; convert it, and "
+     "check that hidden and weight_matrix come before targets."),
+    ("linear_cross_entropy", (HIDDEN, Int((8,)), MATRIX), {}, TypeError,
+     "linear_cross_entropy: weight_matrix has dtype {int}; expected a floating dtype; convert it, "
+     "and check that hidden and weight_matrix come before targets."),
+    ("linear_cross_entropy", (HIDDEN, None, LABELS), {}, TypeError,
+     "linear_cross_entropy: weight_matrix is None; expected a floating array (V, D); pass it."),
+    ("linear_cross_entropy", (Float(()), MATRIX, LABELS), {}, ValueError,
+     "linear_cross_entropy: hidden has shape (); expected (..., D), a vector for each row; reshape "
+     "it."),
+    ("linear_cross_entropy", (Float((8, 0)), Float((10, 0)), LABELS), {}, ValueError,
+     "linear_cross_entropy: hidden has shape (8, 0); expected (..., D), a vector for each row; "
+     "reshape it."),
+    ("linear_cross_entropy", (HIDDEN, Float((4, 10)), LABELS), {}, ValueError,
+     "linear_cross_entropy: weight_matrix has shape (4, 10); expected (V, 4), a vector for each "
+     "class, beside hidden (8, 4); transpose it if it is (D, V)."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"bias": Float((4,))}, ValueError,
+     "linear_cross_entropy: bias has shape (4,); expected (10,), one number for each class of "
+     "weight_matrix (10, 4); reshape it."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, Int([0, 1, 2, 3, 4, 5, 6, 10])), {}, IndexError,
+     "linear_cross_entropy: targets[7] is 10; expected a class index in [0, 10) or ignore_index "
+     "-100; correct the label, or mark the row with ignore_index."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"softcap": "30"}, TypeError,
+     "linear_cross_entropy: softcap is '30'; expected a positive number; pass a Python float, or "
+     "None for no cap."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"softcap": 0.0}, ValueError,
+     "linear_cross_entropy: softcap is 0.0; expected a positive number; pass one, or None for no "
+     "cap."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"chunk_size": 0}, ValueError,
+     "linear_cross_entropy: chunk_size is 0; expected an int of at least 1; pass how many rows, or "
+     "None."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"where": Bool((8, 10))}, ValueError,
+     "linear_cross_entropy: where has shape (8, 10); expected one that broadcasts to the shape of "
+     "the classes, (10,); reshape it."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"temperature": Float((3,))}, ValueError,
+     "linear_cross_entropy: temperature has shape (3,); expected one that broadcasts to the shape "
+     "of the rows, (8,); reshape it."),
+]
+
 LABELS_CALLS = [
     ("one_hot", (Float((3,)), 3), {}, TypeError,
      "one_hot: labels has dtype {float}; expected integers; convert it with astype."),
@@ -613,7 +655,7 @@ THREADS = [
 ]
 # fmt: on
 
-ROWS = TYPES + ACTIVATIONS + VJP + CLASS_LOSSES + BINARY_LOSSES + LABELS_CALLS + THREADS
+ROWS = TYPES + ACTIVATIONS + VJP + CLASS_LOSSES + BINARY_LOSSES + LINEAR + LABELS_CALLS + THREADS
 
 
 def called(name):

@@ -162,6 +162,7 @@ ELSEWHERE = (
 def test_every_refusal_has_a_row():
     frontends = (
         *("_arguments", "_targets", "_dispatch", "activations", "losses", "labels", "gradients"),
+        "linear",
         *("threads", "backends/numpy/pool"),
     )
     for name in frontends:

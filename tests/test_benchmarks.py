@@ -12,7 +12,7 @@ import softmaxkit
 from softmaxkit import conformance
 from softmaxkit.bench.libraries import NAMES
 from softmaxkit.bench.results import Cell, Result
-from softmaxkit.conformance.case import CLASS_LOSSES
+from softmaxkit.conformance.case import CLASS_LOSSES, LINEAR_LOSSES
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -124,7 +124,8 @@ def test_gpu_runs_on_the_cpu(torch, monkeypatch, capsys):
     assert exit_code(monkeypatch, gpu, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {row.partition("-")[0].strip() for row in lines if row.startswith("  ")}
-    assert rows >= set(conformance.OPERATIONS)
+    # Losses of products: not among its calls yet.
+    assert rows >= set(conformance.OPERATIONS) - set(LINEAR_LOSSES)
     assert lines[-1] == "0 failed"
     skipped = [lines[i - 1] for i, line in enumerate(lines) if line.startswith("  skipped: ")]
     assert skipped == ["synchronisation", "memory", "graphs", "jax", "cupy"]

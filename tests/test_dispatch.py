@@ -406,9 +406,8 @@ def test_tf_other_tensors_are_refused_by_name(tf, kind):
     }[kind]()
     remedy = "convert it to one of those"
     if kind == "RaggedTensor":
-        remedy = (
-            "pass its .to_tensor(), and tf.sequence_mask of its row_lengths() as where= of the logits"
-        )
+        mask = "tf.sequence_mask of its row_lengths()"
+        remedy = f"pass its .to_tensor(), and {mask} as where= of the logits"
     with pytest.raises(TypeError) as refusal:
         softmaxkit.softmax(x)
     assert str(refusal.value) == (

@@ -16,7 +16,7 @@ from softmaxkit import _operations, backends
 PACKAGE = Path(softmaxkit.__file__).parent
 BACKENDS = Path(backends.__file__).parent
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
-OPERATIONS = ("activations", "gradients", "labels", "losses")
+OPERATIONS = ("activations", "gradients", "labels", "linear", "losses")
 FRONTENDS = (*OPERATIONS, "threads")
 FACADES = ("torch", "jax", "tensorflow", "keras")
 # `from one of these import name` names a module.
@@ -158,6 +158,9 @@ SIGNATURES = {
     f"{REDUCTION})",
     "poly_loss_cross_entropy": "(logits, targets, *, epsilon=2.0, axis=-1, weight=None, "
     f"{CLASS_OPTIONS}, {REDUCTION})",
+    "linear_cross_entropy": "(hidden, weight_matrix, targets, *, bias=None, softcap=None, "
+    "chunk_size=None, weight=None, sample_weight=None, where=None, ignore_index=-100, "
+    f"label_smoothing=0.0, temperature=1.0, z_loss=0.0, {REDUCTION})",
     "binary_cross_entropy": "(logits, targets, *, pos_weight=None, sample_weight=None, "
     f"label_smoothing=0.0, {REDUCTION})",
     "sigmoid_focal_loss": "(logits, targets, *, gamma=2.0, alpha=None, sample_weight=None, "
@@ -186,11 +189,12 @@ def test_the_operations_are_those_of_the_frontends():
     families = {one.family: _operations.names(one.family) for one in _operations.OPERATIONS}
     of_frontend = {
         name: import_module(f"softmaxkit.{name}").__all__
-        for name in ("activations", "losses", "labels")
+        for name in ("activations", "losses", "labels", "linear")
     }
     assert sorted(families["activation"]) == of_frontend["activations"]
     assert sorted(families["class loss"] + families["binary loss"]) == of_frontend["losses"]
     assert sorted(families["labels"]) == of_frontend["labels"]
+    assert sorted(families["linear loss"]) == of_frontend["linear"]
     for one in _operations.OPERATIONS:
         by_class = {"weight", "alpha"} & set(re.findall(r"\w+", SIGNATURES[one.name]))
         assert (one.by_class is not None) == (one.family == "class loss")
@@ -350,7 +354,10 @@ def test_package_fulfils_the_protocols(name, module, contract):
 def test_the_protocols_name_just_the_functions_that_are_used(argument, contracts):
     used = {
         node.attr
-        for module in ("_losses", "_activations", "_statistics", "_axes", "backends.array_api.rows")
+        for module in (
+            *("_losses", "_linear", "_activations", "_statistics", "_axes"),
+            "backends.array_api.rows",
+        )
         for node in ast.walk(parsed(MODULES[module]))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)

@@ -25,6 +25,7 @@ from softmaxkit.backends.array_api.arrays import (
     unusable,
     visible,
 )
+from softmaxkit.backends.array_api.linear import linear_loss, linear_value_and_grad
 
 LIBRARY = "array API"
 

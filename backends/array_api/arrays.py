@@ -211,6 +211,14 @@ def merge_last(x, count):
     )
 
 
+def reshape(x, shape):
+    return array_namespace(x).reshape(x, tuple(shape))
+
+
+def concat(parts):
+    return array_namespace(parts[0]).concat(list(parts))
+
+
 def reshape_like(x, like):
     return array_namespace(x).reshape(x, like.shape)
 

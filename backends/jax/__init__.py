@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from softmaxkit import _activations, _losses
+from softmaxkit.backends import LinearOptions
 from softmaxkit.backends.jax import arrays as ops
+from softmaxkit.backends.jax import linear
 from softmaxkit.backends.jax import rows as kernels
 from softmaxkit.backends.jax.arrays import (
     as_dtype,
@@ -53,6 +55,14 @@ def loss(logits, targets, options):
 
 def value_and_grad(logits, targets, options):
     return _value_and_grad(*_split(options), logits, targets)
+
+
+def linear_loss(operands, targets, options):
+    return _linear_loss(*_split_linear(options), operands, targets)
+
+
+def linear_value_and_grad(operands, targets, options):
+    return _linear_value_and_grad(*_split_linear(options), operands, targets)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -108,4 +118,21 @@ def _loss(static, traced, logits, targets):
 @partial(jax.jit, static_argnums=0)
 def _value_and_grad(static, traced, logits, targets):
     value, pull = jax.vjp(lambda logits: _loss(static, traced, logits, targets), logits)
+    return value, pull(jnp.ones_like(value))[0]
+
+
+def _split_linear(options):
+    static, traced = _split(options.of_logits)
+    return (static, options.softcap, options.chunk_size), traced
+
+
+@partial(jax.jit, static_argnums=0)
+def _linear_loss(static, traced, operands, targets):
+    of_logits, *others = static
+    return linear.loss(operands, targets, LinearOptions(_joined(of_logits, traced), *others))
+
+
+@partial(jax.jit, static_argnums=0)
+def _linear_value_and_grad(static, traced, operands, targets):
+    value, pull = jax.vjp(lambda given: _linear_loss(static, traced, given, targets), operands)
     return value, pull(jnp.ones_like(value))[0]

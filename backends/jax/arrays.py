@@ -250,5 +250,12 @@ def merge_last(x, count):
     return lax.reshape(x, shape, out_sharding=sharding)
 
 
+def reshape(x, shape):
+    return jnp.reshape(x, shape)
+
+
+concat = jnp.concatenate
+
+
 def reshape_like(x, like):
     return lax.reshape(x, like.shape, out_sharding=sharding_of(like))

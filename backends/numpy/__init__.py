@@ -21,6 +21,7 @@ from softmaxkit.backends.numpy.arrays import (
     visible,
 )
 from softmaxkit.backends.numpy.blocks import silent
+from softmaxkit.backends.numpy.linear import linear_loss, linear_value_and_grad
 
 LIBRARY = "NumPy"
 

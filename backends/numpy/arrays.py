@@ -156,6 +156,13 @@ def merge_last(x, count):
     return x.reshape((*x.shape[:keep], prod(x.shape[keep:])))
 
 
+def reshape(x, shape):
+    return x.reshape(shape)
+
+
+concat = np.concatenate
+
+
 def reshape_like(x, like):
     return x.reshape(like.shape)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from softmaxkit import _activations, _losses
 from softmaxkit.backends import BinaryOptions
 from softmaxkit.backends.tensorflow import arrays as ops
-from softmaxkit.backends.tensorflow import host
+from softmaxkit.backends.tensorflow import host, linear
 from softmaxkit.backends.tensorflow import rows as kernels
 from softmaxkit.backends.tensorflow.arrays import (
     as_dtype,
@@ -30,6 +30,7 @@ from softmaxkit.backends.tensorflow.arrays import (
 
 LIBRARY = "TensorFlow"
 
+_REMEDY = "correct the label, or mark the row with ignore_index"
 # AutoGraph would rewrite whatever Python a tf.function reaches.
 _as_written = tf.autograph.experimental.do_not_convert
 
@@ -64,6 +65,31 @@ def value_and_grad(logits, targets, options):
         tape.watch(logits)
         value = loss(logits, targets, options)
     return value, tape.gradient(value, logits)
+
+
+@_as_written
+def linear_loss(operands, targets, options):
+    operands = operands._make(one if one is None else tf.convert_to_tensor(one) for one in operands)
+    hidden, weight_matrix, _ = operands
+    targets, given = tf.convert_to_tensor(targets), options.of_logits
+    rows, classes = tf.shape(hidden)[:-1], tf.shape(weight_matrix)[:1]
+    of_labels = targets.dtype.is_integer
+    if not _known(hidden, weight_matrix, targets):
+        targets = _shaped(targets, rows if of_labels else tf.concat([rows, classes], 0))
+    if of_labels:
+        known = weight_matrix.shape[0]
+        end = classes[0] if known is None else known
+        targets = _asserted(targets, end, given.ignore_index, given.unseen, _REMEDY)
+    return linear.loss(operands, targets, options)
+
+
+@_as_written
+def linear_value_and_grad(operands, targets, options):
+    present = [tf.convert_to_tensor(one) for one in operands if one is not None]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(present)
+        value = linear_loss(operands._make((*present, None)[:3]), targets, options)
+    return value, operands._make((*tape.gradient(value, present), None)[:3])
 
 
 @_as_written
@@ -138,9 +164,9 @@ def _of_classes(logits, targets, options):
         by_class = _shaped(tf.convert_to_tensor(by_class), lengths[axis : axis + 1])
         options = options._replace(weight=by_class)
     if targets.dtype.is_integer:
-        known, remedy = logits.shape[axis], "correct the label, or mark the row with ignore_index"
+        known = logits.shape[axis]
         classes = lengths[axis] if known is None else known
-        targets = _asserted(targets, classes, options.ignore_index, options.unseen, remedy)
+        targets = _asserted(targets, classes, options.ignore_index, options.unseen, _REMEDY)
     return _holding(logits, options.temperature), targets, options
 
 

@@ -185,5 +185,13 @@ def merge_last(x, count):
     return tf.reshape(x, tf.concat([shape[:keep], [tf.reduce_prod(shape[keep:])]], 0))
 
 
+def reshape(x, shape):
+    return tf.reshape(x, [-1 if n is None else n for n in shape])
+
+
+def concat(parts):
+    return tf.concat(parts, 0)
+
+
 def reshape_like(x, like):
     return tf.reshape(x, tf.shape(like))

@@ -32,6 +32,7 @@ from softmaxkit.backends.torch.arrays import (
     visible,
 )
 from softmaxkit.backends.torch.blocks import Kept
+from softmaxkit.backends.torch.linear import linear_loss, linear_value_and_grad
 from softmaxkit.backends.torch.memory import HALF
 from softmaxkit.backends.torch.rows import is_differentiated_again
 

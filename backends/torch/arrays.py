@@ -237,6 +237,13 @@ def merge_last(x, count):
     return x.flatten(x.ndim - count) if count else x.unsqueeze(-1)
 
 
+def reshape(x, shape):
+    return x.reshape(shape)
+
+
+concat = torch.cat
+
+
 def reshape_like(x, like):
     return x.reshape(like.shape)
 

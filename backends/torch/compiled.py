@@ -7,12 +7,14 @@ of `rows` it makes code that takes four to eight times as long.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from softmaxkit import _statistics
 from softmaxkit._axes import expand
-from softmaxkit._statistics import Factors, Part, Rows
+from softmaxkit._statistics import Factors, Part, Request, Rows
 from softmaxkit.backends.torch import arrays as ops
 
 
@@ -119,20 +121,8 @@ class _LogSoftmax(torch.autograd.Function):
 class _RowStatistics(torch.autograd.Function):
     @staticmethod
     def forward(x, axis, labels, weights, skip, lse):
-        top, d, rest = _sums(x, axis)
-        log_sum = torch.log1p(rest)
-        log_p = dot = None
-        if labels is not None:
-            log_p = ops.pick(d, labels, axis) - log_sum
-        if isinstance(weights, Tensor):  # 0 log 0 = 0
-            dot = (weights * torch.where((weights == 0) & (d == -torch.inf), 0.0, d)).sum(axis)
-            dot = dot - weights.expand(x.shape).sum(axis) * log_sum
-        elif weights is not None:
-            dot = weights * (d.sum(axis) - x.shape[axis] * log_sum)
-        rows = log_p, dot, top + log_sum if lse else None
-        if skip is not None:
-            rows = [v if v is None else torch.where(skip, 0.0, v) for v in rows]
-        return *rows, top, rest
+        rows, kept = Written.row_statistics(x, Request(axis, labels, weights, skip), lse)
+        return rows.log_p, rows.dot, rows.lse, kept.top, kept.rest
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -155,17 +145,52 @@ class _RowStatistics(torch.autograd.Function):
             if skip is not None:
                 by_weights = torch.where(expand(skip, axis), 0.0, by_weights)
             by_weights = by_weights.sum_to_size(weights.shape)
+        request = Request(axis, labels, ctx.number if weights is None else weights, skip)
+        kept, of_rows = Kept(log_p, top, rest), Rows(by_log_p, by_dot, None, by_lse)
+        by_x = Written.row_gradient(x, request, kept, of_rows)
+        return by_x, None, None, by_weights, None, None
+
+
+class Kept(NamedTuple):
+    """What a gradient is made of beside the logits."""
+
+    log_p: Tensor | None  # of the labels
+    top: Tensor
+    rest: Tensor
+
+
+class Written:
+    """Row statistics and their gradient, each written out, for who calls both."""
+
+    @staticmethod
+    def row_statistics(x, request, lse, keep=False):
+        axis, labels, weights, skip = request
+        top, d, rest = _sums(x, axis)
+        log_sum = torch.log1p(rest)
+        log_p = dot = None
+        if labels is not None:
+            log_p = ops.pick(d, labels, axis) - log_sum
+        if isinstance(weights, Tensor):  # 0 log 0 = 0
+            dot = (weights * torch.where((weights == 0) & (d == -torch.inf), 0.0, d)).sum(axis)
+            dot = dot - weights.expand(x.shape).sum(axis) * log_sum
+        elif weights is not None:
+            dot = weights * (d.sum(axis) - x.shape[axis] * log_sum)
+        rows = Rows(log_p, dot, None, top + log_sum if lse else None)
+        if skip is not None:
+            rows = Rows(*[v if v is None else torch.where(skip, 0.0, v) for v in rows])
+        return rows, Kept(rows.log_p, top, rest)
+
+    @staticmethod
+    def row_gradient(x, request, kept, of_rows):
+        axis, labels, weights, skip = request
+        log_p, top, rest = kept
         if isinstance(weights, Tensor):
             whole, weights = _beside(Part(top, rest), x, weights, axis)
         else:
-            weights = ctx.number
             mass = weights if weights is None else weights * x.shape[axis]
             whole = Part(top, rest, mass=mass)
-        of_rows = Rows(by_log_p, by_dot, None, by_lse)
         by_x = _gradient(x, axis, whole, of_rows, labels=labels, log_p=log_p, weights=weights)
-        if skip is not None:
-            by_x = torch.where(expand(skip, axis), 0.0, by_x)
-        return by_x, None, None, by_weights, None, None
+        return by_x if skip is None else torch.where(expand(skip, axis), 0.0, by_x)
 
 
 def _gradient(x, axis, whole, of_rows, *, labels=None, log_p=None, weights=None):

@@ -12,9 +12,10 @@ from softmaxkit._operations import names
 ACTIVATIONS = names("activation")
 CLASS_LOSSES = names("class loss")
 BINARY_LOSSES = names("binary loss")
+LINEAR_LOSSES = names("linear loss")
 LOSSES = CLASS_LOSSES + BINARY_LOSSES
 LABELS = names("labels")
-OPERATIONS = ACTIVATIONS + LOSSES + LABELS
+OPERATIONS = ACTIVATIONS + LOSSES + LINEAR_LOSSES + LABELS
 
 
 @dataclass(frozen=True)

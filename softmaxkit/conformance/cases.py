@@ -58,6 +58,7 @@ def cases() -> Iterator[Case]:
     yield from _activation_cases()
     yield from _class_loss_cases()
     yield from _binary_cases()
+    yield from _linear_cases()
 
 
 def _activation_cases() -> Iterator[Case]:
@@ -192,3 +193,58 @@ def _binary_cases() -> Iterator[Case]:
         yield Case(f"gamma {gamma}", "sigmoid_focal_loss", (x, hard), {"gamma": gamma})
     yield Case("saturated, gamma 0.5", "sigmoid_focal_loss", both,
                {"reduction": "none", "gamma": 0.5}, True)  # fmt: skip
+
+
+def _linear_cases() -> Iterator[Case]:
+    """Yield losses of products that are exact in float32, where the loss alone is rounded."""
+    h, weight_matrix, bias = (_logits(*shape).round(1) for shape in ((12, 4), (7, 4), (7,)))
+    h, weight_matrix, bias = ((8 * one).round() / 8 for one in (h, weight_matrix, bias))
+    y, q = _labels(12, classes=7), _probabilities(12, 7)
+    ignored = np.where(np.arange(12) % 3 == 0, -100, y)
+    mask = np.arange(7) != 5
+    seen = np.where(y == 5, 0, y)
+    weight, by_row = 0.5 + np.arange(7.0) / 4, 0.5 + np.random.default_rng(4).random(12)
+    not_here = h.copy()
+    not_here[::3] = np.nan
+    unused = weight_matrix.copy()
+    unused[5] = np.nan
+    parts: dict[str, Any] = {"chunk_size": 5}
+    several = {"label_smoothing": 0.1, "weight": weight, "z_loss": 0.01, "bias": bias}
+    calls: list[tuple[str, tuple[np.ndarray, ...], dict[str, Any]]] = [
+        ("in one chunk", (h, weight_matrix, y), {}),
+        ("in chunks", (h, weight_matrix, y), parts),
+        ("in whole chunks", (h, weight_matrix, y), {"chunk_size": 4}),
+        ("no reduction", (h, weight_matrix, y), parts | {"reduction": "none"}),
+        ("sum", (h, weight_matrix, y), parts | {"reduction": "sum"}),
+        ("bias", (h, weight_matrix, y), parts | {"bias": bias}),
+        ("softcap", (h, weight_matrix, y), parts | {"softcap": 2.0}),
+        ("ignored rows", (h, weight_matrix, ignored), parts),
+        ("ignored rows of NaN", (not_here, weight_matrix, ignored), parts | several),
+        ("ignored rows, no reduction", (not_here, weight_matrix, ignored),
+         parts | {"reduction": "none"}),
+        ("smoothing, weights, z-loss, bias", (h, weight_matrix, y), parts | several),
+        ("mask of classes, one of NaN", (h, unused, seen),
+         parts | {"where": mask, "label_smoothing": 0.1}),
+        ("sample weights", (h, weight_matrix, y), parts | {"sample_weight": by_row}),
+        ("temperatures", (h, weight_matrix, y), parts | {"temperature": by_row}),
+        ("normalizer", (h, weight_matrix, y), parts | {"normalizer": 4.0}),
+        ("by batch", (h.reshape(3, 4, 4), weight_matrix, ignored.reshape(3, 4)),
+         parts | {"normalizer": "batch"}),
+        ("probabilities", (h, weight_matrix, q), parts | {"weight": weight}),
+        ("one row", (h[0], weight_matrix, y[0]), {}),
+        ("no rows", (h[:0], weight_matrix, y[:0]), {}),
+    ]  # fmt: skip
+    for name, arrays, options in calls:
+        by = ("bias",) if "bias" in options else ()
+        yield Case(name, "linear_cross_entropy", arrays, options, by=by)
+    of_classes = {"label_smoothing": 0.1, "weight": np.array([1.0, 2.0, 0.5, 4.0])}
+    saturated: list[tuple[str, dict[str, Any]]] = [
+        ("saturated", {}),
+        ("saturated, in chunks, smoothed", {"chunk_size": 5} | of_classes),
+        ("saturated, in chunks, no reduction", {"chunk_size": 5, "reduction": "none"}),
+    ]
+    targets = TARGETS_OF_SATURATED.copy()
+    targets[1] = -100
+    for name, options in saturated:
+        arrays = SATURATED, np.eye(4), targets
+        yield Case(name, "linear_cross_entropy", arrays, options, True)

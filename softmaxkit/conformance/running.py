@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from softmaxkit.conformance import reference
+from softmaxkit.conformance import reference, reference_linear
 from softmaxkit.conformance.adapter import Adapter, Answer, Request
-from softmaxkit.conformance.case import ACTIVATIONS, LOSSES, OPERATIONS, Case
+from softmaxkit.conformance.case import ACTIVATIONS, LINEAR_LOSSES, LOSSES, OPERATIONS, Case
 from softmaxkit.conformance.cases import cases
 from softmaxkit.conformance.tolerances import distance, limit
 
@@ -174,7 +174,9 @@ class _Run:
         if self.cotangent is None or self.transform.compute is None:
             return [plain]
         seed = self.adapter.to_backend(self.cotangent, self.result_dtype)
-        places = [0] if self._by_logits else []
+        places = []
+        if self._by_logits:  # of a product by both of its factors
+            places = [0, 1] if self.case.operation in LINEAR_LOSSES else [0]
         places += [len(self.case.arrays) + self.named.index(name) for name in self.case.by]
         requests = [Request(self.call, self.arrays, place, seed) for place in places]
         # An eager call of which no gradient is asked may take another way.
@@ -189,11 +191,11 @@ class _Run:
         """Compare the answers, and eagerly what softmaxkit's own derivatives give."""
         expected: list[tuple[np.ndarray, np.ndarray]] = []
         if self.cotangent is not None:
-            by_logits = self.gradient()
+            by_arrays = self.gradients()
             if self.name == "eager":
-                yield from self._own_derivative(*by_logits)
-            expected = [by_logits] if self._by_logits else []
-            expected += [self._gradient_by(name, *by_logits) for name in self.case.by]
+                yield from self._own_derivative(by_arrays)
+            expected = by_arrays[:2] if self._by_logits else []
+            expected += [self._gradient_by(name, by_arrays) for name in self.case.by]
         gradients = iter(expected)
         for request, (value, product) in zip(requests, answers, strict=True):
             yield self.compared_value(value)
@@ -217,7 +219,7 @@ class _Run:
 
     def _cotangent(self) -> np.ndarray | None:
         """Return the cotangent of the value, or None where nothing is differentiated."""
-        if self.case.operation in LOSSES:
+        if self.case.operation in LOSSES + LINEAR_LOSSES:
             return np.ones(self.expected.shape)
         has_vjp = hasattr(self.adapter.functions, "vjp")
         if not (self.case.operation in ACTIVATIONS and self.floating and has_vjp):
@@ -246,7 +248,14 @@ class _Run:
             terms = gradient if of_terms is None else of_terms(*arguments, **options)
         return gradient, _finite(terms)
 
-    def _own_derivative(self, expected: np.ndarray, scale: np.ndarray) -> Iterator[Result]:
+    def gradients(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the gradient by the logits, or by the operands of which they are the product."""
+        if self.case.operation not in LINEAR_LOSSES:
+            return [self.gradient()]
+        found = reference_linear.linear_gradients(*self.exact, **self.exact_options)
+        return [(by, _finite(terms)) for by, terms in zip(*found, strict=True)]
+
+    def _own_derivative(self, expected: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Result]:
         count = len(self.case.arrays)
         options = dict(zip(self.named, self.arrays[count:], strict=True))
         functions = self.adapter.functions
@@ -256,13 +265,19 @@ class _Run:
             derivative = functions.vjp
             cotangent = [self.adapter.to_backend(self.cotangent, self.result_dtype)]
         both = derivative(getattr(functions, self.case.operation))
-        value, gradient = both(*self.arrays[:count], *cotangent, **options, **self.plain)
+        value, found = both(*self.arrays[:count], *cotangent, **options, **self.plain)
         yield self.compared_value(value)
-        yield self._compare("gradient", gradient, expected, self.dtype, scale)
+        gradients = found if self.case.operation in LINEAR_LOSSES else [found]
+        for gradient, (by, scale) in zip(gradients, expected, strict=True):
+            if gradient is not None:  # of a bias that is not there
+                yield self._compare("gradient", gradient, by, self.dtype, scale)
 
     def _gradient_by(
-        self, name: str, by_logits: np.ndarray, terms: np.ndarray
+        self, name: str, by_arrays: list[tuple[np.ndarray, np.ndarray]]
     ) -> tuple[np.ndarray, np.ndarray]:
+        if name == "bias":
+            return by_arrays[2]
+        ((by_logits, terms),) = by_arrays
         assert name == "temperature"  # the one whose derivative the reference has
         temperature = self.exact_options[name]
         gradient, scale = (
@@ -292,7 +307,9 @@ class _Run:
         return self._compare("value", got, self.expected, self.result_dtype, scale)
 
     def _reference(self, operation: str) -> np.ndarray:
-        return getattr(reference, operation)(*self.exact, **self.exact_options)
+        of = reference_linear if operation in LINEAR_LOSSES else reference
+        value: np.ndarray = getattr(of, operation)(*self.exact, **self.exact_options)
+        return value
 
     def _to_backend(self, array: np.ndarray) -> Any:
         return self.adapter.to_backend(array, self.dtype if array.dtype.kind == "f" else None)

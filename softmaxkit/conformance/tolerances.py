@@ -24,6 +24,7 @@ LIMITS: dict[tuple[str, str], tuple[float, float, float]] = {
     ("poly_loss_cross_entropy", "value"): (8, 64, 512),
     ("binary_cross_entropy", "value"): (8, 8, 8),
     ("sigmoid_focal_loss", "value"): (16, 16, 16),
+    ("linear_cross_entropy", "value"): (8, 64, 512),
     ("one_hot", "value"): (0, 0, 0),
     ("smooth_labels", "value"): (2, 2, 2),
     # Vector-Jacobian products and gradients are made of softmax, times one or two factors, and
@@ -34,6 +35,8 @@ LIMITS: dict[tuple[str, str], tuple[float, float, float]] = {
     ("cross_entropy", "gradient"): (24, 100, 512),
     ("focal_loss", "gradient"): (32, 256, 1024),
     ("poly_loss_cross_entropy", "gradient"): (24, 100, 512),
+    # Sums of products over classes or rows, measured at the sizes of their terms.
+    ("linear_cross_entropy", "gradient"): (24, 100, 512),
     ("binary_cross_entropy", "gradient"): (8, 8, 8),
     ("sigmoid_focal_loss", "gradient"): (16, 16, 32),
 }

@@ -1,0 +1,216 @@
+"""JAX: the loss of logits that are a product, by chunks of rows in a loop.
+
+A loss that is one number has its gradients made on the way forward, and its tangent is those times
+the tangents of the operands: linear in them, so that JAX transposes it, and differentiated again.
+Rows that are not reduced are made again, chunk by chunk, where a derivative needs them.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
+
+from softmaxkit import _linear
+from softmaxkit._statistics import Rows
+from softmaxkit.backends import Operands
+from softmaxkit.backends.jax import arrays as ops
+from softmaxkit.backends.jax import rows as kernels
+from softmaxkit.backends.jax.arrays import is_array, is_plain, sharding_of, wide_dtype
+
+_BY_ROW = ("sample_weight", "temperature")
+
+
+def loss(operands, targets, options):
+    """Return the loss; the arrays among its options may be traced."""
+    flat, labels, of_flat = _linear.flattened(ops, operands, targets, options)
+    given = of_flat.of_logits
+    beside = {name: value for name, value in given._asdict().items() if is_array(value)}
+
+    def whole(beside):
+        return of_flat._replace(of_logits=given._replace(**beside))
+
+    if given.reduction == "none":
+        value = _rows(flat, labels, whole(beside))
+    else:
+        value = _reduced(whole)(flat, labels, beside)
+    return _linear.shaped(ops, operands, options, value, None)[0]
+
+
+def _rows(operands, targets, options):
+    """Return rows that are not reduced."""
+    # A loop sums a gradient in the dtype of what it is the gradient of.
+    dtypes = [None if one is None else one.dtype for one in operands]
+    wide = operands._make(None if one is None else ops.compute(one) for one in operands)
+
+    def chunk(_, xs):
+        here = wide._replace(hidden=xs[0])
+        pairs = zip(here, dtypes, strict=True)
+        here = here._make(None if one is None else one.astype(dtype) for one, dtype in pairs)
+        here, given = _linear.prepared(ops, PRODUCTS, here, options)
+        each, _, _ = _linear.of_chunk(
+            ops, kernels, PRODUCTS, here, xs[1], _here(options, given, xs[2])
+        )
+        return None, each
+
+    _, rows = _scan(jax.checkpoint(chunk), None, wide.hidden, targets, options)
+    return rows
+
+
+def _reduced(whole):
+    """Return a function of the operands, the targets and the arrays among the options."""
+
+    @jax.custom_jvp
+    def value(operands, targets, beside):
+        return _with_gradients(operands, targets, whole(beside), None)[0]
+
+    def of_value(primals, tangents):
+        leaves, tree = jax.tree.flatten(primals)
+        moves = [(i, d) for i, d in enumerate(_leaves(tangents)) if not isinstance(d, SymbolicZero)]
+        operands, targets, beside = primals
+        count = len(jax.tree.leaves(operands))
+        if any(i >= count for i, _ in moves):
+
+            def plain(*moved):
+                every = list(leaves)
+                for (i, _), leaf in zip(moves, moved, strict=True):
+                    every[i] = leaf
+                operands, targets, beside = jax.tree.unflatten(tree, every)
+                return _plainly(operands, targets, whole(beside))
+
+            return jax.jvp(plain, [leaves[i] for i, _ in moves], [d for _, d in moves])
+        tangents = [None if isinstance(d, SymbolicZero) else d for d in tangents[0]]
+        wanted = Operands(*(d is not None for d in tangents))
+        out, found = _with_gradients(operands, targets, whole(beside), wanted)
+        pairs = zip(found, tangents, strict=True)
+        products = [(g * d.astype(g.dtype)).sum() for g, d in pairs if d is not None]
+        return out, sum(products, jnp.zeros_like(out)).astype(out.dtype)
+
+    value.defjvp(of_value, symbolic_zeros=True)
+    return value
+
+
+def _leaves(tangents):
+    return jax.tree.leaves(tangents, is_leaf=lambda one: isinstance(one, SymbolicZero))
+
+
+def _plainly(operands, targets, options):
+    operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
+    options = _here(options, given, {name: getattr(given, name) for name in _BY_ROW})
+    rows, _, _ = _linear.of_chunk(ops, kernels, PRODUCTS, operands, targets, options)
+    return _linear.reduced(ops, rows, operands, targets, given)[0]
+
+
+def _with_gradients(operands, targets, options, wanted):
+    """Return a reduced loss, and the gradients of the operands that are wanted."""
+    operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
+    hidden, weight_matrix, bias = operands
+    totals = None
+    if wanted is not None:
+        pairs = zip((weight_matrix, bias), wanted[1:], strict=True)
+        totals = [jnp.zeros(one.shape, wide_dtype(one.dtype)) if w else None for one, w in pairs]
+
+    def chunk(totals, xs):
+        here = _here(options, given, xs[2])
+        each, of_z, h = _linear.of_chunk(
+            *(ops, _Written, PRODUCTS, Operands(xs[0], weight_matrix, bias), xs[1], here),
+            save=wanted is not None,
+        )
+        if wanted is None:
+            return None, (each, None)
+        of_weights, of_bias = totals
+        if of_weights is not None:
+            of_weights = of_weights + _product(of_z.T, h)
+        if of_bias is not None:
+            of_bias = of_bias + of_z.sum(0)
+        of_hidden = _product(of_z, weight_matrix) if wanted.hidden else None
+        return [of_weights, of_bias], (each, of_hidden)
+
+    totals, (rows, of_hidden) = _scan(chunk, totals, hidden, targets, options)
+    value, of_sum = _linear.reduced(ops, rows, operands, targets, given)
+    if wanted is None:
+        return value, None
+    found = Operands(of_hidden, *totals)
+    return value, found if of_sum is None else found._make(
+        None if one is None else one * of_sum for one in found
+    )
+
+
+def _scan(chunk, totals, hidden, targets, options):
+    """Go through the rows, `chunk_size` at a time and then the rest; return what rows gave, too."""
+    given, step = options.of_logits, options.chunk_size
+    by_row = {name: getattr(given, name) for name in _BY_ROW}
+    by_row = {name: one for name, one in by_row.items() if is_array(one) and one.ndim}
+    every = hidden, targets, by_row
+    if not is_plain(hidden) or hidden.shape[0] <= step:
+        return chunk(totals, every)
+    times, rest = divmod(hidden.shape[0], step)
+    end = times * step
+    first = jax.tree.map(lambda one: one[:end].reshape(times, step, *one.shape[1:]), every)
+    totals, found = lax.scan(chunk, totals, first)
+    found = jax.tree.map(lambda one: one.reshape(-1, *one.shape[2:]), found)
+    if rest:
+        totals, last = chunk(totals, jax.tree.map(lambda one: one[end:], every))
+        found = jax.tree.map(lambda *parts: jnp.concatenate(parts), found, last)
+    return totals, found
+
+
+def _here(options, given, by_row):
+    """Return the options of a chunk, given those of its rows that differ between rows."""
+    temperature = by_row.get("temperature", given.temperature)
+    if is_array(temperature) and temperature.ndim:
+        temperature = temperature[:, None]
+    sample_weight = by_row.get("sample_weight", given.sample_weight)
+    given = given._replace(sample_weight=sample_weight, temperature=temperature)
+    return options._replace(of_logits=given)
+
+
+class _Written:
+    """Row statistics that keep what carries cotangents back."""
+
+    @staticmethod
+    def row_statistics(x, request, lse, keep):
+        def of(x):
+            rows, _ = kernels.row_statistics(x, request, lse, keep=False)
+            return [one for one in rows if one is not None]
+
+        if not keep:
+            return kernels.row_statistics(x, request, lse, keep)
+        found, pull = jax.vjp(of, x)
+        is_there = request.labels is not None, request.weights is not None, False, lse
+        left = iter(found)
+        return Rows(*(next(left) if there else None for there in is_there)), (found, pull)
+
+    @staticmethod
+    def row_gradient(x, request, kept, of_rows):
+        found, pull = kept
+        given = [one for one in of_rows._replace(mass=None) if one is not None]
+        pairs = zip(given, found, strict=True)
+        given = [jnp.broadcast_to(jnp.asarray(g, v.dtype), v.shape) for g, v in pairs]
+        if request.skip is not None:
+            given = [jnp.where(request.skip, 0.0, one) for one in given]
+        return pull(given)[0]
+
+
+# --- products -------------------------------------------------------------------------------------
+def _operand(x):
+    return x
+
+
+def _product(a, b):
+    a, wide = a.astype(b.dtype), wide_dtype(b.dtype)
+    sharding = sharding_of(a)
+    if sharding is not None:  # laid as both factors are, but no device axis twice
+        rows, columns = sharding.spec[0], jax.typeof(b).sharding.spec[1]
+        spec = PartitionSpec(rows, None if columns == rows else columns)
+        sharding = sharding.update(spec=spec)
+    return jnp.matmul(a, b, preferred_element_type=wide, out_sharding=sharding)
+
+
+def _against(a, b):
+    return _product(a, b.T)
+
+
+PRODUCTS = _linear.Products(_operand, _product, _against, None, None)

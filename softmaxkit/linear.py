@@ -1,0 +1,199 @@
+"""Cross-entropy of a linear layer's logits, which are never whole."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from softmaxkit._arguments import Call, Shape, Wanted, as_number, count, shown
+from softmaxkit._dispatch import resolve
+from softmaxkit._targets import class_targets
+from softmaxkit.backends import ClassOptions, LinearOptions, Operands
+
+if TYPE_CHECKING:
+    from softmaxkit.backends import Array
+
+__all__ = ["linear_cross_entropy"]
+
+# Logits of a chunk: 64 MiB of float32.
+_CHUNK_LOGITS = 1 << 24
+_FEWEST_ROWS = 16
+_MANY_CLASSES = 1 << 16  # where their number is not known yet
+
+
+def linear_cross_entropy(
+    hidden: Any,
+    weight_matrix: Any,
+    targets: Any,
+    *,
+    bias: Any = None,
+    softcap: float | None = None,
+    chunk_size: int | None = None,
+    weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    temperature: Any = 1.0,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+    normalizer: Any = None,
+    dtype: Any = None,
+) -> Any:
+    r"""Cross-entropy of logits :math:`z = h W^T + b`, of which only some rows are there at once.
+
+    It equals ``cross_entropy(hidden @ weight_matrix.T + bias, targets, ...)``. The memory that it
+    needs, also for its gradients, is that of a chunk of logits, where a large vocabulary makes the
+    logits the largest array of a model. Where a gradient is wanted of a loss that is reduced to one
+    number, it is made on the way forward, chunk by chunk. Second derivatives, on PyTorch also
+    `torch.func` and forward mode, keep all chunks.
+
+    Parameters
+    ----------
+    hidden : (..., D) floating array
+        One vector for each row.
+    weight_matrix : (V, D) array
+        One vector for each class: the layout of a linear layer's weight, or of an embedding table.
+    targets : array, or list
+        Of integers: class indices in [0, V), in the shape (...). Of floats: probabilities (..., V).
+    bias : (V,) array, optional
+    softcap : positive number, optional
+        The logits become softcap · tanh(z / softcap).
+    chunk_size : int, optional
+        Rows of logits that are there at once; by default as many as have 2^24 logits, which are
+        64 MiB of float32, and at least 16.
+    weight : (V,) array, optional
+        Weight of each class.
+    sample_weight : array that broadcasts to the rows (...), optional
+        Weight of each row.
+    where : (V,) bool array, optional
+        True where a class takes part.
+    temperature : positive number or array that broadcasts to the rows (...), default 1
+        Divides the logits.
+    ignore_index, label_smoothing, z_loss, reduction, normalizer, dtype
+        As for `cross_entropy`; arithmetic, and sums of gradients, are float32 or wider.
+
+    Returns
+    -------
+    array
+        0-d, or the shape of the rows for ``reduction="none"``, in the dtype of `hidden` unless
+        `dtype` is given.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `cross_entropy`.
+
+    References
+    ----------
+    Memory of one chunk: Wijmans et al. 2024, "Cut your losses in large-vocabulary language
+    models", arXiv:2411.09009. Softcap: Gemma Team 2024, arXiv:2408.00118, section 2.
+
+    Examples
+    --------
+    >>> import numpy as np, softmaxkit
+    >>> hidden = np.array([[1.0, 0.0], [0.5, 2.0]])
+    >>> weight_matrix = np.array([[2.0, 0.0], [0.0, 1.0], [-1.0, 1.0]])
+    >>> float(softmaxkit.linear_cross_entropy(hidden, weight_matrix, [0, 1]).round(4))
+    0.4251
+    """
+    call = _Product.begin("linear_cross_entropy", hidden, weight_matrix, bias)
+    axis, rows, classes = len(call.shape) - 1, call.shape[:-1], call.shape[-1:]
+    targets, is_index, unseen, ignore_index = class_targets(call, targets, axis, ignore_index)
+    normalizer = call.normalizer(normalizer, reduction, "weight" if is_index else "count")
+    if chunk_size is None:
+        chunk_size = max(_CHUNK_LOGITS // (classes[0] or _MANY_CLASSES), _FEWEST_ROWS)
+    else:
+        count(call.name, "chunk_size", chunk_size, "pass how many rows, or None")
+    of_logits = ClassOptions(
+        axis=axis,
+        weight=call.class_vector("weight", weight, axis),
+        sample_weight=call.weights("sample_weight", sample_weight, rows, "the rows"),
+        where=call.mask(where, classes, "the classes"),
+        ignore_index=ignore_index,
+        label_smoothing=call.number("label_smoothing", label_smoothing, 0.0, 1.0, neutral=0.0),
+        temperature=call.temperature(temperature, rows, "the rows"),
+        reduction=reduction,
+        normalizer=normalizer,
+        dtype=call.dtype(dtype),
+        unseen=unseen,
+        z_loss=call.number("z_loss", z_loss, 0.0, neutral=0.0),
+    )
+    options = LinearOptions(of_logits, call.softcap(softcap), int(chunk_size))
+    return call.linear_loss(targets, options)
+
+
+class _Product(Call):
+    """A call about logits that are a product."""
+
+    operands: Operands
+
+    @classmethod
+    def begin(cls, name: str, hidden: Any, weight_matrix: Any, bias: Any) -> _Product:
+        wanted = hidden if isinstance(hidden, Wanted) else None
+        backend, array = resolve(name, "hidden", hidden if wanted is None else wanted.array)
+        call = cls(name, "hidden", backend, array, wanted)
+        weight_matrix = call.companion("weight_matrix", weight_matrix)
+        call.operands = Operands(array, weight_matrix, call.companion("bias", bias))
+        call._check_operands()
+        return call
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the logits."""
+        shape = self.backend.shape
+        return *shape(self.array)[:-1], shape(self.operands.weight_matrix)[0]
+
+    def _check_operands(self) -> None:
+        hidden, weight_matrix, bias = self.operands
+        if weight_matrix is None:
+            raise TypeError(
+                f"{self.name}: weight_matrix is None; expected a floating array (V, D); pass it."
+            )
+        for name, one in zip(Operands._fields, self.operands, strict=True):
+            if one is not None and self.real_kind(name, one) != "float":
+                raise TypeError(
+                    f"{self.name}: {name} has dtype {one.dtype}; expected a floating dtype; "
+                    f"convert it, and check that hidden and weight_matrix come before targets."
+                )
+        shape = self.backend.shape
+        given, of_hidden = shape(weight_matrix), shape(hidden)
+        if len(of_hidden) == 0 or of_hidden[-1] == 0:
+            raise ValueError(
+                f"{self.name}: hidden has shape {of_hidden}; expected (..., D), a vector for each "
+                f"row; reshape it."
+            )
+        width = of_hidden[-1]
+        if len(given) != 2 or not self.same_shape(given[1:], (width,)):
+            raise ValueError(
+                f"{self.name}: weight_matrix has shape {given}; expected (V, {width}), a vector "
+                f"for each class, beside hidden {of_hidden}; transpose it if it is (D, V)."
+            )
+        if bias is not None and not self.same_shape(shape(bias), given[:1]):
+            raise ValueError(
+                f"{self.name}: bias has shape {shape(bias)}; expected ({given[0]},), one number "
+                f"for each class of weight_matrix {given}; reshape it."
+            )
+
+    def softcap(self, value: Any) -> float | None:
+        """Return a positive number, or None."""
+        if value is None:
+            return None
+        value = as_number(value)
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TypeError(
+                f"{self.name}: softcap is {shown(value)}; expected a positive number; "
+                f"pass a Python float, or None for no cap."
+            )
+        if not 0 < float(value) < float("inf"):
+            raise ValueError(
+                f"{self.name}: softcap is {value}; expected a positive number; "
+                f"pass one, or None for no cap."
+            )
+        return float(value)
+
+    def linear_loss(self, targets: Array, options: LinearOptions) -> Any:
+        """Return the loss, or (loss, gradients of the operands) if they are wanted."""
+        if self._wanted is None:
+            return self.backend.linear_loss(self.operands, targets, options)
+        return self.backend.linear_value_and_grad(self.operands, targets, options)

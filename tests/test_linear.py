@@ -1,0 +1,232 @@
+"""linear_cross_entropy: against mpmath, in any chunks, and what it leaves as it was."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import softmaxkit
+from softmaxkit import linear_cross_entropy
+from softmaxkit.conformance import reference_linear
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text("utf-8"))["cases"]
+EPS = np.finfo(np.float64).eps
+RANDOM = np.random.default_rng(0)
+H, M = RANDOM.normal(size=(10, 4)), RANDOM.normal(size=(6, 4))
+Y = np.array([0, 5, -100, 2, 1, 3, 4, 0, -100, 1])
+
+
+def is_of_a_product(case):
+    """Tell whether the logits may be a product, and the options are those of one."""
+    options = case["options"]
+    rows = case["logits"]
+    return (
+        case["op"] == "cross_entropy"
+        and isinstance(rows[0], list)
+        and not isinstance(rows[0][0], list)
+        and all(isinstance(z, int | float) for row in rows for z in row)
+        and not isinstance(options.get("temperature"), list)
+        and np.ndim(options.get("where", [True])) == 1
+        and options.get("axis", -1) in (-1, 1)
+    )
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+def test_logits_times_the_identity_against_mpmath(library, chunk_size):
+    if library.adapter.name == "dask":
+        pytest.skip("dask shares the code that array_api_strict runs here, and takes minutes")
+    some = [case for case in GOLDEN if is_of_a_product(case)]
+    assert len(some) > 20
+    if library.adapter.name == "jax":  # which compiles each
+        some = some[::8]
+    array = partial(library.array, dtype="float64")
+    for case in some:
+        logits, targets = array(case["logits"]), np.asarray(case["targets"])
+        of_float = targets.dtype.kind == "f"
+        targets = array(targets) if of_float else library.array(targets, None)
+        options = {
+            name: library.array(value, None if name == "where" else "float64")
+            for name, value in case["options"].items()
+            if isinstance(value, list)
+        }
+        options = case["options"] | options | {"chunk_size": chunk_size}
+        options.pop("axis", None)
+        identity = array(np.eye(logits.shape[1]))
+        value, found = softmaxkit.value_and_grad(linear_cross_entropy)(
+            logits, identity, targets, **options
+        )
+        want = np.asarray([float(one) for one in np.ravel(case["value"])])
+        got = library.numpy(value).ravel()
+        np.testing.assert_allclose(got, want, rtol=64 * EPS, err_msg=case["name"])
+        gradient = np.asarray(case["gradient"], np.float64)
+        error = np.abs(library.numpy(found.hidden) - gradient)
+        largest = max(1.0, np.abs(gradient).max())
+        assert error.max() <= 64 * EPS * largest, case["name"]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_vocabulary_in_chunks_of_any_size(library, reduction):
+    classes = 2047
+    hidden = RANDOM.normal(size=(9, 8)).astype("float32") * 2
+    weight_matrix = RANDOM.normal(size=(classes, 8)).astype("float32") - 3
+    targets = RANDOM.integers(0, classes, 9)
+    options = {"softcap": 1.0, "bias": np.full(classes, -30, "float32"), "reduction": reduction}
+    arrays = library.array(hidden), library.array(weight_matrix), library.array(targets, None)
+    # Nearly all logits are -1, and the sum over them is what a library's own kernel makes of it.
+    z, _ = reference_linear.capped_logits(hidden, weight_matrix, options["bias"], 1.0)
+    want = library.numpy(softmaxkit.cross_entropy(library.array(z), arrays[2], reduction=reduction))
+    options["bias"] = library.array(options["bias"])
+    for chunk_size in (1, 4, None):
+        got = library.numpy(linear_cross_entropy(*arrays, **options, chunk_size=chunk_size))
+        np.testing.assert_allclose(got, want, rtol=4 * np.finfo(np.float32).eps)
+
+
+def test_the_error_does_not_grow_with_the_chunks(library):
+    if "bfloat16" in library.adapter.lacks:
+        pytest.skip(library.adapter.lacks["bfloat16"])
+    rows, width, classes = 512, 16, 40
+    arrays = [RANDOM.normal(size=shape) for shape in ((rows, width), (classes, width))]
+    hidden, weight_matrix = (library.array(one, "bfloat16") for one in arrays)
+    exact = [library.numpy(one).astype("float64") for one in (hidden, weight_matrix)]
+    targets = RANDOM.integers(0, classes, rows)
+    (_, want, _), _ = reference_linear.linear_gradients(*exact, targets)
+    errors = []
+    for chunk_size in (rows, 64, 8):
+        _, found = softmaxkit.value_and_grad(linear_cross_entropy)(
+            hidden, weight_matrix, library.array(targets, None), chunk_size=chunk_size
+        )
+        got = library.numpy(found.weight_matrix).astype("float64")
+        errors.append(np.abs(got - want).max())
+    assert max(errors) <= 1.1 * errors[0]
+
+
+def test_torch_gives_two_gradients_and_keeps_its_inputs(torch):
+    torch.manual_seed(0)
+    hidden = torch.randn(10, 4, requires_grad=True)
+    weight_matrix = torch.randn(6, 4, requires_grad=True)
+    before = hidden.detach().clone(), weight_matrix.detach().clone()
+    targets = torch.from_numpy(Y)
+    loss = linear_cross_entropy(hidden, weight_matrix, targets, chunk_size=4)
+    first = torch.autograd.grad(loss, (hidden, weight_matrix), torch.tensor(3.0), retain_graph=True)
+    kept = [one.clone() for one in first]
+    second = torch.autograd.grad(loss, (hidden, weight_matrix), torch.tensor(6.0))
+    for one, as_it_was, twice in zip(first, kept, second, strict=True):
+        torch.testing.assert_close(one, as_it_was, rtol=0, atol=0)
+        torch.testing.assert_close(2 * one, twice)
+    torch.testing.assert_close((hidden.detach(), weight_matrix.detach()), before, rtol=0, atol=0)
+
+
+def test_tied_weights_of_torch_get_the_sum_of_both_uses(torch):
+    table = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    tokens, targets = torch.tensor([0, 5, 2]), torch.tensor([5, 2, 1])
+    loss = linear_cross_entropy(table[tokens], table, targets, chunk_size=2)
+    plain = softmaxkit.cross_entropy(table[tokens] @ table.T, targets)
+    (got,), (want,) = (torch.autograd.grad(one, table) for one in (loss, plain))
+    torch.testing.assert_close(got, want)
+
+
+def test_only_what_trains_on_torch_gets_a_gradient(torch):
+    hidden = torch.randn(10, 4, requires_grad=True)
+    weight_matrix = torch.randn(6, 4)
+    linear_cross_entropy(hidden, weight_matrix, torch.from_numpy(Y)).backward()
+    assert hidden.grad is not None
+    assert weight_matrix.grad is None
+
+
+def test_autocast_of_torch_multiplies_in_half_precision(torch):
+    hidden, weight_matrix = torch.randn(10, 4), torch.randn(6, 4)
+    targets = torch.from_numpy(Y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = linear_cross_entropy(hidden, weight_matrix, targets)
+    want = linear_cross_entropy(
+        hidden.bfloat16(), weight_matrix.bfloat16(), targets, dtype=torch.float32
+    )
+    assert got.dtype is torch.float32
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_the_logits_are_never_whole(torch):
+    """No tensor on the way is as large as the logits, forwards or backwards."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for one in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(one, torch.Tensor):
+                    self.size = max(self.size, one.numel())
+            return out
+
+    hidden = torch.randn(64, 4, requires_grad=True)
+    weight_matrix = torch.randn(500, 4, requires_grad=True)
+    targets = torch.randint(0, 500, (64,))
+    # The mode does not see what is done behind a node but by the node's own kernels.
+    for reduction in ("mean", "none"):
+        with Largest() as largest, torch.no_grad():
+            linear_cross_entropy(
+                hidden, weight_matrix, targets, chunk_size=8, label_smoothing=0.1,
+                reduction=reduction,
+            )  # fmt: skip
+        assert largest.size == 8 * 500
+
+
+def test_unknown_lengths_of_tensorflow(tf):
+    specs = [tf.TensorSpec((None, 4)), tf.TensorSpec((None, 4)), tf.TensorSpec((None,), tf.int32)]
+
+    @tf.function(input_signature=specs)
+    def both(hidden, weight_matrix, targets):
+        with tf.GradientTape() as tape:
+            tape.watch((hidden, weight_matrix))
+            loss = linear_cross_entropy(hidden, weight_matrix, targets, chunk_size=3)
+        return loss, tape.gradient(loss, (hidden, weight_matrix))
+
+    value, found = both(*(tf.constant(one, tf.float32) for one in (H, M)), tf.constant(Y, tf.int32))
+    np.testing.assert_allclose(value, reference_linear.linear_cross_entropy(H, M, Y), rtol=1e-6)
+    (of_hidden, of_weights, _), _ = reference_linear.linear_gradients(H, M, Y)
+    np.testing.assert_allclose(found[0], of_hidden, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found[1], of_weights, rtol=1e-5, atol=1e-7)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="linear_cross_entropy: targets holds"):
+        both(*(tf.constant(one, tf.float32) for one in (H, M)), tf.fill([10], 6))
+
+
+def test_second_derivatives(library):
+    """A Hessian-vector product is the difference of gradients."""
+    if "autodiff" in library.adapter.lacks:
+        pytest.skip(f"{library} has no autodiff")
+    name = library.adapter.name
+    step = 1e-5
+    direction = RANDOM.normal(size=H.shape)
+    (up, _, _), _ = reference_linear.linear_gradients(H + step * direction, M, Y, softcap=2.0)
+    (down, _, _), _ = reference_linear.linear_gradients(H - step * direction, M, Y, softcap=2.0)
+    want = (up - down) / (2 * step)
+    hidden, weight_matrix, along = (library.array(one, "float64") for one in (H, M, direction))
+    targets = library.array(Y, None)
+
+    def loss(hidden):
+        return linear_cross_entropy(hidden, weight_matrix, targets, softcap=2.0, chunk_size=4)
+
+    if name == "torch":
+        import torch
+
+        hidden.requires_grad_()
+        (first,) = torch.autograd.grad(loss(hidden), hidden, create_graph=True)
+        got = torch.autograd.grad(first, hidden, along)[0]
+    elif name == "jax":
+        import jax
+
+        got = jax.jvp(jax.grad(loss), (hidden,), (along,))[1]
+    else:
+        import tensorflow as tf
+
+        with tf.GradientTape() as outer:
+            outer.watch(hidden)
+            with tf.GradientTape() as inner:
+                inner.watch(hidden)
+                value = loss(hidden)
+            first = inner.gradient(value, hidden)
+        got = outer.gradient(first, hidden, along)
+    np.testing.assert_allclose(library.numpy(got), want, rtol=1e-6, atol=1e-8)
