@@ -457,7 +457,7 @@ def test_every_function_that_is_called_of_a_library_is_asked_for():
                 owner = ast.unparse(node.value)
                 if owner == "xp" or owner.startswith("array_namespace("):
                     called.add(node.attr)
-    asked_when_needed = {"take_along_axis", "concat", "stop_gradient"}  # the last two: of MLX
+    asked_when_needed = {"take_along_axis", "concat", "stop_gradient"}  # of chunks, of MLX
     assert (called | {"int64"}) - asked_when_needed == set(NEEDED)
 
 
