@@ -27,7 +27,7 @@ class Program(NamedTuple):
 
     file: str
     needs: tuple[str, ...]
-    env: dict[str, str] = {}  # noqa: RUF012
+    env: dict[str, str] = {}  # noqa: RUF012 - of a NamedTuple, which is read only
 
 
 PROGRAMS = (

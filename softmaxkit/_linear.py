@@ -9,6 +9,7 @@ family (`softmaxkit._losses`) makes of it; here that is carried on to the operan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softmaxkit import _losses
@@ -84,13 +85,13 @@ def loss(
     operands, given = prepared(ops, products, operands, options)
     hidden, weight_matrix, bias = operands
     rows, of_hidden, of_weights, of_bias = [], [], None, None
-    for chunk in _chunks(ops, options, operands):
+    for take in _chunks(ops, options, operands):
         each, of_z, h = of_chunk(
             *(ops, kernels, products),
-            operands._replace(hidden=hidden[chunk, ...]),
-            targets[chunk, ...],
-            options._replace(of_logits=_part(ops, given, chunk)),
-            of_rows=None if of_rows is None else of_rows[chunk],
+            operands._replace(hidden=take(hidden)),
+            take(targets),
+            options._replace(of_logits=of_rows_alone(ops, given, take)),
+            of_rows=None if of_rows is None else take(of_rows),
             save=wanted is not None,
         )
         rows.append(each)
@@ -215,20 +216,29 @@ def _each(function: Callable[[Array], Array], operands: Operands) -> Operands:
     return Operands(*(None if one is None else function(one) for one in operands))
 
 
-def _chunks(ops: ArrayFunctions, options: LinearOptions, operands: Operands) -> Iterator[slice]:
+def _chunks(
+    ops: ArrayFunctions, options: LinearOptions, operands: Operands
+) -> Iterator[Callable[[Array], Array]]:
+    """Yield what takes the rows of one chunk after the other."""
     step = options.chunk_size
     count: Any = ops.shape(operands.hidden)[0]
     for start in range(0, max(count, 1), step):
-        yield slice(start, min(start + step, count))
+        yield partial(_rows_from, start, min(start + step, count))
 
 
-def _part(ops: ArrayFunctions, given: Any, chunk: slice) -> Any:
-    """Return the options of some rows."""
+def _rows_from(start: int, end: int, array: Array) -> Array:
+    return array[start:end, ...]
+
+
+def of_rows_alone(
+    ops: ArrayFunctions, given: ClassOptions, take: Callable[[Array], Array]
+) -> ClassOptions:
+    """Return the options of some rows, which `take` takes of those that differ between rows."""
     sample_weight, temperature = given.sample_weight, given.temperature
-    if ops.is_array(sample_weight):
-        sample_weight = sample_weight[chunk]
-    if ops.is_array(temperature) and len(ops.shape(temperature)):
-        temperature = temperature[chunk, None]
+    if sample_weight is not None:
+        sample_weight = take(sample_weight)
+    if ops.is_array(temperature) and temperature.ndim:
+        temperature = take(temperature)[:, None]
     return given._replace(sample_weight=sample_weight, temperature=temperature)
 
 

@@ -59,6 +59,7 @@ def test_logits_times_the_identity_against_mpmath(library, chunk_size):
         )
         want = np.asarray([float(one) for one in np.ravel(case["value"])])
         got = library.numpy(value).ravel()
+        # Limits of saturated rows in the suite are 512 units of float64; golden ones need fewer.
         np.testing.assert_allclose(got, want, rtol=64 * EPS, err_msg=case["name"])
         gradient = np.asarray(case["gradient"], np.float64)
         error = np.abs(library.numpy(found.hidden) - gradient)
@@ -100,6 +101,17 @@ def test_the_error_does_not_grow_with_the_chunks(library):
         got = library.numpy(found.weight_matrix).astype("float64")
         errors.append(np.abs(got - want).max())
     assert max(errors) <= 1.1 * errors[0]
+
+
+def test_hidden_is_not_rounded_to_the_dtype_of_the_weight_matrix(library):
+    if "bfloat16" in library.adapter.lacks:
+        pytest.skip(library.adapter.lacks["bfloat16"])
+    hidden, weight_matrix = library.array(H), library.array(M, "bfloat16")
+    exact = [library.numpy(one).astype("float64") for one in (hidden, weight_matrix)]
+    got = library.numpy(linear_cross_entropy(hidden, weight_matrix, library.array(Y, None)))
+    # Rounded to bfloat16, hidden would move it by 1e-3.
+    want = reference_linear.linear_cross_entropy(*exact, Y)
+    np.testing.assert_allclose(got, want, rtol=2e-6)
 
 
 def test_torch_gives_two_gradients_and_keeps_its_inputs(torch):
@@ -185,6 +197,7 @@ def test_unknown_lengths_of_tensorflow(tf):
         return loss, tape.gradient(loss, (hidden, weight_matrix))
 
     value, found = both(*(tf.constant(one, tf.float32) for one in (H, M)), tf.constant(Y, tf.int32))
+    # Products in float32, of which the gradients are sums: entries are near 1.
     np.testing.assert_allclose(value, reference_linear.linear_cross_entropy(H, M, Y), rtol=1e-6)
     (of_hidden, of_weights, _), _ = reference_linear.linear_gradients(H, M, Y)
     np.testing.assert_allclose(found[0], of_hidden, rtol=1e-5, atol=1e-7)
@@ -229,4 +242,5 @@ def test_second_derivatives(library):
                 value = loss(hidden)
             first = inner.gradient(value, hidden)
         got = outer.gradient(first, hidden, along)
+    # What a difference of gradients over 1e-5 has right.
     np.testing.assert_allclose(library.numpy(got), want, rtol=1e-6, atol=1e-8)

@@ -94,17 +94,20 @@ def assert_exported(torch, arrays):
             expected = computed(call, *given).numpy()
             assert (result.dtype, result.shape) == (expected.dtype, expected.shape), call
             # ONNX has no log1p: the logarithm of 1 + x is 1.2e-7 off.
+            # Another evaluator's exp and sums: 16 roundings of float32.
             np.testing.assert_allclose(result, expected, rtol=2e-6, atol=2e-7, err_msg=str(call))
 
     return check
 
 
+# torch warns that this exporter is old, and of every Python number that a trace fixes.
 @pytest.mark.parametrize("call", CALLS, ids=IDS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*:torch.jit.TracerWarning")
 def test_the_legacy_exporter(assert_exported, call):
     assert_exported([call], dynamo=False)
 
 
+# torch's new exporter uses functions of torch and of onnxscript that are deprecated.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_the_exporter_by_dynamo(assert_exported):
     pytest.importorskip("onnxscript", reason="onnxscript, of torch's exporter, is missing")

@@ -98,7 +98,7 @@ def _leaves(tangents):
 
 def _plainly(operands, targets, options):
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
-    options = _here(options, given, {name: getattr(given, name) for name in _BY_ROW})
+    options = _here(options, given, {})
     rows, _, _ = _linear.of_chunk(ops, kernels, PRODUCTS, operands, targets, options)
     return _linear.reduced(ops, rows, operands, targets, given)[0]
 
@@ -159,11 +159,7 @@ def _scan(chunk, totals, hidden, targets, options):
 
 def _here(options, given, by_row):
     """Return the options of a chunk, given those of its rows that differ between rows."""
-    temperature = by_row.get("temperature", given.temperature)
-    if is_array(temperature) and temperature.ndim:
-        temperature = temperature[:, None]
-    sample_weight = by_row.get("sample_weight", given.sample_weight)
-    given = given._replace(sample_weight=sample_weight, temperature=temperature)
+    given = _linear.of_rows_alone(ops, given._replace(**by_row), lambda one: one)
     return options._replace(of_logits=given)
 
 
@@ -210,7 +206,8 @@ def _product(a, b):
 
 
 def _against(a, b):
-    return _product(a, b.T)
+    common = jnp.promote_types(a.dtype, b.dtype)
+    return _product(a, b.T.astype(common))
 
 
 PRODUCTS = _linear.Products(_operand, _product, _against, None, None)

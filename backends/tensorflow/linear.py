@@ -104,7 +104,7 @@ class _Differentiated:
 
 def _plainly(operands, targets, options):
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
-    options = options._replace(of_logits=_of_rows(given, lambda value: value))
+    options = options._replace(of_logits=_linear.of_rows_alone(ops, given, lambda one: one))
     rows, _, _ = _linear.of_chunk(ops, kernels, PRODUCTS, operands, targets, options)
     return _linear.reduced(ops, rows, operands, targets, given)[0]
 
@@ -116,7 +116,7 @@ def _call(operands, targets, options, wanted, of_rows=None):
     step, saves = options.chunk_size, wanted is not None
 
     def chunk(take, sums):
-        here = options._replace(of_logits=_of_rows(given, take))
+        here = options._replace(of_logits=_linear.of_rows_alone(ops, given, take))
         rows, of_z, h = _linear.of_chunk(
             *(ops, _Written, PRODUCTS, operands._replace(hidden=take(hidden)), take(targets), here),
             of_rows=None if of_rows is None else take(of_rows),
@@ -180,16 +180,6 @@ def _joined(array, rest):
     # TensorFlow does not stack nothing of an unknown shape.
     nothing = tf.zeros(tf.concat([[0], shape], 0), rest.dtype)
     return tf.concat([tf.cond(array.size() > 0, whole, lambda: nothing), rest], 0)
-
-
-def _of_rows(given, take):
-    """Return the options of some rows, which `take` takes."""
-    sample_weight, temperature = given.sample_weight, given.temperature
-    if sample_weight is not None:
-        sample_weight = take(sample_weight)
-    if is_array(temperature) and temperature.shape.rank:
-        temperature = take(temperature)[:, None]
-    return given._replace(sample_weight=sample_weight, temperature=temperature)
 
 
 class _Written:

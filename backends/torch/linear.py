@@ -150,7 +150,7 @@ def _product(a, b):
 
 
 def _against(a, b):
-    return _product(a, b.T)
+    return _product(a, b.T.to(torch.promote_types(a.dtype, b.dtype)))
 
 
 def _add_outer(total, a, b):
