@@ -57,3 +57,28 @@ def test_gradient_of_blocks_of_few_classes(monkeypatch, shape):
     one_hot = np.arange(classes)[:, None] == labels[:, None]
     # Float64 rounds at 1e-16 of p.
     assert np.abs(gradient * labels.size - (e / e.sum(1, keepdims=True) - one_hot)).max() < 1e-14
+
+
+def test_long_rows_of_nearly_equal_logits(library):
+    # As a softcap makes them: no term of Σ e^d stands out, and torch's softmax, which adds one
+    # after the other, is 200 ULP off here.
+    rows, classes = 4, 151936
+    logits = np.tanh(np.random.default_rng(0).normal(size=(rows, classes)) - 4).astype("float32")
+    logits[0, 7] = 1.0
+    log_p = logits - np.log(np.exp(logits, dtype="float64").sum(1, keepdims=True))
+    z, labels = library.array(logits), np.full(rows, 7)
+    eps = np.finfo(np.float32).eps
+    wanted = {"log_softmax": log_p, "softmax": np.exp(log_p)}
+    for name, want in wanted.items():
+        got = library.numpy(getattr(softmaxkit, name)(z))
+        np.testing.assert_allclose(got, want, rtol=4 * eps, err_msg=name)
+    loss = softmaxkit.value_and_grad(softmaxkit.cross_entropy)
+    for smoothing in (0.0, 0.1):
+        options = {"label_smoothing": smoothing, "reduction": "none"}
+        value, of_z = loss(z, library.array(labels, None), **options)
+        q = np.full(classes, smoothing / classes)
+        q[7] += 1.0 - smoothing
+        np.testing.assert_allclose(library.numpy(value), -(log_p * q).sum(1), rtol=4 * eps)
+        p = np.exp(log_p)
+        # The gradient p - q cancels at most classes when smoothing is there.
+        np.testing.assert_allclose(library.numpy(of_z), p - q, rtol=4 * eps, atol=4 * eps * p.max())
