@@ -87,6 +87,17 @@ class LinearOptions(NamedTuple):
     of_logits: ClassOptions  # `where` is (V,); `temperature` broadcasts to the rows
     softcap: float | None
     chunk_size: int  # rows of logits that are there at once
+    all_outputs: bool = False
+
+
+class LinearOutputs(NamedTuple):
+    """What a pass over such logits gives; of the rows, but for a loss that is reduced."""
+
+    loss: Array
+    logsumexp: Any = None
+    log_prob: Any = None  # of the label
+    entropy: Any = None
+    argmax: Any = None
 
 
 class Backend(Protocol):
@@ -118,13 +129,15 @@ class Backend(Protocol):
     ) -> tuple[Array, Array]:
         """Compute a loss, and the gradient of its sum with respect to `logits`."""
 
-    def linear_loss(self, operands: Operands, targets: Array, options: LinearOptions) -> Array:
-        """Compute the loss of logits that are a product, without them."""
+    def linear_loss(
+        self, operands: Operands, targets: Array, options: LinearOptions
+    ) -> Array | LinearOutputs:
+        """Compute the loss of logits that are a product, or all `LinearOutputs`, without them."""
 
     def linear_value_and_grad(
         self, operands: Operands, targets: Array, options: LinearOptions
-    ) -> tuple[Array, Operands]:
-        """Compute such a loss, and the gradients of its sum with respect to the operands."""
+    ) -> tuple[Array | LinearOutputs, Operands]:
+        """Do the same, and compute the gradients of the loss's sum by the operands."""
 
     def one_hot(
         self, labels: Array, num_classes: int, axis: int, dtype: DType, unseen: str | None

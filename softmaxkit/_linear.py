@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softmaxkit import _losses
-from softmaxkit._activations import as_wide_as
-from softmaxkit.backends import Operands
+from softmaxkit._activations import as_wide_as, masked_and_scaled, softmax_derivative
+from softmaxkit._statistics import Request
+from softmaxkit.backends import LinearOutputs, Operands
 
 if TYPE_CHECKING:
     from softmaxkit.backends import (
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
         GradientKernels,
         LinearOptions,
     )
+
+
+_INF, _NAN = float("inf"), float("nan")
 
 
 class Products(NamedTuple):
@@ -74,27 +78,27 @@ def loss(
     call: tuple[Operands, Array, LinearOptions],
     *,
     wanted: Operands | None = None,
-    of_rows: Array | None = None,
-) -> tuple[Array, Operands | None]:
+    of_rows: LinearOutputs | None = None,
+) -> tuple[LinearOutputs, Operands | None]:
     """Return the loss of a flattened call, and the gradients of the operands that are `wanted`.
 
-    They are in float32 or wider. Of rows that are not reduced it is the gradient of their sum, each
-    times its cotangent in `of_rows` where that is given.
+    They are in float32 or wider. Of losses that are not reduced they are those of the sum, or of
+    all that the rows give, times its cotangents in `of_rows`.
     """
     operands, targets, options = call
     operands, given = prepared(ops, products, operands, options)
     hidden, weight_matrix, bias = operands
     rows, of_hidden, of_weights, of_bias = [], [], None, None
     for take in _chunks(ops, options, operands):
-        each, of_z, h = of_chunk(
+        outputs, of_z, h = of_chunk(
             *(ops, kernels, products),
             operands._replace(hidden=take(hidden)),
             take(targets),
             options._replace(of_logits=of_rows_alone(ops, given, take)),
-            of_rows=None if of_rows is None else take(of_rows),
+            of_rows=None if of_rows is None else each(take, of_rows),
             save=wanted is not None,
         )
-        rows.append(each)
+        rows.append(outputs)
         if wanted is None:
             continue
         if wanted.hidden:
@@ -104,13 +108,14 @@ def loss(
         if wanted.bias and bias is not None:
             column = ops.sum(of_z, 0)
             of_bias = column if of_bias is None else of_bias + column
-    value, of_sum = reduced(ops, _together(ops, rows), operands, targets, given)
+    outputs = LinearOutputs(*(_together(ops, column) for column in zip(*rows, strict=True)))
+    value, of_sum = reduced(ops, outputs, operands, targets, given)
     if wanted is None:
         return value, None
     found = Operands(_together(ops, of_hidden), of_weights, of_bias)
     if of_sum is None:
         return value, found
-    return value, _each(lambda one: products.times(one, of_sum), found)
+    return value, each(lambda one: products.times(one, of_sum), found)
 
 
 def prepared(
@@ -118,7 +123,7 @@ def prepared(
 ) -> tuple[Operands, ClassOptions]:
     """Return operands as they are multiplied, and options in the dtype of the arithmetic."""
     given = options.of_logits
-    operands = _each(lambda one: products.operand(as_wide_as(ops, one, given.dtype)), operands)
+    operands = each(lambda one: products.operand(as_wide_as(ops, one, given.dtype)), operands)
     if given.where is not None:  # what a class that takes no part holds does not leak
         hidden, weight_matrix, bias = operands
         weight_matrix = ops.where(given.where[:, None], weight_matrix, 0.0)
@@ -135,13 +140,14 @@ def of_chunk(
     targets: Array,
     options: LinearOptions,
     *,
-    of_rows: Array | None = None,
+    of_rows: LinearOutputs | None = None,
     save: bool = False,
-) -> tuple[Array, Array | None, Array]:
+) -> tuple[LinearOutputs, Array | None, Array]:
     """Return the weighted rows of a chunk, and to `save` two factors, of `GradientKernels`.
 
     These are the gradient of the chunk's logits, and its vectors, of which the gradient of the
-    weight matrix is the product.
+    weight matrix is the product. `of_rows` are the cotangents of the rows, by default 1 for the
+    losses.
     """
     h, here = operands.hidden, options.of_logits
     skip = _losses.counted(ops, targets, one_row(ops, operands), here).skip
@@ -150,21 +156,80 @@ def of_chunk(
     z, slope = logits(ops, products, operands._replace(hidden=h), options.softcap)
     row = _losses.of_each_row(ops, kernels, z, targets, here, save=save, keep=save)
     weighted, of_row = _losses.weighted(ops, row.loss, row.counted)
+    outputs = LinearOutputs(weighted)
+    if options.all_outputs:
+        beside, p, costs = _beside_loss(ops, kernels, z, targets, here, skip=skip)
+        outputs = beside._replace(loss=weighted)
     if row.saved is None:
-        return weighted, None, h
-    of_row = of_row if of_rows is None else of_row * of_rows
-    of_z = _losses.gradient_over_classes(ops, kernels, z, here, row.saved, of_row)
-    return weighted, of_z if slope is None else of_z * slope, h
+        return outputs, None, h
+    if of_rows is not None:
+        of_row = of_row * of_rows.loss
+    saved = _losses.times_rows(row.saved, of_row)
+    if of_rows is not None and options.all_outputs:
+        by_rows = saved.by_rows
+        by_lse = _sum(by_rows.lse, of_rows.logsumexp)
+        by_log_p = None if by_rows.log_p is None else by_rows.log_p + of_rows.log_prob
+        saved = saved._replace(by_rows=by_rows._replace(lse=by_lse, log_p=by_log_p))
+    of_z = _losses.gradient_over_classes(ops, kernels, z, here, saved, 1.0)
+    if of_rows is not None and options.all_outputs:
+        added = softmax_derivative(ops, p, costs, 1) * of_rows.entropy[:, None]
+        added = added if here.temperature is None else added / here.temperature
+        of_z = of_z + (added if skip is None else ops.where(skip[:, None], 0.0, added))
+    return outputs, of_z if slope is None else of_z * slope, h
+
+
+def _beside_loss(
+    ops: ArrayFunctions,
+    kernels: Any,
+    z: Array,
+    targets: Array,
+    given: ClassOptions,
+    *,
+    skip: Array | None,
+) -> tuple[LinearOutputs, Array, Array]:
+    """Return what rows give beside a loss, and p and -log p, of which the derivative is made.
+
+    Entropy is -Σ p log p, and its derivative by the logits p (-log p - entropy): that of softmax,
+    with -log p as its cotangent.
+    """
+    x, shift, empty = masked_and_scaled(ops, z, 1, given.where, given.temperature)
+    labels = wrong = None
+    if ops.kind(targets) == "int":
+        labels, _, wrong = _losses.labels_in_range(ops, targets, x, given)
+    rows, _ = kernels.row_statistics(x, Request(1, labels, skip=skip), lse=True, keep=False)
+    log_p_c = kernels.log_softmax(x, 1, x.dtype)
+    p = ops.exp(log_p_c)
+    costs = -ops.where(ops.equal(p, 0), 0.0, log_p_c)  # 0 log 0 = 0
+    entropy, place = ops.sum(p * costs, 1), ops.argmax(x, 1)
+    lse, log_p = rows.lse if shift is None else rows.lse + shift, rows.log_p
+    if wrong is not None:
+        log_p = ops.where(wrong, _NAN, log_p)
+    if empty is not None:
+        lse, entropy = ops.where(empty, -_INF, lse), ops.where(empty, 0.0, entropy)
+        log_p = None if log_p is None else ops.where(empty, -_INF, log_p)
+        place = ops.where(empty, -1, place)
+    if skip is not None:
+        lse, entropy = ops.where(skip, 0.0, lse), ops.where(skip, 0.0, entropy)
+        log_p = None if log_p is None else ops.where(skip, 0.0, log_p)
+        place = ops.where(skip, -1, place)
+    return LinearOutputs(None, lse, log_p, entropy, place), p, costs
 
 
 def reduced(
-    ops: ArrayFunctions, rows: Array, operands: Operands, targets: Array, given: ClassOptions
-) -> tuple[Array, Any]:
-    """Return weighted rows, or their sum or mean; also its derivative by the sum, None for 1."""
+    ops: ArrayFunctions,
+    rows: LinearOutputs,
+    operands: Operands,
+    targets: Array,
+    given: ClassOptions,
+) -> tuple[LinearOutputs, Any]:
+    """Reduce weighted losses; also return the derivative of that by their sum, None for 1."""
     if given.reduction == "none":
         return rows, None
-    counted = _losses.counted(ops, targets, one_row(ops, operands), given)
-    return _losses.summed(ops, rows, given.reduction, given.normalizer, counted)
+    like = as_wide_as(ops, one_row(ops, operands), given.dtype)
+    given = _losses.in_dtype_of(ops, given, like)
+    counted = _losses.counted(ops, targets, like, given)
+    value, of_sum = _losses.summed(ops, rows.loss, given.reduction, given.normalizer, counted)
+    return rows._replace(loss=value), of_sum
 
 
 def one_row(ops: ArrayFunctions, operands: Operands) -> Array:
@@ -176,14 +241,17 @@ def shaped(
     ops: ArrayFunctions,
     operands: Operands,
     options: LinearOptions,
-    value: Array,
+    outputs: LinearOutputs,
     found: Operands | None,
-) -> tuple[Array, Operands | None]:
+) -> tuple[Array | LinearOutputs, Operands | None]:
     """Return the results of a flattened call in the shapes and dtypes of the call as it was."""
-    dtype = options.of_logits.dtype
+    dtype, loss, lead = options.of_logits.dtype, outputs.loss, operands.hidden[..., 0]
     if options.of_logits.reduction == "none":
-        value = ops.reshape_like(value, operands.hidden[..., 0])
-    value = ops.astype(value, operands.hidden.dtype if dtype is None else dtype)
+        loss = ops.reshape_like(loss, lead)
+    value = loss = ops.astype(loss, operands.hidden.dtype if dtype is None else dtype)
+    if options.all_outputs:
+        beside = outputs._replace(loss=None)
+        value = each(lambda one: ops.reshape_like(one, lead), beside)._replace(loss=loss)
     if found is None:
         return value, None
     pairs = zip(found, operands, strict=True)
@@ -212,8 +280,13 @@ def logits(
     return ops.where(v < 0, -bound, bound), 4.0 * e / ((1.0 + e) * (1.0 + e))
 
 
-def _each(function: Callable[[Array], Array], operands: Operands) -> Operands:
-    return Operands(*(None if one is None else function(one) for one in operands))
+def each(function: Callable[[Array], Array], arrays: Any) -> Any:
+    """Return a named tuple with what a function makes of each array that is there."""
+    return arrays._make(None if one is None else function(one) for one in arrays)
+
+
+def _sum(a: Any, b: Array) -> Array:
+    return b if a is None else a + b
 
 
 def _chunks(
@@ -243,4 +316,6 @@ def of_rows_alone(
 
 
 def _together(ops: ArrayFunctions, parts: Any) -> Any:
-    return None if not parts else parts[0] if len(parts) == 1 else ops.concat(parts)
+    if not parts or parts[0] is None:
+        return None
+    return parts[0] if len(parts) == 1 else ops.concat(parts)

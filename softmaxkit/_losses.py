@@ -232,7 +232,7 @@ def _targets(
     if smoothing is not None:
         uniform = smoothing * _uniform(ops, x, options.axis, options.where)
     if ops.kind(targets) == "int":
-        labels, ignored, wrong = _labels(ops, targets, x, options)
+        labels, ignored, wrong = labels_in_range(ops, targets, x, options)
         if ops.is_array(weight) and weight.ndim:
             weight = ops.take(weight, labels)
             weight = weight if wrong is None else ops.where(wrong, 1.0, weight)
@@ -260,7 +260,7 @@ def _uniform(ops: ArrayFunctions, x: Array, axis: int, where: Array | None) -> A
     return ops.where(part, 1.0 / ops.where(ops.equal(count, 0), 1.0, count), 0.0)
 
 
-def _labels(
+def labels_in_range(
     ops: ArrayFunctions, targets: Array, x: Array, options: ClassOptions
 ) -> tuple[Array, Array | None, Array | None]:
     """Return labels that are all in range, which rows are ignored, and which labels are wrong."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from softmaxkit._arguments import Call, Shape, Wanted, as_number, count, shown
+from softmaxkit._arguments import Call, Shape, Wanted, as_number, choice, count, shown
 from softmaxkit._dispatch import resolve
 from softmaxkit._targets import class_targets
 from softmaxkit.backends import ClassOptions, LinearOptions, Operands
@@ -29,6 +29,7 @@ def linear_cross_entropy(
     bias: Any = None,
     softcap: float | None = None,
     chunk_size: int | None = None,
+    outputs: str = "loss",
     weight: Any = None,
     sample_weight: Any = None,
     where: Any = None,
@@ -45,7 +46,8 @@ def linear_cross_entropy(
     It equals ``cross_entropy(hidden @ weight_matrix.T + bias, targets, ...)``. The memory that it
     needs, also for its gradients, is that of a chunk of logits, where a large vocabulary makes the
     logits the largest array of a model. Where a gradient is wanted of a loss that is reduced to one
-    number, it is made on the way forward, chunk by chunk. Second derivatives, on PyTorch also
+    number, it is made on the way forward, chunk by chunk; else, and with ``outputs="all"``, chunks
+    are made once more on the way back. Second derivatives, on PyTorch also
     `torch.func` and forward mode, keep all chunks.
 
     Parameters
@@ -62,6 +64,8 @@ def linear_cross_entropy(
     chunk_size : int, optional
         Rows of logits that are there at once; by default as many as have 2^24 logits, which are
         64 MiB of float32, and at least 16.
+    outputs : {"loss", "all"}
+        With "all" a named tuple, `LinearOutputs`, of what the same pass gives of each row.
     weight : (V,) array, optional
         Weight of each class.
     sample_weight : array that broadcasts to the rows (...), optional
@@ -77,7 +81,11 @@ def linear_cross_entropy(
     -------
     array
         0-d, or the shape of the rows for ``reduction="none"``, in the dtype of `hidden` unless
-        `dtype` is given.
+        `dtype` is given. With ``outputs="all"`` it is the `loss` of a named tuple, which also has,
+        in the shape of the rows and in float32 or wider, `logsumexp` of the logits over the
+        temperature, `log_prob` of the target (None for probability targets) and `entropy`, all in
+        nats and differentiable, and the class of the largest logit, `argmax`. Rows that are left
+        out, as `ignore_index` or a `sample_weight` of 0 says, have 0 there, and -1 in `argmax`.
 
     Raises
     ------
@@ -119,7 +127,8 @@ def linear_cross_entropy(
         unseen=unseen,
         z_loss=call.number("z_loss", z_loss, 0.0, neutral=0.0),
     )
-    options = LinearOptions(of_logits, call.softcap(softcap), int(chunk_size))
+    choice(call.name, "outputs", outputs, ("loss", "all"))
+    options = LinearOptions(of_logits, call.softcap(softcap), int(chunk_size), outputs == "all")
     return call.linear_loss(targets, options)
 
 

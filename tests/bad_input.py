@@ -560,6 +560,9 @@ LINEAR = [
     ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"chunk_size": 0}, ValueError,
      "linear_cross_entropy: chunk_size is 0; expected an int of at least 1; pass how many rows, or "
      "None."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"outputs": "entropy"}, ValueError,
+     "linear_cross_entropy: outputs is 'entropy'; expected one of 'loss', 'all'; pass one "
+     "of them."),
     ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"where": Bool((8, 10))}, ValueError,
      "linear_cross_entropy: where has shape (8, 10); expected one that broadcasts to the shape of "
      "the classes, (10,); reshape it."),

@@ -103,6 +103,74 @@ def test_the_error_does_not_grow_with_the_chunks(library):
     assert max(errors) <= 1.1 * errors[0]
 
 
+EVERY_ROW = {
+    "softcap": 3.0, "label_smoothing": 0.1, "z_loss": 0.01, "sample_weight": [0.0] + [1.5] * 9,
+    "where": [True] * 5 + [False], "bias": RANDOM.normal(size=6).tolist(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("reduction", "chunk_size"), [("mean", 3), ("none", None)])
+def test_all_outputs(library, reduction, chunk_size):
+    targets = np.where(Y == 5, 4, Y)
+    exact = {name: np.asarray(one) for name, one in EVERY_ROW.items()}
+    options = exact | {"temperature": 1.7, "reduction": reduction}
+    want = reference_linear.linear_outputs(H, M, targets, **options)
+    by_row = [RANDOM.normal(size=10) for _ in range(4)]
+
+    def total(outputs):
+        """Return a number that sees every output but argmax."""
+        return sum((one * by).sum() for one, by in zip(outputs[:4], by_row, strict=True))
+
+    along = RANDOM.normal(size=H.shape)
+
+    def varied(step):
+        return total(reference_linear.linear_outputs(H + step * along, M, targets, **options))
+
+    slope = (varied(1e-6) - varied(-1e-6)) / 2e-6
+    array = partial(library.array, dtype="float64")
+    dtypes = {"where": None}
+    options |= {
+        name: library.array(one, dtypes.get(name, "float64")) if one.ndim else float(one)
+        for name, one in exact.items()
+    }
+    options |= {"outputs": "all", "chunk_size": chunk_size}
+    labels = library.array(targets, None)
+    got = linear_cross_entropy(array(H), array(M), labels, **options)
+    for name, one in want._asdict().items():
+        found = library.numpy(getattr(got, name))
+        np.testing.assert_allclose(found, one, rtol=1e-13, atol=1e-15, err_msg=name)
+    both, found = softmaxkit.value_and_grad(linear_cross_entropy)(
+        array(H), array(M), labels, **options
+    )
+    np.testing.assert_array_equal(*(library.numpy(one.argmax) for one in (both, got)))
+    (of_hidden, _, _), _ = reference_linear.linear_gradients(
+        H, M, targets, **exact, temperature=1.7, reduction=reduction
+    )
+    np.testing.assert_allclose(library.numpy(found.hidden), of_hidden, rtol=1e-12, atol=1e-14)
+    if "autodiff" in library.adapter.lacks:
+        return
+    by_row = [array(one) for one in by_row]
+
+    def sums(outputs):
+        if library.adapter.name != "tensorflow":
+            return total(outputs)
+        import tensorflow as tf
+
+        return sum(tf.reduce_sum(one * by) for one, by in zip(outputs[:4], by_row, strict=True))
+
+    def function(hidden, weight_matrix, labels):
+        return sums(linear_cross_entropy(hidden, weight_matrix, labels, **options))
+
+    given = array(H), array(M), labels
+    for name, transform in library.adapter.transforms.items():
+        if name == "export":  # of unknown sizes, which the mask and the bias have not
+            continue
+        _, product = transform.vjp(function, given, 0, array(1.0))
+        change = (library.numpy(product) * along).sum()
+        # What a difference over 2e-6 has right.
+        np.testing.assert_allclose(change, slope, rtol=1e-8, err_msg=name)
+
+
 def test_hidden_is_not_rounded_to_the_dtype_of_the_weight_matrix(library):
     if "bfloat16" in library.adapter.lacks:
         pytest.skip(library.adapter.lacks["bfloat16"])

@@ -159,8 +159,8 @@ SIGNATURES = {
     "poly_loss_cross_entropy": "(logits, targets, *, epsilon=2.0, axis=-1, weight=None, "
     f"{CLASS_OPTIONS}, {REDUCTION})",
     "linear_cross_entropy": "(hidden, weight_matrix, targets, *, bias=None, softcap=None, "
-    "chunk_size=None, weight=None, sample_weight=None, where=None, ignore_index=-100, "
-    f"label_smoothing=0.0, temperature=1.0, z_loss=0.0, {REDUCTION})",
+    "chunk_size=None, outputs='loss', weight=None, sample_weight=None, where=None, "
+    f"ignore_index=-100, label_smoothing=0.0, temperature=1.0, z_loss=0.0, {REDUCTION})",
     "binary_cross_entropy": "(logits, targets, *, pos_weight=None, sample_weight=None, "
     f"label_smoothing=0.0, {REDUCTION})",
     "sigmoid_focal_loss": "(logits, targets, *, gamma=2.0, alpha=None, sample_weight=None, "

@@ -20,8 +20,8 @@ def linear_value_and_grad(operands, targets, options):
 
 def _call(operands, targets, options, wanted):
     call = _linear.flattened(ops, operands, targets, options)
-    value, found = _linear.loss(ops, kernels, PRODUCTS, call, wanted=wanted)
-    return _linear.shaped(ops, operands, options, value, found)
+    outputs, found = _linear.loss(ops, kernels, PRODUCTS, call, wanted=wanted)
+    return _linear.shaped(ops, operands, options, outputs, found)
 
 
 def _add_outer(total, a, b):

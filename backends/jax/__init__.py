@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from softmaxkit import _activations, _losses
-from softmaxkit.backends import LinearOptions
+from softmaxkit.backends import LinearOptions, LinearOutputs
 from softmaxkit.backends.jax import arrays as ops
 from softmaxkit.backends.jax import linear
 from softmaxkit.backends.jax import rows as kernels
@@ -123,7 +123,7 @@ def _value_and_grad(static, traced, logits, targets):
 
 def _split_linear(options):
     static, traced = _split(options.of_logits)
-    return (static, options.softcap, options.chunk_size), traced
+    return (static, *options[1:]), traced
 
 
 @partial(jax.jit, static_argnums=0)
@@ -134,5 +134,9 @@ def _linear_loss(static, traced, operands, targets):
 
 @partial(jax.jit, static_argnums=0)
 def _linear_value_and_grad(static, traced, operands, targets):
-    value, pull = jax.vjp(lambda given: _linear_loss(static, traced, given, targets), operands)
-    return value, pull(jnp.ones_like(value))[0]
+    def loss_of(operands):
+        value = _linear_loss(static, traced, operands, targets)
+        return value.loss if isinstance(value, LinearOutputs) else value, value
+
+    loss, pull, value = jax.vjp(loss_of, operands, has_aux=True)
+    return value, pull(jnp.ones_like(loss))[0]

@@ -100,11 +100,11 @@ def where(condition, a, b):
 def _laid_alike(*arrays):
     """Return arrays in the shape and sharding of all together, which jnp.where does not see to."""
     shape = jnp.broadcast_shapes(*map(jnp.shape, arrays))
-    whole = [v for v in arrays if is_array(v) and v.shape == shape]
-    if not shape or not whole:
+    whole = [sharding_of(v) for v in arrays if is_array(v) and v.shape == shape]
+    laid = [sharding for sharding in whole if sharding is not None]
+    if not shape or not laid:
         return arrays
-    sharding = max(map(sharding_of, whole), key=lambda one: len(one.spec) - one.spec.count(None))
-
+    sharding = max(laid, key=lambda one: len(one.spec) - one.spec.count(None))
     return [_laid(v, shape, sharding) if jnp.ndim(v) else v for v in arrays]
 
 

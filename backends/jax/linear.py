@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from softmaxkit import _linear
 from softmaxkit._statistics import Rows
-from softmaxkit.backends import Operands
+from softmaxkit.backends import LinearOutputs, Operands
 from softmaxkit.backends.jax import arrays as ops
 from softmaxkit.backends.jax import rows as kernels
 from softmaxkit.backends.jax.arrays import is_array, is_plain, sharding_of, wide_dtype
@@ -32,15 +32,16 @@ def loss(operands, targets, options):
     def whole(beside):
         return of_flat._replace(of_logits=given._replace(**beside))
 
-    if given.reduction == "none":
-        value = _rows(flat, labels, whole(beside))
+    if given.reduction == "none" or options.all_outputs:
+        outputs = _rows(flat, labels, whole(beside))
+        outputs, _ = _linear.reduced(ops, outputs, flat, labels, given)
     else:
-        value = _reduced(whole)(flat, labels, beside)
-    return _linear.shaped(ops, operands, options, value, None)[0]
+        outputs = LinearOutputs(_reduced(whole)(flat, labels, beside))
+    return _linear.shaped(ops, operands, options, outputs, None)[0]
 
 
 def _rows(operands, targets, options):
-    """Return rows that are not reduced."""
+    """Return what the rows give, not reduced."""
     # A loop sums a gradient in the dtype of what it is the gradient of.
     dtypes = [None if one is None else one.dtype for one in operands]
     wide = operands._make(None if one is None else ops.compute(one) for one in operands)
@@ -100,7 +101,7 @@ def _plainly(operands, targets, options):
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
     options = _here(options, given, {})
     rows, _, _ = _linear.of_chunk(ops, kernels, PRODUCTS, operands, targets, options)
-    return _linear.reduced(ops, rows, operands, targets, given)[0]
+    return _linear.reduced(ops, rows, operands, targets, given)[0].loss
 
 
 def _with_gradients(operands, targets, options, wanted):
@@ -129,11 +130,11 @@ def _with_gradients(operands, targets, options, wanted):
         return [of_weights, of_bias], (each, of_hidden)
 
     totals, (rows, of_hidden) = _scan(chunk, totals, hidden, targets, options)
-    value, of_sum = _linear.reduced(ops, rows, operands, targets, given)
+    outputs, of_sum = _linear.reduced(ops, rows, operands, targets, given)
     if wanted is None:
-        return value, None
+        return outputs.loss, None
     found = Operands(of_hidden, *totals)
-    return value, found if of_sum is None else found._make(
+    return outputs.loss, found if of_sum is None else found._make(
         None if one is None else one * of_sum for one in found
     )
 

@@ -25,11 +25,11 @@ def linear_value_and_grad(operands, targets, options):
 @silent
 def _call(operands, targets, options, wanted):
     call, kept = _kept(*_linear.flattened(ops, operands, targets, options))
-    value, found = _linear.loss(ops, kernels, PRODUCTS, call, wanted=wanted)
+    outputs, found = _linear.loss(ops, kernels, PRODUCTS, call, wanted=wanted)
     if kept is not None:
-        value, found = _put_back(kept, value, found)
-    value, found = _linear.shaped(ops, operands, options, value, found)
-    return value[()], found
+        outputs, found = _put_back(kept, outputs, found)
+    value, found = _linear.shaped(ops, operands, options, outputs, found)
+    return value._replace(loss=value.loss[()]) if options.all_outputs else value[()], found
 
 
 def _kept(operands, targets, options):
@@ -47,14 +47,17 @@ def _kept(operands, targets, options):
     return (operands._replace(hidden=operands.hidden[kept]), targets[kept], options), kept
 
 
-def _put_back(kept, value, found):
-    def whole(part):
-        out = np.zeros((len(kept), *part.shape[1:]), part.dtype)
+def _put_back(kept, outputs, found):
+    def whole(part, left_out=0):
+        if part is None or not part.ndim:
+            return part
+        out = np.full((len(kept), *part.shape[1:]), left_out, part.dtype)
         out[kept] = part
         return out
 
-    value = whole(value) if value.ndim else value
-    return value, found if found is None else found._replace(hidden=whole(found.hidden))
+    argmax = whole(outputs.argmax, -1)
+    outputs = outputs._make(whole(one) for one in outputs)._replace(argmax=argmax)
+    return outputs, found if found is None else found._replace(hidden=whole(found.hidden))
 
 
 # --- products -------------------------------------------------------------------------------------

@@ -89,7 +89,8 @@ def linear_value_and_grad(operands, targets, options):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(present)
         value = linear_loss(operands._make((*present, None)[:3]), targets, options)
-    return value, operands._make((*tape.gradient(value, present), None)[:3])
+        loss = value.loss if options.all_outputs else value
+    return value, operands._make((*tape.gradient(loss, present), None)[:3])
 
 
 @_as_written

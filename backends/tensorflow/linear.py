@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record
 
 from softmaxkit import _linear
-from softmaxkit.backends import Operands
+from softmaxkit.backends import LinearOutputs, Operands
 from softmaxkit.backends.tensorflow import arrays as ops
 from softmaxkit.backends.tensorflow import rows as kernels
 from softmaxkit.backends.tensorflow.arrays import is_array
@@ -23,6 +23,9 @@ _ALL = Operands(True, True, True)
 def loss(operands, targets, options):
     """Return the loss of tensors whose lengths fit."""
     flat, labels, of_flat = _linear.flattened(ops, operands, targets, options)
+    given = of_flat.of_logits
+    if options.all_outputs:  # the losses are reduced beside them
+        of_flat = of_flat._replace(of_logits=given._replace(reduction="none"))
     present = [one for one in flat if one is not None]
     # A custom gradient sees its arguments only.
     beside = {name: one for name, one in of_flat.of_logits._asdict().items() if _is_float(one)}
@@ -38,10 +41,12 @@ def loss(operands, targets, options):
 
     tensors = [*present, *beside.values()]
     if tf.executing_eagerly() and record.should_record_backprop(list(beside.values())):
-        value = _plainly(*call_of(tensors))
+        outputs = _plainly(*call_of(tensors))
     else:
-        value = _Differentiated(call_of, len(present))(tensors)
-    return _linear.shaped(ops, operands, options, value, None)[0]
+        outputs = _Differentiated(call_of, len(present))(tensors)
+    if options.all_outputs:
+        outputs, _ = _linear.reduced(ops, outputs, flat, labels, given)
+    return _linear.shaped(ops, operands, options, outputs, None)[0]
 
 
 def _is_float(value):
@@ -55,50 +60,63 @@ class _Differentiated:
         self.call_of, self.count = call_of, count
 
     def __call__(self, tensors):
+        places = []  # of the outputs that are there
+
         @tf.custom_gradient
         def value(*tensors):
             # Constants to the tapes around this, which would keep all of it.
             call = self.call_of([tf.stop_gradient(one) for one in tensors])
             is_number = call[2].of_logits.reduction != "none"
-            out, found = _call(*call, _ALL if is_number else None)
-            return out, lambda of_value: self.gradients(of_value, tensors, found)
+            outputs, found = _call(*call, _ALL if is_number else None)
+            places[:] = [i for i, one in enumerate(outputs) if one is not None]
 
-        return value(*tensors)
+            def pull(*of_outputs):
+                of_outputs = [one for one in of_outputs if _is_float(one)]  # but of argmax
+                return self.gradients(of_outputs, tensors, found)
 
-    def gradients(self, of_value, tensors, found):
+            return [outputs[i] for i in places], pull
+
+        outputs = dict(zip(places, value(*tensors), strict=True))
+        return LinearOutputs(*[outputs.get(i) for i in range(len(LinearOutputs._fields))])
+
+    def gradients(self, of_outputs, tensors, found):
+        count = len(of_outputs)
+
         @tf.custom_gradient
-        def gradients(of_value, *tensors):
+        def gradients(*arguments):
+            of_outputs, tensors = arguments[:count], arguments[count:]
             each = found
             if each is None:
                 call = self.call_of([tf.stop_gradient(one) for one in tensors])
-                _, each = _call(*call, _ALL, of_rows=of_value)
+                _, each = _call(*call, _ALL, of_rows=LinearOutputs(*of_outputs))
             else:
+                (of_value,) = of_outputs
                 each = [one if one is None else tf.stop_gradient(one) * of_value for one in each]
             pairs = zip([one for one in each if one is not None], tensors, strict=False)
             each = [tf.cast(one, of.dtype) for one, of in pairs]
             others = tensors[self.count :]
             if others and not tf.executing_eagerly():  # where a graph leaves out what is not used
-                each += self.plainly(of_value, tensors)[self.count :]
+                each += self.plainly(of_outputs, tensors)[self.count :]
             elif others:  # nobody looks
                 each += [tf.zeros_like(one) for one in others]
 
             def again(*of_each):
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch([of_value, *tensors])
-                    first = self.plainly(of_value, tensors)
-                known = tf.UnconnectedGradients.ZERO
-                return tape.gradient(first, [of_value, *tensors], of_each, known)
+                    tape.watch(arguments)
+                    first = self.plainly(of_outputs, tensors)
+                return tape.gradient(first, arguments, of_each, tf.UnconnectedGradients.ZERO)
 
             return each, again
 
-        return gradients(of_value, *tensors)
+        return gradients(*of_outputs, *tensors)
 
-    def plainly(self, of_value, tensors):
+    def plainly(self, of_outputs, tensors):
         """Return the gradients by way of all logits at once, which can be differentiated."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(tensors)
-            value = _plainly(*self.call_of(tensors))
-        found = tape.gradient(value, tensors, of_value, tf.UnconnectedGradients.ZERO)
+            outputs = _plainly(*self.call_of(tensors))
+            outputs = [one for one in outputs if one is not None and _is_float(one)]
+        found = tape.gradient(outputs, tensors, of_outputs, tf.UnconnectedGradients.ZERO)
         return [tf.convert_to_tensor(one) for one in found]  # what was picked by labels is sparse
 
 
@@ -110,23 +128,27 @@ def _plainly(operands, targets, options):
 
 
 def _call(operands, targets, options, wanted, of_rows=None):
-    """Return the value, and with `wanted` the gradients."""
+    """Return the outputs, and with `wanted` the gradients."""
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
     hidden, weight_matrix, bias = operands
     step, saves = options.chunk_size, wanted is not None
+    names = LinearOutputs._fields if options.all_outputs else ("loss",)
+    if not targets.dtype.is_integer:
+        names = [name for name in names if name != "log_prob"]
 
     def chunk(take, sums):
         here = options._replace(of_logits=_linear.of_rows_alone(ops, given, take))
         rows, of_z, h = _linear.of_chunk(
             *(ops, _Written, PRODUCTS, operands._replace(hidden=take(hidden)), take(targets), here),
-            of_rows=None if of_rows is None else take(of_rows),
+            of_rows=None if of_rows is None else _linear.each(take, of_rows),
             save=saves,
         )
+        rows = [getattr(rows, name) for name in names]
         if not saves:
-            return [rows], sums
+            return rows, sums
         outer, column = tf.linalg.matmul(of_z, h, transpose_a=True), tf.reduce_sum(of_z, 0)
         sums = [sums[0] + outer, sums[1] + column]
-        return [rows, tf.linalg.matmul(of_z, weight_matrix)], sums
+        return [*rows, tf.linalg.matmul(of_z, weight_matrix)], sums
 
     sums = []
     if saves:
@@ -136,22 +158,27 @@ def _call(operands, targets, options, wanted, of_rows=None):
     if count is not None and count <= step:
         found, sums = chunk(lambda value: value, sums)
     else:
-        found, sums = _loop(chunk, step, tf.shape(hidden)[0], sums, hidden)
-    value, of_sum = _linear.reduced(ops, found[0], operands, targets, given)
+        arrays = [(tf.int64 if name == "argmax" else hidden.dtype, (step,)) for name in names]
+        if saves:
+            arrays.append((hidden.dtype, (step, hidden.shape[1])))
+        found, sums = _loop(chunk, step, tf.shape(hidden)[0], sums, arrays)
+    outputs = LinearOutputs(**dict(zip(names, found, strict=False)))
+    outputs, of_sum = _linear.reduced(ops, outputs, operands, targets, given)
     if not saves:
-        return value, None
-    gradients = [found[1], *sums]
+        return outputs, None
+    gradients = [found[-1], *sums]
     if of_sum is not None:
         gradients = [one * of_sum for one in gradients]
-    return value, Operands(*gradients[: 3 if bias is not None else 2])
+    return outputs, Operands(*gradients[: 3 if bias is not None else 2])
 
 
-def _loop(chunk, step, count, sums, hidden):
-    """Go through whole chunks in a loop, and then the rest; return what all rows gave."""
+def _loop(chunk, step, count, sums, arrays):
+    """Go through whole chunks in a loop, and then the rest; return what all rows gave.
+
+    `arrays` are the dtypes and shapes of what a whole chunk gives.
+    """
     times = count // step
-    saves = len(sums) > 0
-    shapes = [(step,), (step, hidden.shape[1])][: 2 if saves else 1]
-    arrays = [tf.TensorArray(hidden.dtype, times, element_shape=shape) for shape in shapes]
+    arrays = [tf.TensorArray(dtype, times, element_shape=shape) for dtype, shape in arrays]
 
     def body(i, arrays, sums):
         def take(value):  # of a length that XLA knows
@@ -184,6 +211,8 @@ def _joined(array, rest):
 
 class _Written:
     """Row statistics that keep a tape, which carries cotangents back."""
+
+    log_softmax = staticmethod(kernels.log_softmax)
 
     @staticmethod
     def row_statistics(x, request, lse, keep):

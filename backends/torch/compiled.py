@@ -162,6 +162,8 @@ class Kept(NamedTuple):
 class Written:
     """Row statistics and their gradient, each written out, for who calls both."""
 
+    log_softmax = staticmethod(log_softmax)
+
     @staticmethod
     def row_statistics(x, request, lse, keep=False):
         axis, labels, weights, skip = request

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from softmaxkit import _linear
-from softmaxkit.backends import Operands
+from softmaxkit.backends import LinearOutputs, Operands
 from softmaxkit.backends.torch import arrays as ops
 from softmaxkit.backends.torch import blocks, compiled
 from softmaxkit.backends.torch import rows as kernels
@@ -40,22 +40,35 @@ def linear_loss(operands, targets, options):
 def linear_value_and_grad(operands, targets, options):
     present = [one for one in operands if one is not None]
 
-    def value_of(*leaves):
-        return linear_loss(operands._make((*leaves, None)[:3]), targets, options)
+    def loss_of(*leaves):
+        value = linear_loss(operands._make((*leaves, None)[:3]), targets, options)
+        return (value.loss, value[1:]) if options.all_outputs else (value, ())
 
     if ops.is_compiling():  # Dynamo traces torch.func, but not autograd.grad
-        value, pull = torch.func.vjp(value_of, *present)
-        found = pull(torch.ones_like(value))
+        loss, pull, beside = torch.func.vjp(loss_of, *present, has_aux=True)
+        found = pull(torch.ones_like(loss))
     else:
         leaves = [one.detach().requires_grad_() for one in present]
         with torch.enable_grad():
-            value = value_of(*leaves)
-            found = torch.autograd.grad(value, leaves, torch.ones_like(value))
-        value = value.detach()
+            loss, beside = loss_of(*leaves)
+            found = torch.autograd.grad(loss, leaves, torch.ones_like(loss))
+        loss, beside = loss.detach(), [one if one is None else one.detach() for one in beside]
+    value = LinearOutputs(loss, *beside) if options.all_outputs else loss
     return value, operands._make((*found, None)[:3])
 
 
 def _loss(operands, targets, options):
+    flat, labels, of_flat = _linear.flattened(ops, operands, targets, options)
+    given = of_flat.of_logits
+    if options.all_outputs:  # the losses are reduced beside them
+        of_flat = of_flat._replace(of_logits=given._replace(reduction="none"))
+    outputs = _outputs(flat, labels, of_flat)
+    if options.all_outputs:
+        outputs, _ = _linear.reduced(ops, outputs, flat, labels, given)
+    return _linear.shaped(ops, operands, options, outputs, None)[0]
+
+
+def _outputs(operands, targets, options):
     tensors = (*operands, targets, *options.of_logits)
     trains = [
         isinstance(one, Tensor) and torch.is_grad_enabled() and one.requires_grad for one in tensors
@@ -67,8 +80,8 @@ def _loss(operands, targets, options):
         names = [name for name, one in given._asdict().items() if isinstance(one, Tensor)]
         beside = [getattr(given, name) for name in names]
         bare = options._replace(of_logits=given._replace(**dict.fromkeys(names)))
-        return _LinearLoss.apply(bare, names, *operands, targets, *beside)
-    return _value(kernels, operands, targets, options)
+        return LinearOutputs(*_LinearLoss.apply(bare, names, *operands, targets, *beside))
+    return _plainly(operands, targets, options)
 
 
 class _LinearLoss(torch.autograd.Function):
@@ -81,21 +94,26 @@ class _LinearLoss(torch.autograd.Function):
         ctx.wanted = Operands(*ctx.needs_input_grad[2:5])
         options = _with(options, names, beside)
         wanted = None if options.of_logits.reduction == "none" else ctx.wanted
-        value, found = _call(operands, targets, options, wanted)
+        outputs, found = _call(operands, targets, options, wanted)
         found = found or (None, None, None)
         ctx.save_for_backward(*operands, targets, *found, *beside)
-        return _linear.shaped(ops, operands, options, value, None)[0]
+        if outputs.argmax is not None:
+            ctx.mark_non_differentiable(outputs.argmax)
+        return tuple(outputs)
 
     @staticmethod
-    def backward(ctx, of_value):
+    def backward(ctx, *of_outputs):
         saved = ctx.saved_tensors  # once: activation checkpointing refuses a second look
         operands, targets, found = Operands(*saved[:3]), saved[3], saved[4:7]
         options = _with(ctx.options, ctx.names, saved[7:])
         rest = (None,) * (1 + len(ctx.names))
-        if is_differentiated_again(of_value) and not ops.is_compiling():
-            return None, None, *_differentiably(ctx, operands, targets, options, of_value), *rest
+        again = [one is not None and is_differentiated_again(one) for one in of_outputs]
+        if any(again) and not ops.is_compiling():
+            return None, None, *_differentiably(ctx, operands, targets, options, of_outputs), *rest
+        of_value = of_outputs[0]
         if options.of_logits.reduction == "none":
-            _, found = _call(operands, targets, options, ctx.wanted, of_value.reshape(-1))
+            of_rows = LinearOutputs(*of_outputs)._replace(argmax=None)
+            _, found = _call(operands, targets, options, ctx.wanted, of_rows)
         elif ops.is_compiling():
             found = [one if one is None else one * of_value for one in found]
         elif ctx.is_fresh:
@@ -106,8 +124,8 @@ class _LinearLoss(torch.autograd.Function):
         else:
             _, found = _call(operands, targets, options, ctx.wanted)
             found = [one if one is None else one.mul_(of_value) for one in found]
-        _, found = _linear.shaped(ops, operands, options, of_value, Operands(*found))
-        return None, None, *found, *rest
+        pairs = zip(found, operands, strict=True)
+        return None, None, *(one if one is None else one.to(of.dtype) for one, of in pairs), *rest
 
 
 def _with(options, names, beside):
@@ -115,25 +133,26 @@ def _with(options, names, beside):
     return options._replace(of_logits=given)
 
 
-def _differentiably(ctx, operands, targets, options, of_value):
+def _differentiably(ctx, operands, targets, options, of_outputs):
     """Return the gradients, which can be differentiated again."""
     needs = ctx.wanted
     inputs = [one for one, is_needed in zip(operands, needs, strict=True) if is_needed]
     with torch.enable_grad():
-        value = _value(kernels, operands, targets, options)
-        found = iter(torch.autograd.grad(value, inputs, of_value, create_graph=True))
+        outputs = _plainly(operands, targets, options)
+        pairs = zip(outputs, of_outputs, strict=True)
+        pairs = [(one, of) for one, of in pairs if of is not None and one.requires_grad]
+        outputs, of_outputs = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(outputs, inputs, of_outputs, create_graph=True))
     return [next(found) if is_needed else None for is_needed in needs]
 
 
-def _value(kernels, operands, targets, options):
-    call = _linear.flattened(ops, operands, targets, options)
-    value, _ = _linear.loss(ops, kernels, PRODUCTS, call)
-    return _linear.shaped(ops, operands, options, value, None)[0]
+def _plainly(*call):
+    return _linear.loss(ops, kernels, PRODUCTS, call)[0]
 
 
 def _call(operands, targets, options, wanted, of_rows=None):
     written = compiled.Written if ops.is_compiling() else blocks
-    call = _linear.flattened(ops, operands, targets, options)
+    call = operands, targets, options
     return _linear.loss(ops, written, PRODUCTS, call, wanted=wanted, of_rows=of_rows)
 
 

@@ -11,6 +11,16 @@ from softmaxkit.conformance import reference
 Array = np.ndarray
 
 
+class Outputs(NamedTuple):
+    """What ``outputs="all"`` gives."""
+
+    loss: Array
+    logsumexp: Array
+    log_prob: Array
+    entropy: Array
+    argmax: Array
+
+
 class Gradients(NamedTuple):
     """The gradient of each operand, or the size of the terms that its entries are sums of."""
 
@@ -39,6 +49,30 @@ def linear_cross_entropy(  # type: ignore[no-untyped-def]
     z, _ = capped_logits(hidden, weight_matrix, bias, softcap)
     value: Array = reference.cross_entropy(z, targets, **_of_rows(options))
     return value
+
+
+def linear_outputs(  # type: ignore[no-untyped-def]
+    hidden: Array, weight_matrix: Array, targets: Array, *, bias: Array | None = None, **options
+) -> Outputs:
+    """Return what ``outputs="all"`` gives, of class indices.
+
+    Examples
+    --------
+    >>> linear_outputs(np.zeros((1, 3)), np.zeros((2, 3)), np.array([0])).entropy
+    array([0.69314718])
+    """
+    loss = linear_cross_entropy(hidden, weight_matrix, targets, bias=bias, **options)
+    z, _ = capped_logits(hidden, weight_matrix, bias, options.get("softcap"))
+    z = z / _of_rows(options)["temperature"]
+    z = np.where(options.get("where", True), z, -np.inf)
+    log_p = reference.log_softmax(z)
+    left_out = targets == options.get("ignore_index", -100)
+    left_out = left_out | (np.asarray(options.get("sample_weight", 1.0)) == 0)
+    of_label = np.take_along_axis(log_p, np.where(left_out, 0, targets)[..., None], -1)[..., 0]
+    p = np.exp(log_p)
+    rows = reference.logsumexp(z), of_label, -(p * np.where(p == 0, 0.0, log_p)).sum(-1)
+    kept = (np.where(left_out, 0.0, row) for row in rows)
+    return Outputs(loss, *kept, np.where(left_out, -1, z.argmax(-1)))
 
 
 def linear_gradients(  # type: ignore[no-untyped-def]
