@@ -72,7 +72,7 @@ def linear_outputs(  # type: ignore[no-untyped-def]
     p = np.exp(log_p)
     rows = reference.logsumexp(z), of_label, -(p * np.where(p == 0, 0.0, log_p)).sum(-1)
     kept = (np.where(left_out, 0.0, row) for row in rows)
-    return Outputs(loss, *kept, np.where(left_out, -1, z.argmax(-1)))
+    return Outputs._make((loss, *kept, np.where(left_out, -1, z.argmax(-1))))
 
 
 def linear_gradients(  # type: ignore[no-untyped-def]
