@@ -87,6 +87,7 @@ class LinearOptions(NamedTuple):
     of_logits: ClassOptions  # `where` is (V,); `temperature` broadcasts to the rows
     softcap: float | None
     chunk_size: int  # rows of logits that are there at once
+    block_size: int | None = None  # classes that are there at once
     all_outputs: bool = False
 
 

@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softmaxkit import _losses
-from softmaxkit._activations import as_wide_as, masked_and_scaled, softmax_derivative
-from softmaxkit._statistics import Request
+from softmaxkit._activations import as_wide_as
+from softmaxkit._chunk import ByBlocks, Products, Whole
 from softmaxkit.backends import LinearOutputs, Operands
 
 if TYPE_CHECKING:
@@ -27,17 +27,11 @@ if TYPE_CHECKING:
     )
 
 
-_INF, _NAN = float("inf"), float("nan")
+class Totals(NamedTuple):
+    """Sums over the chunks so far, of each block of the vocabulary; None before the first."""
 
-
-class Products(NamedTuple):
-    """How a library multiplies, with results in float32 or wider whatever the operands' dtype."""
-
-    operand: Callable[[Array], Array]  # in the dtype in which it is multiplied
-    product: Callable[[Array, Array], Array]  # a @ b
-    against: Callable[[Array, Array], Array]  # a @ b.T
-    add_outer: Callable[[Array | None, Array, Array], Array]  # (sum, a, b) -> sum + a.T @ b
-    times: Callable[[Array, Any], Array]  # a sum, which is lost, times a number
+    of_weights: list[Any]
+    of_bias: list[Any]
 
 
 def flattened(
@@ -87,35 +81,32 @@ def loss(
     """
     operands, targets, options = call
     operands, given = prepared(ops, products, operands, options)
-    hidden, weight_matrix, bias = operands
-    rows, of_hidden, of_weights, of_bias = [], [], None, None
+    rows, of_hidden, totals = [], [], None
     for take in _chunks(ops, options, operands):
-        outputs, of_z, h = of_chunk(
+        outputs, of_h, totals = of_chunk(
             *(ops, kernels, products),
-            operands._replace(hidden=take(hidden)),
+            operands._replace(hidden=take(operands.hidden)),
             take(targets),
             options._replace(of_logits=of_rows_alone(ops, given, take)),
+            wanted=wanted,
             of_rows=None if of_rows is None else each(take, of_rows),
-            save=wanted is not None,
+            totals=totals,
         )
         rows.append(outputs)
-        if wanted is None:
-            continue
-        if wanted.hidden:
-            of_hidden.append(products.product(of_z, weight_matrix))
-        if wanted.weight_matrix:
-            of_weights = products.add_outer(of_weights, of_z, h)
-        if wanted.bias and bias is not None:
-            column = ops.sum(of_z, 0)
-            of_bias = column if of_bias is None else of_bias + column
+        of_hidden.append(of_h)
     outputs = LinearOutputs(*(_together(ops, column) for column in zip(*rows, strict=True)))
     value, of_sum = reduced(ops, outputs, operands, targets, given)
-    if wanted is None:
+    if totals is None:
         return value, None
-    found = Operands(_together(ops, of_hidden), of_weights, of_bias)
-    if of_sum is None:
-        return value, found
-    return value, each(lambda one: products.times(one, of_sum), found)
+    return value, gradients(ops, products, _together(ops, of_hidden), totals, of_sum)
+
+
+def gradients(
+    ops: ArrayFunctions, products: Products, of_hidden: Array | None, totals: Totals, of_sum: Any
+) -> Operands:
+    """Return those of the operands, of what all chunks came to."""
+    found = Operands(of_hidden, *(_together(ops, one) for one in totals))
+    return found if of_sum is None else each(lambda one: products.times(one, of_sum), found)
 
 
 def prepared(
@@ -129,6 +120,8 @@ def prepared(
         weight_matrix = ops.where(given.where[:, None], weight_matrix, 0.0)
         bias = bias if bias is None else ops.where(given.where, bias, 0.0)
         operands = Operands(hidden, weight_matrix, bias)
+    if ops.is_array(given.temperature):
+        given = given._replace(temperature=ops.compute_like(given.temperature, operands.hidden))
     return operands, _losses.in_dtype_of(ops, given, operands.hidden)
 
 
@@ -140,79 +133,66 @@ def of_chunk(
     targets: Array,
     options: LinearOptions,
     *,
+    wanted: Operands | None = None,
     of_rows: LinearOutputs | None = None,
-    save: bool = False,
-) -> tuple[LinearOutputs, Array | None, Array]:
-    """Return the weighted rows of a chunk, and to `save` two factors, of `GradientKernels`.
+    totals: Totals | None = None,
+) -> tuple[LinearOutputs, Array | None, Totals | None]:
+    """Return what the rows of a chunk give, their losses weighted, and the gradients `wanted`.
 
-    These are the gradient of the chunk's logits, and its vectors, of which the gradient of the
-    weight matrix is the product. `of_rows` are the cotangents of the rows, by default 1 for the
-    losses.
+    These are that of the chunk's `hidden`, and the totals with what it adds to them. `of_rows` are
+    the cotangents of the rows, by default 1 for the losses.
     """
     h, here = operands.hidden, options.of_logits
     skip = _losses.counted(ops, targets, one_row(ops, operands), here).skip
     if skip is not None:  # what a row holds that counts for nothing does not leak
         h = ops.where(skip[:, None], 0.0, h)
-    z, slope = logits(ops, products, operands._replace(hidden=h), options.softcap)
-    row = _losses.of_each_row(ops, kernels, z, targets, here, save=save, keep=save)
+    operands = operands._replace(hidden=h)
+    blocks = blocks_of(ops, options, operands.weight_matrix)
+    chunk: Whole | ByBlocks
+    if len(blocks) == 1:
+        chunk = Whole(ops, kernels, products, operands, options)
+    else:
+        chunk = ByBlocks(ops, products, operands, options, blocks)
+    row = chunk.rows(targets, save=wanted is not None)
     weighted, of_row = _losses.weighted(ops, row.loss, row.counted)
     outputs = LinearOutputs(weighted)
     if options.all_outputs:
-        beside, p, costs = _beside_loss(ops, kernels, z, targets, here, skip=skip)
-        outputs = beside._replace(loss=weighted)
-    if row.saved is None:
-        return outputs, None, h
-    if of_rows is not None:
-        of_row = of_row * of_rows.loss
-    saved = _losses.times_rows(row.saved, of_row)
-    if of_rows is not None and options.all_outputs:
+        outputs = _left_out(ops, chunk.beside(targets, skip), skip)._replace(loss=weighted)
+    if wanted is None or row.saved is None:
+        return outputs, None, totals
+    of_entropy = None
+    if of_rows is None:
+        saved = _losses.times_rows(row.saved, of_row)
+    else:
+        saved = _losses.times_rows(row.saved, of_row * of_rows.loss)
         by_rows = saved.by_rows
+        by_log_p = _sum(by_rows.log_p, of_rows.log_prob)
         by_lse = _sum(by_rows.lse, of_rows.logsumexp)
-        by_log_p = None if by_rows.log_p is None else by_rows.log_p + of_rows.log_prob
-        saved = saved._replace(by_rows=by_rows._replace(lse=by_lse, log_p=by_log_p))
-    of_z = _losses.gradient_over_classes(ops, kernels, z, here, saved, 1.0)
-    if of_rows is not None and options.all_outputs:
-        added = softmax_derivative(ops, p, costs, 1) * of_rows.entropy[:, None]
-        added = added if here.temperature is None else added / here.temperature
-        of_z = of_z + (added if skip is None else ops.where(skip[:, None], 0.0, added))
-    return outputs, of_z if slope is None else of_z * slope, h
+        saved = saved._replace(by_rows=by_rows._replace(log_p=by_log_p, lse=by_lse))
+        of_entropy = of_rows.entropy
+    of_hidden, of_weights, of_bias = None, [], []
+    totals = totals or Totals([None] * len(blocks), [None] * len(blocks))
+    for classes, *before in zip(blocks, *totals, strict=True):
+        of_z = chunk.gradient(saved, of_entropy, classes)
+        if skip is not None:
+            of_z = ops.where(skip[:, None], 0.0, of_z)
+        if wanted.hidden:
+            part = products.product(of_z, operands.weight_matrix[classes, ...])
+            of_hidden = _sum(of_hidden, part)
+        add = wanted.weight_matrix
+        of_weights.append(products.add_outer(before[0], of_z, h) if add else None)
+        add = wanted.bias and operands.bias is not None
+        of_bias.append(_sum(before[1], ops.sum(of_z, 0)) if add else None)
+    return outputs, of_hidden, Totals(of_weights, of_bias)
 
 
-def _beside_loss(
-    ops: ArrayFunctions,
-    kernels: Any,
-    z: Array,
-    targets: Array,
-    given: ClassOptions,
-    *,
-    skip: Array | None,
-) -> tuple[LinearOutputs, Array, Array]:
-    """Return what rows give beside a loss, and p and -log p, of which the derivative is made.
-
-    Entropy is -Σ p log p, and its derivative by the logits p (-log p - entropy): that of softmax,
-    with -log p as its cotangent.
-    """
-    x, shift, empty = masked_and_scaled(ops, z, 1, given.where, given.temperature)
-    labels = wrong = None
-    if ops.kind(targets) == "int":
-        labels, _, wrong = _losses.labels_in_range(ops, targets, x, given)
-    rows, _ = kernels.row_statistics(x, Request(1, labels, skip=skip), lse=True, keep=False)
-    log_p_c = kernels.log_softmax(x, 1, x.dtype)
-    p = ops.exp(log_p_c)
-    costs = -ops.where(ops.equal(p, 0), 0.0, log_p_c)  # 0 log 0 = 0
-    entropy, place = ops.sum(p * costs, 1), ops.argmax(x, 1)
-    lse, log_p = rows.lse if shift is None else rows.lse + shift, rows.log_p
-    if wrong is not None:
-        log_p = ops.where(wrong, _NAN, log_p)
-    if empty is not None:
-        lse, entropy = ops.where(empty, -_INF, lse), ops.where(empty, 0.0, entropy)
-        log_p = None if log_p is None else ops.where(empty, -_INF, log_p)
-        place = ops.where(empty, -1, place)
-    if skip is not None:
-        lse, entropy = ops.where(skip, 0.0, lse), ops.where(skip, 0.0, entropy)
-        log_p = None if log_p is None else ops.where(skip, 0.0, log_p)
-        place = ops.where(skip, -1, place)
-    return LinearOutputs(None, lse, log_p, entropy, place), p, costs
+def _left_out(ops: ArrayFunctions, outputs: LinearOutputs, skip: Array | None) -> LinearOutputs:
+    """Return outputs that are 0 where a row is left out, and -1 as the place of its maximum."""
+    if skip is None:
+        return outputs
+    place = ops.where(skip, -1, outputs.argmax)
+    rows = outputs._replace(argmax=None)
+    return each(lambda one: ops.where(skip, 0.0, one), rows)._replace(argmax=place)
 
 
 def reduced(
@@ -263,30 +243,21 @@ def shaped(
     )
 
 
-def logits(
-    ops: ArrayFunctions, products: Products, operands: Operands, softcap: float | None
-) -> tuple[Array, Array | None]:
-    """Return a chunk of logits, and their derivative by the product if a softcap is between."""
-    hidden, weight_matrix, bias = operands
-    z = products.against(hidden, weight_matrix)
-    z = z if bias is None else z + bias
-    if softcap is None:
-        return z, None
-    # tanh v and 1 / cosh² v, of e^(-2|v|): nothing cancels where v is large.
-    v = z / softcap
-    twice = -2.0 * ops.where(v < 0, -v, v)  # abs has no derivative at 0
-    e = ops.exp(twice)
-    bound = -softcap * ops.expm1(twice) / (1.0 + e)
-    return ops.where(v < 0, -bound, bound), 4.0 * e / ((1.0 + e) * (1.0 + e))
-
-
 def each(function: Callable[[Array], Array], arrays: Any) -> Any:
     """Return a named tuple with what a function makes of each array that is there."""
     return arrays._make(None if one is None else function(one) for one in arrays)
 
 
-def _sum(a: Any, b: Array) -> Array:
-    return b if a is None else a + b
+def _sum(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else a + b
+
+
+def blocks_of(ops: ArrayFunctions, options: LinearOptions, weight_matrix: Array) -> list[slice]:
+    """Return the blocks of the vocabulary."""
+    step, classes = options.block_size, ops.shape(weight_matrix)[0]
+    if step is None or classes is None or classes <= step:
+        return [slice(None)]
+    return [slice(start, min(start + step, classes)) for start in range(0, classes, step)]
 
 
 def _chunks(

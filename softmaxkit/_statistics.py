@@ -11,11 +11,13 @@ Of logits z, a temperature T, the label y and weights w of the classes:
     rest  = Σ e^d - 1                           formed without one maximum, so that nothing cancels
     log p = d - log(1 + rest)
     lse   = max z / T + log(1 + rest)           = logsumexp(z / T)
+    H     = log(1 + rest) - Σ p d               = -Σ p log p, the entropy
     1 - p = -(e^(log p) - 1), and rest / (1 + rest) at the maximum
 
 and the derivatives, of which `gradient` is the sum, each times the cotangent of what it derives:
 
     ∂ log p_y / ∂z = (1_y - p) / T      ∂ Σ w log p / ∂z = (w - p Σ w) / T      ∂ lse / ∂z = p / T
+    ∂ H / ∂z = -p (d - Σ p d) / T
 
 Neither difference is formed by subtracting where it would cancel: 1 - p_y is -(e^(log p_y) - 1),
 and at a class k with p_k > 1/2 w_k - p_k Σ w is formed from `rest` and from `beside`, which is Σ w
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from softmaxkit.backends import Array, ArrayFunctions
 
 _INF, _NAN = float("inf"), float("nan")
+_NO_PLACE = -(2**31 - 1)
 
 
 class Part(NamedTuple):
@@ -54,6 +57,8 @@ class Part(NamedTuple):
     dot: Array | None = None  # Σ w d
     mass: Array | None = None  # Σ w
     beside: Array | None = None  # Σ w without the class of the maximum; of no use where two tie
+    moment: Array | None = None  # Σ e^d d
+    place: Any = None  # of the maximum, the first where several tie; None without classes
 
 
 class Rows(NamedTuple):
@@ -81,6 +86,8 @@ def part(
     labels: Array | None = None,
     weights: Array | None = None,
     temperature: Any = None,
+    *,
+    first_class: int | None = None,
 ) -> Part:
     """Reduce some classes of each row.
 
@@ -95,11 +102,14 @@ def part(
         where it is not among them.
     weights : array of the shape of `z`, optional
     temperature : number, or array of the rows' shape, optional
+    first_class : int, optional
+        The place of these classes among all; with it, there are `moment` and `place`.
     """
     if no_classes(ops, z, axis):
         none = ops.sum(z, axis)
         label = None if labels is None else none
-        return Part(none - _INF, none - 1.0, label, *(3 * [None if weights is None else none]))
+        sums = 3 * [None if weights is None else none]
+        return Part(none - _INF, none - 1.0, label, *sums, None if first_class is None else none)
     top, place = ops.amax(z, axis), ops.argmax(z, axis)
     first = ops.at_class(place, z, axis)
     d = _over(centred(ops, z, top, axis), _along_rows(ops, temperature, axis))
@@ -114,7 +124,10 @@ def part(
         dot = ops.sum(weights * ops.where(weights == 0, 0.0, d), axis)  # 0 log 0 = 0
         beside = ops.sum(ops.where(first, 0.0, weights), axis)
         mass = beside + ops.pick(weights, place, axis)
-    return Part(top, rest, label, dot, mass, beside)
+    moment = None
+    if first_class is not None:
+        moment, place = ops.sum(_times(ops, e, d), axis), place + first_class
+    return Part(top, rest, label, dot, mass, beside, moment, None if first_class is None else place)
 
 
 def merge(ops: ArrayFunctions, parts: Sequence[Part], temperature: Any = None) -> Part:
@@ -125,7 +138,12 @@ def merge(ops: ArrayFunctions, parts: Sequence[Part], temperature: Any = None) -
     """
     top = reduce(ops.maximum, [one.top for one in parts])
     columns = zip(*(_terms(ops, one, top, temperature) for one in parts), strict=True)
-    return _total(top, [None if column[0] is None else reduce(add, column) for column in columns])
+    whole = _total(top, [None if one[0] is None else reduce(add, one) for one in columns])
+    placed = [one for one in parts if one.place is not None]
+    if not placed:
+        return whole
+    before = [ops.where(one.top == top, -one.place, _NO_PLACE) for one in placed]
+    return whole._replace(place=-reduce(ops.maximum, before))
 
 
 def _terms(
@@ -140,7 +158,10 @@ def _terms(
     if part.mass is not None:
         dot = part.dot + part.mass * ops.where(part.mass == 0, 0.0, gap)
         beside = ops.where(holds, part.beside, part.mass)
-    return ops.astype(holds, top.dtype), rest, part.label, dot, part.mass, beside
+    moment = part.moment
+    if moment is not None:
+        moment = scale * moment + (part.rest + 1.0) * _times(ops, scale, gap)
+    return ops.astype(holds, top.dtype), rest, part.label, dot, part.mass, beside, moment
 
 
 def _total(top: Array, sums: Sequence[Array | None]) -> Part:
@@ -165,6 +186,31 @@ def finish(ops: ArrayFunctions, whole: Part, temperature: Any = None) -> Rows:
 def log_sum(ops: ArrayFunctions, whole: Part) -> Array:
     """Return log Σ e^d; NaN where the maximum is infinite, of which there is no p."""
     return ops.log1p(_rest(ops, whole))
+
+
+def entropy(ops: ArrayFunctions, whole: Part) -> Array:
+    """Return -Σ p log p of rows whose parts have a `moment`."""
+    return log_sum(ops, whole) - _mean(ops, whole)
+
+
+def entropy_gradient(
+    ops: ArrayFunctions, z: Array, axis: int, whole: Part, cotangent: Array, temperature: Any
+) -> Array:
+    """Return what entropies add to the cotangent of the logits of some classes."""
+    temperature = _along_rows(ops, temperature, axis)
+    d = _over(centred(ops, z, whole.top, axis), temperature)
+    of_p = expand(-cotangent / (1.0 + _rest(ops, whole)), axis)
+    e = ops.exp(d)
+    return _over(of_p * _times(ops, e, d - expand(_mean(ops, whole), axis)), temperature)
+
+
+def _mean(ops: ArrayFunctions, whole: Part) -> Array:
+    """Return Σ p d."""
+    return whole.moment / (1.0 + _rest(ops, whole))
+
+
+def _times(ops: ArrayFunctions, e: Array, d: Array) -> Array:
+    return e * ops.where(e == 0, 0.0, d)  # 0 log 0 = 0
 
 
 class Factors(NamedTuple):

@@ -28,7 +28,7 @@ def linear_cross_entropy(
     *,
     bias: Any = None,
     softcap: float | None = None,
-    chunk_size: int | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None,
     outputs: str = "loss",
     weight: Any = None,
     sample_weight: Any = None,
@@ -61,9 +61,12 @@ def linear_cross_entropy(
     bias : (V,) array, optional
     softcap : positive number, optional
         The logits become softcap · tanh(z / softcap).
-    chunk_size : int, optional
+    chunk_size : int, or pair of ints, optional
         Rows of logits that are there at once; by default as many as have 2^24 logits, which are
-        64 MiB of float32, and at least 16.
+        64 MiB of float32, and at least 16. A pair is of rows, or None, and of classes: blocks of
+        the vocabulary are made twice where there is a gradient, which takes a third more time, and
+        are worth it where a few rows are too large. JAX does not cut it for rows that are not
+        reduced.
     outputs : {"loss", "all"}
         With "all" a named tuple, `LinearOutputs`, of what the same pass gives of each row.
     weight : (V,) array, optional
@@ -109,10 +112,6 @@ def linear_cross_entropy(
     axis, rows, classes = len(call.shape) - 1, call.shape[:-1], call.shape[-1:]
     targets, is_index, unseen, ignore_index = class_targets(call, targets, axis, ignore_index)
     normalizer = call.normalizer(normalizer, reduction, "weight" if is_index else "count")
-    if chunk_size is None:
-        chunk_size = max(_CHUNK_LOGITS // (classes[0] or _MANY_CLASSES), _FEWEST_ROWS)
-    else:
-        count(call.name, "chunk_size", chunk_size, "pass how many rows, or None")
     of_logits = ClassOptions(
         axis=axis,
         weight=call.class_vector("weight", weight, axis),
@@ -128,7 +127,8 @@ def linear_cross_entropy(
         z_loss=call.number("z_loss", z_loss, 0.0, neutral=0.0),
     )
     choice(call.name, "outputs", outputs, ("loss", "all"))
-    options = LinearOptions(of_logits, call.softcap(softcap), int(chunk_size), outputs == "all")
+    sizes = call.chunk_size(chunk_size)
+    options = LinearOptions(of_logits, call.softcap(softcap), *sizes, outputs == "all")
     return call.linear_loss(targets, options)
 
 
@@ -183,6 +183,19 @@ class _Product(Call):
                 f"{self.name}: bias has shape {shape(bias)}; expected ({given[0]},), one number "
                 f"for each class of weight_matrix {given}; reshape it."
             )
+
+    def chunk_size(self, value: Any) -> tuple[int, int | None]:
+        """Return how many rows, and how many classes (None for all), are there at once."""
+        rows, block = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+        remedy = "pass how many rows, or a pair, how many rows and classes, or None"
+        for one in (rows, block):
+            if one is not None:
+                count(self.name, "chunk_size", one, remedy)
+        if rows is None:
+            classes = self.shape[-1] or _MANY_CLASSES
+            rows = _CHUNK_LOGITS // min(classes, block or classes)
+            rows = max(rows, _FEWEST_ROWS)
+        return int(rows), None if block is None else int(block)
 
     def softcap(self, value: Any) -> float | None:
         """Return a positive number, or None."""

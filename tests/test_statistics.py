@@ -68,6 +68,18 @@ def truth(logits, labels, weights, temperature):
     )
 
 
+def truth_of_entropy(logits, temperature):
+    """Return -Σ p log p, its derivative, and the largest terms of that, all in float64."""
+    temperature = np.broadcast_to(temperature, len(logits))[:, None]
+    d = (logits - logits.max(1, keepdims=True)) / temperature
+    p = np.exp(d) / np.exp(d).sum(1, keepdims=True)
+    beyond = np.log1p(np.sort(np.exp(d))[:, :-1].sum(1))
+    d = np.where(p == 0, 0, d)
+    pairs = p[:, :, None] * p[:, None, :] * (d[:, None, :] - d[:, :, None])
+    entropy = beyond - (p * d).sum(1)
+    return entropy, pairs.sum(2) / temperature, np.abs(pairs).sum(2) / temperature
+
+
 def assert_near(library, got, want, scale, dtype):
     """Compare within so many units in the last place of a scale, which a result of 0 may have."""
     got = library.numpy(got)
@@ -105,7 +117,10 @@ def assert_parts_equal_the_whole(library, dtype, at_once, drawn):
     ]
     ones, zeros = (library.array(np.full(len(logits), each), dtype) for each in (1.0, 0.0))
     with np.errstate(all="ignore"):  # of NumPy, also where Dask computes or where it is the truth
-        parts = [statistics.part(ops, z, 1, y, w, by_row) for z, y, w in pieces]
+        parts = [
+            statistics.part(ops, z, 1, y, w, by_row, first_class=low)
+            for (z, y, w), low in zip(pieces, [0, *cuts], strict=True)
+        ]
         whole = parts[order[0]]
         if at_once:
             whole = statistics.merge(ops, [parts[place] for place in order], by_row)
@@ -142,3 +157,17 @@ def assert_parts_equal_the_whole(library, dtype, at_once, drawn):
             assert_near(
                 library, library.array(np.concatenate(by_part, 1), dtype), want, scale, dtype
             )
+        # A row of NaN has no place; one of -inf, of which a part may have no class, has any.
+        known = ~np.isnan(logits).any(1) & np.isfinite(logits.max(1))
+        place = library.numpy(whole.place)
+        np.testing.assert_array_equal(place[known], logits[known].argmax(1))
+        entropy, by_logits, scale = truth_of_entropy(logits.astype(np.float64), temperature)
+        got_entropy = statistics.entropy(ops, whole)
+        assert_near(library, got_entropy, entropy, np.abs(entropy), dtype)
+        by_part = [
+            library.numpy(statistics.entropy_gradient(ops, z, 1, whole, ones, by_row))
+            for z, _, _ in pieces
+        ]
+        assert_near(
+            library, library.array(np.concatenate(by_part, 1), dtype), by_logits, scale, dtype
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 
 from softmaxkit import _linear
+from softmaxkit._chunk import Products
 from softmaxkit.backends import Operands
 from softmaxkit.backends.array_api import arrays as ops
 from softmaxkit.backends.array_api import rows as kernels
@@ -33,4 +34,4 @@ def _against(a, b):
     return a @ b.T
 
 
-PRODUCTS = _linear.Products(ops.compute, operator.matmul, _against, _add_outer, operator.mul)
+PRODUCTS = Products(ops.compute, operator.matmul, _against, _add_outer, operator.mul)

@@ -7,6 +7,8 @@ Rows that are not reduced are made again, chunk by chunk, where a derivative nee
 
 from __future__ import annotations
 
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -14,6 +16,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
 from softmaxkit import _linear
+from softmaxkit._chunk import Products
+from softmaxkit._linear import Totals
 from softmaxkit._statistics import Rows
 from softmaxkit.backends import LinearOutputs, Operands
 from softmaxkit.backends.jax import arrays as ops
@@ -46,15 +50,17 @@ def _rows(operands, targets, options):
     dtypes = [None if one is None else one.dtype for one in operands]
     wide = operands._make(None if one is None else ops.compute(one) for one in operands)
 
+    options = options._replace(block_size=None)  # what follows is differentiated
+
     def chunk(_, xs):
         here = wide._replace(hidden=xs[0])
         pairs = zip(here, dtypes, strict=True)
         here = here._make(None if one is None else one.astype(dtype) for one, dtype in pairs)
         here, given = _linear.prepared(ops, PRODUCTS, here, options)
-        each, _, _ = _linear.of_chunk(
+        outputs, _, _ = _linear.of_chunk(
             ops, kernels, PRODUCTS, here, xs[1], _here(options, given, xs[2])
         )
-        return None, each
+        return None, outputs
 
     _, rows = _scan(jax.checkpoint(chunk), None, wide.hidden, targets, options)
     return rows
@@ -99,7 +105,7 @@ def _leaves(tangents):
 
 def _plainly(operands, targets, options):
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
-    options = _here(options, given, {})
+    options = _here(options._replace(block_size=None), given, {})
     rows, _, _ = _linear.of_chunk(ops, kernels, PRODUCTS, operands, targets, options)
     return _linear.reduced(ops, rows, operands, targets, given)[0].loss
 
@@ -110,33 +116,28 @@ def _with_gradients(operands, targets, options, wanted):
     hidden, weight_matrix, bias = operands
     totals = None
     if wanted is not None:
+        blocks = _linear.blocks_of(ops, options, weight_matrix)
         pairs = zip((weight_matrix, bias), wanted[1:], strict=True)
-        totals = [jnp.zeros(one.shape, wide_dtype(one.dtype)) if w else None for one, w in pairs]
+        totals = Totals(*(_zeros(one, blocks) if w else [None] * len(blocks) for one, w in pairs))
 
     def chunk(totals, xs):
-        here = _here(options, given, xs[2])
-        each, of_z, h = _linear.of_chunk(
-            *(ops, _Written, PRODUCTS, Operands(xs[0], weight_matrix, bias), xs[1], here),
-            save=wanted is not None,
+        some = Operands(xs[0], weight_matrix, bias)
+        outputs, of_hidden, totals = _linear.of_chunk(
+            *(ops, _Written, PRODUCTS, some, xs[1], _here(options, given, xs[2])),
+            wanted=wanted,
+            totals=totals,
         )
-        if wanted is None:
-            return None, (each, None)
-        of_weights, of_bias = totals
-        if of_weights is not None:
-            of_weights = of_weights + _product(of_z.T, h)
-        if of_bias is not None:
-            of_bias = of_bias + of_z.sum(0)
-        of_hidden = _product(of_z, weight_matrix) if wanted.hidden else None
-        return [of_weights, of_bias], (each, of_hidden)
+        return totals, (outputs, of_hidden)
 
-    totals, (rows, of_hidden) = _scan(chunk, totals, hidden, targets, options)
-    outputs, of_sum = _linear.reduced(ops, rows, operands, targets, given)
+    totals, (outputs, of_hidden) = _scan(chunk, totals, hidden, targets, options)
+    outputs, of_sum = _linear.reduced(ops, outputs, operands, targets, given)
     if wanted is None:
         return outputs.loss, None
-    found = Operands(of_hidden, *totals)
-    return outputs.loss, found if of_sum is None else found._make(
-        None if one is None else one * of_sum for one in found
-    )
+    return outputs.loss, _linear.gradients(ops, PRODUCTS, of_hidden, totals, of_sum)
+
+
+def _zeros(array, blocks):
+    return [jnp.zeros(array[block, ...].shape, wide_dtype(array.dtype)) for block in blocks]
 
 
 def _scan(chunk, totals, hidden, targets, options):
@@ -211,4 +212,9 @@ def _against(a, b):
     return _product(a, b.T.astype(common))
 
 
-PRODUCTS = _linear.Products(_operand, _product, _against, None, None)
+def _add_outer(total, a, b):
+    outer = _product(a.T, b)
+    return outer if total is None else total + outer
+
+
+PRODUCTS = Products(_operand, _product, _against, _add_outer, operator.mul)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from softmaxkit import _linear
+from softmaxkit._chunk import Products
 from softmaxkit.backends import Operands
 from softmaxkit.backends.numpy import arrays as ops
 from softmaxkit.backends.numpy import rows as kernels
@@ -78,4 +79,4 @@ def _against(a, b):
     return a @ b.T
 
 
-PRODUCTS = _linear.Products(ops.compute, np.matmul, _against, _add_outer, _times)
+PRODUCTS = Products(ops.compute, np.matmul, _against, _add_outer, _times)

@@ -6,12 +6,16 @@ reduced in a second loop. Second derivatives go through all logits at once.
 
 from __future__ import annotations
 
+import operator
+
 import tensorflow as tf
 
 # Nothing public says whether an eager tensor is being watched.
 from tensorflow.python.eager import record
 
 from softmaxkit import _linear
+from softmaxkit._chunk import Products
+from softmaxkit._linear import Totals
 from softmaxkit.backends import LinearOutputs, Operands
 from softmaxkit.backends.tensorflow import arrays as ops
 from softmaxkit.backends.tensorflow import rows as kernels
@@ -122,7 +126,8 @@ class _Differentiated:
 
 def _plainly(operands, targets, options):
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
-    options = options._replace(of_logits=_linear.of_rows_alone(ops, given, lambda one: one))
+    of_logits = _linear.of_rows_alone(ops, given, lambda one: one)
+    options = options._replace(of_logits=of_logits, block_size=None)
     rows, _, _ = _linear.of_chunk(ops, kernels, PRODUCTS, operands, targets, options)
     return _linear.reduced(ops, rows, operands, targets, given)[0]
 
@@ -130,30 +135,33 @@ def _plainly(operands, targets, options):
 def _call(operands, targets, options, wanted, of_rows=None):
     """Return the outputs, and with `wanted` the gradients."""
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
-    hidden, weight_matrix, bias = operands
+    hidden, weight_matrix, _ = operands
     step, saves = options.chunk_size, wanted is not None
     names = LinearOutputs._fields if options.all_outputs else ("loss",)
     if not targets.dtype.is_integer:
         names = [name for name in names if name != "log_prob"]
 
+    blocks = _linear.blocks_of(ops, options, weight_matrix)
+
     def chunk(take, sums):
         here = options._replace(of_logits=_linear.of_rows_alone(ops, given, take))
-        rows, of_z, h = _linear.of_chunk(
+        of_bias = sums[len(blocks) :] or [None] * len(blocks)
+        outputs, of_hidden, totals = _linear.of_chunk(
             *(ops, _Written, PRODUCTS, operands._replace(hidden=take(hidden)), take(targets), here),
+            wanted=wanted,
             of_rows=None if of_rows is None else _linear.each(take, of_rows),
-            save=saves,
+            totals=Totals(sums[: len(blocks)], of_bias) if saves else None,
         )
-        rows = [getattr(rows, name) for name in names]
+        rows = [getattr(outputs, name) for name in names]
         if not saves:
             return rows, sums
-        outer, column = tf.linalg.matmul(of_z, h, transpose_a=True), tf.reduce_sum(of_z, 0)
-        sums = [sums[0] + outer, sums[1] + column]
-        return [*rows, tf.linalg.matmul(of_z, weight_matrix)], sums
+        sums = [one for column in totals for one in column if one is not None]
+        return [*rows, of_hidden], sums
 
     sums = []
     if saves:
-        sums = [tf.zeros(tf.shape(weight_matrix), hidden.dtype)]
-        sums.append(tf.zeros(tf.shape(weight_matrix)[:1], hidden.dtype))
+        arrays = [one for one in operands[1:] if one is not None]
+        sums = [tf.zeros(tf.shape(one[block]), hidden.dtype) for one in arrays for block in blocks]
     count = hidden.shape[0]
     if count is not None and count <= step:
         found, sums = chunk(lambda value: value, sums)
@@ -166,10 +174,8 @@ def _call(operands, targets, options, wanted, of_rows=None):
     outputs, of_sum = _linear.reduced(ops, outputs, operands, targets, given)
     if not saves:
         return outputs, None
-    gradients = [found[-1], *sums]
-    if of_sum is not None:
-        gradients = [one * of_sum for one in gradients]
-    return outputs, Operands(*gradients[: 3 if bias is not None else 2])
+    totals = Totals(sums[: len(blocks)], sums[len(blocks) :])
+    return outputs, _linear.gradients(ops, PRODUCTS, found[-1], totals, of_sum)
 
 
 def _loop(chunk, step, count, sums, arrays):
@@ -237,4 +243,9 @@ def _against(a, b):
     return tf.linalg.matmul(a, b, transpose_b=True)
 
 
-PRODUCTS = _linear.Products(ops.compute, tf.linalg.matmul, _against, None, None)
+def _add_outer(total, a, b):
+    outer = tf.linalg.matmul(a, b, transpose_a=True)
+    return outer if total is None else total + outer
+
+
+PRODUCTS = Products(ops.compute, tf.linalg.matmul, _against, _add_outer, operator.mul)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from softmaxkit import _linear
+from softmaxkit._chunk import Products
 from softmaxkit.backends import LinearOutputs, Operands
 from softmaxkit.backends.torch import arrays as ops
 from softmaxkit.backends.torch import blocks, compiled
@@ -75,13 +76,15 @@ def _outputs(operands, targets, options):
     ]
     is_node = all(type(one) in PLAIN for one in tensors if isinstance(one, Tensor))
     is_node &= is_eager(operands.hidden) or has_written_derivative()
-    if is_node and any(trains[:3]) and not any(trains[3:]):
+    if not is_node or any(trains[3:]):
+        return _plainly(operands, targets, options)
+    if any(trains[:3]):
         given = options.of_logits
         names = [name for name, one in given._asdict().items() if isinstance(one, Tensor)]
         beside = [getattr(given, name) for name in names]
         bare = options._replace(of_logits=given._replace(**dict.fromkeys(names)))
         return LinearOutputs(*_LinearLoss.apply(bare, names, *operands, targets, *beside))
-    return _plainly(operands, targets, options)
+    return _call(operands, targets, options, None)[0]
 
 
 class _LinearLoss(torch.autograd.Function):
@@ -146,7 +149,8 @@ def _differentiably(ctx, operands, targets, options, of_outputs):
     return [next(found) if is_needed else None for is_needed in needs]
 
 
-def _plainly(*call):
+def _plainly(operands, targets, options):
+    call = operands, targets, options._replace(block_size=None)
     return _linear.loss(ops, kernels, PRODUCTS, call)[0]
 
 
@@ -184,4 +188,4 @@ def _times(total, factor):
     return total * factor if ops.is_compiling() else total.mul_(factor)
 
 
-PRODUCTS = _linear.Products(_operand, _product, _against, _add_outer, _times)
+PRODUCTS = Products(_operand, _product, _against, _add_outer, _times)

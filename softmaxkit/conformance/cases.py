@@ -203,6 +203,7 @@ def _linear_cases() -> Iterator[Case]:
     ignored = np.where(np.arange(12) % 3 == 0, -100, y)
     mask = np.arange(7) != 5
     seen = np.where(y == 5, 0, y)
+    seen_ignored = np.where(np.arange(12) % 3 == 0, -100, seen)
     weight, by_row = 0.5 + np.arange(7.0) / 4, 0.5 + np.random.default_rng(4).random(12)
     not_here = h.copy()
     not_here[::3] = np.nan
@@ -214,6 +215,13 @@ def _linear_cases() -> Iterator[Case]:
         ("in one chunk", (h, weight_matrix, y), {}),
         ("in chunks", (h, weight_matrix, y), parts),
         ("in whole chunks", (h, weight_matrix, y), {"chunk_size": 4}),
+        ("in chunks of the vocabulary, too", (h, weight_matrix, y), {"chunk_size": (5, 3)}),
+        ("in chunks of the vocabulary alone", (h, weight_matrix, y),
+         {"chunk_size": (None, 2), "softcap": 2.0, "reduction": "none"}),
+        ("in chunks of the vocabulary, ignored, smoothed, masked", (not_here, unused, seen_ignored),
+         several | {"chunk_size": (5, 3), "where": mask, "temperature": by_row}),
+        ("in chunks of the vocabulary, probabilities", (h, weight_matrix, q),
+         {"chunk_size": (5, 3), "weight": weight}),
         ("no reduction", (h, weight_matrix, y), parts | {"reduction": "none"}),
         ("sum", (h, weight_matrix, y), parts | {"reduction": "sum"}),
         ("bias", (h, weight_matrix, y), parts | {"bias": bias}),
@@ -242,6 +250,7 @@ def _linear_cases() -> Iterator[Case]:
         ("saturated", {}),
         ("saturated, in chunks, smoothed", {"chunk_size": 5} | of_classes),
         ("saturated, in chunks, no reduction", {"chunk_size": 5, "reduction": "none"}),
+        ("saturated, in chunks of the vocabulary", {"chunk_size": (5, 2)} | of_classes),
     ]
     targets = TARGETS_OF_SATURATED.copy()
     targets[1] = -100

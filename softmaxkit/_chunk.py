@@ -1,0 +1,215 @@
+"""The logits of some rows that are a product: all of them at once, or by blocks of the vocabulary.
+
+Both give the same: the losses of the rows, what rows give beside a loss, and the gradient of the
+logits of a block. Blocks are the parts of a row (`softmaxkit._statistics`), made once for the
+losses and once more for the gradient.
+
+`ops` are the array functions of a backend, `kernels` those that see a chunk of logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from softmaxkit import _losses, _statistics
+from softmaxkit._activations import masked_and_scaled, softmax_derivative
+from softmaxkit._statistics import Request, Rows
+from softmaxkit.backends import LinearOutputs, Operands
+
+if TYPE_CHECKING:
+    from softmaxkit._losses import OfEachRow, Saved
+    from softmaxkit.backends import Array, ArrayFunctions, LinearOptions
+
+_INF, _NAN = float("inf"), float("nan")
+
+
+class Products(NamedTuple):
+    """How a library multiplies, with results in float32 or wider whatever the operands' dtype."""
+
+    operand: Callable[[Array], Array]  # in the dtype in which it is multiplied
+    product: Callable[[Array, Array], Array]  # a @ b
+    against: Callable[[Array, Array], Array]  # a @ b.T
+    add_outer: Callable[[Array | None, Array, Array], Array]  # (sum, a, b) -> sum + a.T @ b
+    times: Callable[[Array, Any], Array]  # a sum, which is lost, times a number
+
+
+class Whole:
+    """All logits of the rows; the arguments are those of `ByBlocks`, with one block."""
+
+    def __init__(
+        self,
+        ops: ArrayFunctions,
+        kernels: Any,
+        products: Products,
+        operands: Operands,
+        options: LinearOptions,
+    ) -> None:
+        self._ops, self._kernels, self._given = ops, kernels, options.of_logits
+        self._z, self._slope = logits(ops, products, operands, options.softcap)
+
+    def rows(self, targets: Array, save: bool) -> OfEachRow:
+        """Return the losses of the rows, and to `save` what their gradient is made of."""
+        return _losses.of_each_row(
+            *(self._ops, self._kernels, self._z, targets, self._given), save=save, keep=save
+        )
+
+    def beside(self, targets: Array, skip: Array | None) -> LinearOutputs:
+        """Return what rows give beside a loss, whatever in those to be skipped.
+
+        Entropy is -Σ p log p, and its derivative by the logits p (-log p - entropy): that of
+        softmax, with -log p as its cotangent.
+        """
+        ops, given = self._ops, self._given
+        x, shift, empty = masked_and_scaled(ops, self._z, 1, given.where, given.temperature)
+        labels, wrong = _labels(ops, targets, x, given)
+        request = Request(1, labels, skip=skip)
+        rows, _ = self._kernels.row_statistics(x, request, lse=True, keep=False)
+        log_p = self._kernels.log_softmax(x, 1, x.dtype)
+        p = ops.exp(log_p)
+        self._p, self._costs = p, -ops.where(ops.equal(p, 0), 0.0, log_p)  # 0 log 0 = 0
+        entropy = ops.sum(p * self._costs, 1)
+        lse = rows.lse if shift is None else rows.lse + shift
+        outputs = LinearOutputs(None, lse, rows.log_p, entropy, ops.argmax(x, 1))
+        return _of_no_distribution(ops, outputs, wrong, empty)
+
+    def gradient(self, saved: Saved, of_entropy: Array | None, block: slice) -> Array:
+        """Return that of the product, given what that of the rows is made of."""
+        ops, given = self._ops, self._given
+        of_z = _losses.gradient_over_classes(ops, self._kernels, self._z, given, saved, 1.0)
+        if of_entropy is not None:
+            added = softmax_derivative(ops, self._p, self._costs, 1) * of_entropy[:, None]
+            of_z = of_z + (added if given.temperature is None else added / given.temperature)
+        return of_z if self._slope is None else of_z * self._slope
+
+
+class ByBlocks:
+    """Logits of which only some classes are there at once.
+
+    To `softmaxkit._losses` it is the kernel of one row of the right length, whose numbers are not
+    looked at.
+    """
+
+    def __init__(
+        self,
+        ops: ArrayFunctions,
+        products: Products,
+        operands: Operands,
+        options: LinearOptions,
+        blocks: Sequence[slice],
+    ) -> None:
+        self._ops, self._products, self._operands = ops, products, operands
+        self._options, self._blocks = options, blocks
+        given = options.of_logits
+        self._temperature = temperature = given.temperature
+        if ops.is_array(temperature) and temperature.ndim:
+            self._temperature = temperature[:, 0]
+        self._given = given._replace(temperature=None)
+        self._like = ops.compute(operands.weight_matrix[None, :, 0])
+
+    def rows(self, targets: Array, save: bool) -> OfEachRow:
+        kernel: Any = self
+        return _losses.of_each_row(self._ops, kernel, self._like, targets, self._given, save=save)
+
+    def row_statistics(self, x: Array, request: Request, lse: bool, keep: bool) -> tuple[Rows, Any]:
+        """Reduce each row to `Rows`; see `softmaxkit.backends.Kernels`."""
+        ops, parts = self._ops, []
+        for block in self._blocks:
+            z, _ = self._logits(block)
+            of_z = self._labels(request, block), self._weights(request, block, z), self._temperature
+            first = block.start if self._options.all_outputs else None
+            parts.append(_statistics.part(ops, z, 1, *of_z, first_class=first))
+        self._whole = _statistics.merge(ops, parts, self._temperature)
+        rows = _statistics.finish(ops, self._whole, self._temperature)
+        if request.skip is not None:
+            rows = Rows(*[v if v is None else ops.where(request.skip, 0.0, v) for v in rows])
+        self._rows = rows
+        return rows, None
+
+    def beside(self, targets: Array, skip: Array | None) -> LinearOutputs:
+        ops, whole, where = self._ops, self._whole, self._given.where
+        _, wrong = _labels(ops, targets, self._like, self._given)
+        entropy = _statistics.entropy(ops, whole)
+        log_p = self._rows.log_p if ops.kind(targets) == "int" else None
+        outputs = LinearOutputs(None, self._rows.lse, log_p, entropy, whole.place)
+        empty = None if where is None else ~ops.any(where[None, :], 1)
+        return _of_no_distribution(ops, outputs, wrong, empty)
+
+    def gradient(self, saved: Saved, of_entropy: Array | None, block: slice) -> Array:
+        ops, request = self._ops, saved.request
+        z, slope = self._logits(block)
+        of_z = _statistics.gradient(
+            *(ops, z, 1, self._whole, saved.by_rows),
+            labels=self._labels(request, block),
+            log_p=self._rows.log_p,
+            weights=self._weights(request, block, z),
+            temperature=self._temperature,
+        )
+        if of_entropy is not None:
+            of_z = of_z + _statistics.entropy_gradient(
+                ops, z, 1, self._whole, of_entropy, self._temperature
+            )
+        if self._given.where is not None:
+            of_z = ops.where(self._given.where[block], of_z, 0.0)
+        return of_z if slope is None else of_z * slope
+
+    def _logits(self, block: slice) -> tuple[Array, Array | None]:
+        hidden, weight_matrix, bias = self._operands
+        bias = None if bias is None else bias[block]
+        some = Operands(hidden, weight_matrix[block, ...], bias)
+        z, slope = logits(self._ops, self._products, some, self._options.softcap)
+        if self._given.where is not None:
+            z = self._ops.where(self._given.where[block], z, -_INF)
+        return z, slope
+
+    def _labels(self, request: Request, block: slice) -> Array | None:
+        return None if request.labels is None else request.labels - block.start
+
+    def _weights(self, request: Request, block: slice, z: Array) -> Array | None:
+        weights = request.weights
+        if weights is None:
+            return None
+        if not self._ops.is_array(weights):
+            return weights * self._ops.ones_like(z)
+        return self._ops.broadcast_like(weights[:, block] if weights.ndim else weights, z)
+
+
+def logits(
+    ops: ArrayFunctions, products: Products, operands: Operands, softcap: float | None
+) -> tuple[Array, Array | None]:
+    """Return logits, and their derivatives by the product if a softcap is between."""
+    hidden, weight_matrix, bias = operands
+    z = products.against(hidden, weight_matrix)
+    z = z if bias is None else z + bias
+    if softcap is None:
+        return z, None
+    # tanh v and 1 / cosh² v, of e^(-2|v|): nothing cancels where v is large.
+    v = z / softcap
+    twice = -2.0 * ops.where(v < 0, -v, v)  # abs has no derivative at 0
+    e = ops.exp(twice)
+    bound = -softcap * ops.expm1(twice) / (1.0 + e)
+    return ops.where(v < 0, -bound, bound), 4.0 * e / ((1.0 + e) * (1.0 + e))
+
+
+def _labels(
+    ops: ArrayFunctions, targets: Array, like: Array, given: Any
+) -> tuple[Array | None, Array | None]:
+    """Return labels in range, None for probabilities, and which were not in range."""
+    if ops.kind(targets) != "int":
+        return None, None
+    labels, _, wrong = _losses.labels_in_range(ops, targets, like, given)
+    return labels, wrong
+
+
+def _of_no_distribution(
+    ops: ArrayFunctions, outputs: LinearOutputs, wrong: Array | None, empty: Array | None
+) -> LinearOutputs:
+    """Return outputs with NaN for wrong labels, and those of rows in which no class takes part."""
+    _, lse, log_p, entropy, place = outputs
+    if wrong is not None:
+        log_p = ops.where(wrong, _NAN, log_p)
+    if empty is not None:
+        lse, entropy = ops.where(empty, -_INF, lse), ops.where(empty, 0.0, entropy)
+        log_p = None if log_p is None else ops.where(empty, -_INF, log_p)
+        place = ops.where(empty, -1, place)
+    return LinearOutputs(None, lse, log_p, entropy, place)
