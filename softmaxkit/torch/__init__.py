@@ -36,6 +36,7 @@ from softmaxkit.torch.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     focal_loss,
+    linear_cross_entropy,
     log_softmax,
     nll_loss,
     sigmoid_focal_loss,
@@ -46,6 +47,7 @@ from softmaxkit.torch.nn import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     FocalLoss,
+    LinearCrossEntropyLoss,
     LogSoftmax,
     SigmoidFocalLoss,
     Softmax,
@@ -56,6 +58,7 @@ __all__ = [
     "CrossEntropyLoss",
     "FocalLoss",
     "LabelSmoother",
+    "LinearCrossEntropyLoss",
     "LogSoftmax",
     "SigmoidFocalLoss",
     "Softmax",
@@ -64,6 +67,7 @@ __all__ = [
     "cross_entropy",
     "focal_loss",
     "functional",
+    "linear_cross_entropy",
     "log_softmax",
     "nll_loss",
     "nn",
@@ -76,6 +80,6 @@ for _name in set(functional.__all__) - {"nll_loss"}:  # as in `functional`
     torch.fx.wrap(_name)
 
 if TYPE_CHECKING:
-    from torch.nn.functional import *  # noqa: F403
+    from torch.nn.functional import *  # type: ignore[assignment]  # noqa: F403
 else:
     __getattr__, __dir__ = rest_of("torch.nn.functional", __all__)
