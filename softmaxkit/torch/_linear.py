@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import softmaxkit
-from softmaxkit.torch._conventions import FLOATS, dense_together, dtype_of, same_shape
-from softmaxkit.torch._losses import REDUCTIONS, cross_entropy, of_classes, takes_classes
+from softmaxkit.torch._conventions import FLOATS, dense_together, dtype_of, same_shape, wide
+from softmaxkit.torch._losses import REDUCTIONS, of_classes, takes_classes
 
 
 def linear_cross_entropy(
@@ -110,27 +110,19 @@ def linear_cross_entropy(
     )
     ignored = -100 if ignore_index is None else ignore_index
     logits = _stand_in(input, linear_weight, linear_bias)
-    if (
-        logits is not None
-        and reduction in REDUCTIONS
+    takes = (
+        reduction in REDUCTIONS
         and takes_classes(logits, target, weight, ignored, label_smoothing)
         and (ignore_index is None or not target.is_floating_point())
-    ):
-        if linear_weight.ndim == 2 and sample_weight is None:
-            return of_classes(loss, logits, target, weight, ignored, reduction)
-        if is_torchs:
-            bias = None if linear_bias is None else linear_bias.flatten()
-            z = torch.nn.functional.linear(input, linear_weight.flatten(0, -2), bias)
-            return cross_entropy(
-                z.reshape(logits.shape),
-                target,
-                weight,
-                ignore_index=ignored,
-                reduction=reduction,
-                label_smoothing=label_smoothing,
-            )
+    )
+    if takes and linear_weight.ndim == 2 and sample_weight is None:
+        return of_classes(loss, logits, target, weight, ignored, reduction)
     if not is_torchs:
         return loss(target, weight=weight, ignore_index=ignored, reduction=reduction)
+    if takes:
+        z = _over_positions(input, linear_weight, linear_bias).view(logits.shape)
+        loss = partial(softmaxkit.cross_entropy, z, axis=1, label_smoothing=label_smoothing)
+        return of_classes(loss, logits, target, weight, ignored, reduction)
     return torch.nn.functional.linear_cross_entropy(
         input,
         linear_weight,
@@ -144,7 +136,7 @@ def linear_cross_entropy(
     )
 
 
-def _stand_in(input: Any, linear_weight: Any, linear_bias: Any) -> Tensor | None:
+def _stand_in(input: Any, linear_weight: Any, linear_bias: Any) -> Any:
     """Return a tensor that has the shape and dtype of the logits and holds one number.
 
     None where torch has no logits, or softmaxkit does not take the operands.
@@ -165,3 +157,10 @@ def _stand_in(input: Any, linear_weight: Any, linear_bias: Any) -> Tensor | None
     ):
         return None
     return input.new_empty(()).expand(*input.shape[:-1], *linear_weight.shape[:-1])
+
+
+def _over_positions(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
+    """Return the logits of all positions, (N, C d1 ...), not rounded to half precision."""
+    w, b = linear_weight.flatten(0, -2), None if linear_bias is None else linear_bias.flatten()
+    operands = (None if one is None else one.to(wide(one.dtype)) for one in (input, w, b))
+    return torch.nn.functional.linear(*operands)
