@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 import softmaxkit
-from softmaxkit.torch._conventions import FLOATS, dense_together, dtype_of, same_shape, wide
+from softmaxkit.torch._conventions import (
+    FLOATS,
+    dense_together,
+    dtype_of,
+    reduced,
+    same_shape,
+    wide,
+)
 from softmaxkit.torch._losses import REDUCTIONS, of_classes, takes_classes
 
 
@@ -90,7 +97,7 @@ def linear_cross_entropy(
     """
     if chunk_size is None and options is not None:
         chunk_size = options.batch_chunk_size
-    loss = partial(
+    product = partial(
         softmaxkit.linear_cross_entropy,
         input,
         linear_weight,
@@ -116,13 +123,20 @@ def linear_cross_entropy(
         and (ignore_index is None or not target.is_floating_point())
     )
     if takes and linear_weight.ndim == 2 and sample_weight is None:
-        return of_classes(loss, logits, target, weight, ignored, reduction)
+        loss, count, dtype = of_classes(product, logits, target, weight, ignored)
+        value = loss(reduction=reduction, dtype=dtype)
+        if reduction != "mean":
+            return value
+        # Of nothing torch's is NaN, and its gradient 0; that of a sum, divided by 0, is NaN.
+        is_empty = torch.as_tensor(count() == 0, device=value.device)
+        return torch.where(is_empty, float("nan"), value)
     if not is_torchs:
-        return loss(target, weight=weight, ignore_index=ignored, reduction=reduction)
+        return product(target, weight=weight, ignore_index=ignored, reduction=reduction)
     if takes:
         z = _over_positions(input, linear_weight, linear_bias).view(logits.shape)
-        loss = partial(softmaxkit.cross_entropy, z, axis=1, label_smoothing=label_smoothing)
-        return of_classes(loss, logits, target, weight, ignored, reduction)
+        positions = partial(softmaxkit.cross_entropy, z, axis=1, label_smoothing=label_smoothing)
+        loss, count, dtype = of_classes(positions, logits, target, weight, ignored)
+        return reduced(loss, count, reduction, dtype)
     return torch.nn.functional.linear_cross_entropy(
         input,
         linear_weight,

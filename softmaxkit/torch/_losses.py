@@ -81,13 +81,14 @@ def cross_entropy(
     if reduction in REDUCTIONS and takes_classes(
         input, target, weight, ignore_index, label_smoothing
     ):
-        loss = partial(
+        rows = partial(
             softmaxkit.cross_entropy,
             input,
             axis=_class_axis(input),
             label_smoothing=label_smoothing,
         )
-        return of_classes(loss, input, target, weight, ignore_index, reduction)
+        loss, count, dtype = of_classes(rows, input, target, weight, ignore_index)
+        return reduced(loss, count, reduction, dtype)
     return torch.nn.functional.cross_entropy(
         input,
         target,
@@ -161,9 +162,11 @@ def of_classes(
     target: Tensor,
     weight: Tensor | None,
     ignore_index: int,
-    reduction: str,
-) -> Tensor:
-    """Return a loss with torch's dtype and mean; of `logits` only the shape and dtype matter."""
+) -> tuple[Callable[..., Tensor], Callable[[], Any], torch.dtype]:
+    """Return a loss of these targets, what torch's mean divides it by, and torch's dtype.
+
+    Of `logits` only the shape and dtype matter.
+    """
     dtype = dtype_of(logits)
     if target.is_floating_point():
         for other in (target, weight):
@@ -175,7 +178,7 @@ def of_classes(
         # Beside probabilities torch takes any below 0, and looks at none.
         ignore_index=None if target.is_floating_point() else ignore_index,
     )
-    return reduced(loss, partial(_mass, logits, target, weight, ignore_index), reduction, dtype)
+    return loss, partial(_mass, logits, target, weight, ignore_index), dtype
 
 
 def takes_classes(
