@@ -9,8 +9,9 @@
 tensor(0.4100, grad_fn=<DivBackward0>)
 
 Signatures, defaults, dtypes, shapes, NaN and errors are torch's; `sigmoid_focal_loss` is that of
-torchvision, and `linear_cross_entropy` has a few arguments after torch's. `causal_lm_loss` and `LabelSmoother` compute what transformers' do, and refuse in one
-line. `softmaxkit.torch.nn` has the modules, which are also here. What differs is that
+torchvision, and `linear_cross_entropy` has some arguments after torch's. `causal_lm_loss` and
+`LabelSmoother` compute what transformers' do, and refuse in one line. `softmaxkit.torch.nn` has the
+modules, which are also here. What differs is that
 
 - rows in which one class dominates keep their digits, and half-precision results are rounded once;
 - an ignored row, and an element of weight 0, add 0 to the gradient whatever they hold, NaN too;
