@@ -258,6 +258,21 @@ def test_a_compiled_module(torch, modules):
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_compiled_for_any_number_of_rows(torch, ours, kind, reduction):
+    torch.compiler.reset()
+    loss = partial(ours.linear_cross_entropy, chunk_size=4, reduction=reduction)
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    x, matrix, target = call_of(torch, (10,), kind)
+    for rows in (10, 7, 3, 1, 0):
+        found, some = [], x[:rows].detach().requires_grad_()
+        for one in (compiled, loss):
+            value = one(some, matrix, target[:rows].detach())
+            found.append((value, *torch.autograd.grad(value.sum(), (some, matrix))))
+        torch.testing.assert_close(*found, equal_nan=True)
+
+
 def test_symbolic_trace_records_one_call(torch, ours, modules):
     _, mine, call = modules
     traced = torch.fx.symbolic_trace(mine)

@@ -128,8 +128,8 @@ def linear_cross_entropy(
         if reduction != "mean":
             return value
         # Of nothing torch's is NaN, and its gradient 0; that of a sum, divided by 0, is NaN.
-        is_empty = torch.as_tensor(count() == 0, device=value.device)
-        return torch.where(is_empty, float("nan"), value)
+        # A length that is not known while torch compiles becomes a tensor by the sum.
+        return torch.where(value.new_zeros(()) + count() == 0, float("nan"), value)
     if not is_torchs:
         return product(target, weight=weight, ignore_index=ignored, reduction=reduction)
     if takes:
