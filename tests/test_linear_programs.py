@@ -253,7 +253,7 @@ def test_a_batch_of_unknown_size_of_tensorflow(tf, reduction, xla):
             )
         return value, tape.gradient(value, (hidden, weight_matrix))
 
-    for rows in (10, 4, 3):
+    for rows in (10, 4, 3, 0):
         hidden, targets = H[0, :rows], Y[0, :rows]
         value, found = both(*(tf.constant(one) for one in (hidden, M, targets)))
         options = {"reduction": reduction}

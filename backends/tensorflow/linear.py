@@ -132,11 +132,17 @@ def _call(operands, targets, options, wanted, of_rows=None):
     if saves:
         sums = [tf.zeros(tf.shape(weight_matrix), hidden.dtype)]
         sums.append(tf.zeros(tf.shape(weight_matrix)[:1], hidden.dtype))
-    count = hidden.shape[0]
-    if count is not None and count <= step:
-        found, sums = chunk(lambda value: value, sums)
+    count, length = hidden.shape[0], tf.shape(hidden)[0]
+    ways = [
+        lambda: chunk(lambda value: value, sums),
+        lambda: _loop(chunk, step, length, sums, hidden),
+    ]
+    if count is None:
+        # XLA, which knows the length, compiles one of them. A loop over more rows than there are,
+        # which would not run, it cannot compile.
+        found, sums = tf.switch_case(tf.cast(length > step, tf.int32), ways)
     else:
-        found, sums = _loop(chunk, step, tf.shape(hidden)[0], sums, hidden)
+        found, sums = ways[count > step]()
     value, of_sum = _linear.reduced(ops, found[0], operands, targets, given)
     if not saves:
         return value, None
@@ -154,8 +160,9 @@ def _loop(chunk, step, count, sums, hidden):
     arrays = [tf.TensorArray(hidden.dtype, times, element_shape=shape) for shape in shapes]
 
     def body(i, arrays, sums):
-        def take(value):  # of a length that XLA knows, and of fewer rows, too: it compiles this
-            return tf.gather(value, i * step + tf.range(step))
+        def take(value):  # of a length that XLA knows
+            others = value.shape.rank - 1
+            return tf.slice(value, [i * step, *others * [0]], [step, *others * [-1]])
 
         found, sums = chunk(take, sums)
         return i + 1, [into.write(i, one) for into, one in zip(arrays, found, strict=True)], sums
