@@ -71,6 +71,7 @@ SKIP_ALONE = (
         "tests/test_dispatch.py::test_torch_compile_finds_no_graph_break_and_warns_of_nothing",
     ),
     *("--deselect", "tests/test_examples.py::test_torch_character_model"),
+    *("--deselect", "tests/test_examples.py::test_torch_tied_character_model"),
 )
 # Session -> what it tests beside NumPy, the arguments of pytest, and its environment variables.
 TESTS = {

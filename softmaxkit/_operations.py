@@ -89,7 +89,14 @@ OPERATIONS = (
             *("keras.BinaryFocalCrossentropy", "keras.binary_focal_crossentropy"),
         ),
     ),
-    Operation("linear_cross_entropy", "linear loss"),
+    Operation(
+        "linear_cross_entropy",
+        "linear loss",
+        facades=(
+            *("torch.linear_cross_entropy", "torch.LinearCrossEntropyLoss"),
+            *("jax.linear_cross_entropy", "tensorflow.linear_cross_entropy"),
+        ),
+    ),
     Operation("one_hot", "labels"),
     Operation("smooth_labels", "labels", facades=("jax.smooth_labels",)),
 )

@@ -20,6 +20,7 @@ OTHERS = {
     "sklearn_regression.py",
     "torch_character_model.py",
     "torch_focal_loss.py",
+    "torch_tied_character_model.py",
     "transformers_accumulation.py",
 }
 
@@ -106,6 +107,21 @@ def test_torch_character_model():
             rows["model, by torch.nn.functional.cross_entropy"])  # fmt: skip
     assert same == pytest.approx((rows["model"],) * 2, abs=1.5e-4), printed  # four digits
     assert re.search(r"^it writes: \S+", printed, re.MULTILINE), printed
+
+
+def test_torch_tied_character_model():
+    need("torch")
+    printed = run("torch_tied_character_model.py")
+    rows = {name: number for name, (number, *_) in table(printed).items()}
+    bits = [rows[f"after {steps:3} steps"] for steps in (0, 50, 100, 150)]
+    assert bits == sorted(bits, reverse=True), printed
+    assert bits[-1] < 0.6 * bits[0], printed
+    assert rows["the model, by its logits"] == pytest.approx(bits[-1], abs=1.5e-4), printed
+    assert rows["gradients of the table differ by"] < 1e-5, printed  # of the largest: float32
+    if "all logits" in rows:  # which only Linux measures
+        # A loss and a gradient of all logits need three of their size, one by chunks of a quarter
+        # of them as many of those.
+        assert rows["chunks of logits"] < 0.5 * rows["all logits"], printed
 
 
 def test_optax_padded_batches():

@@ -131,7 +131,7 @@ def assert_close(jax, got, want, rtol, atol=0.0):
 # --- as jax.nn and optax --------------------------------------------------------------------------
 def test_the_names_of_the_facade(facade):
     peers = {name for name, _, _ in CASES.values()}
-    assert set(facade.__all__) == peers | {"softmax_focal_loss"}
+    assert set(facade.__all__) == peers | {"softmax_focal_loss", "linear_cross_entropy"}
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in CASES.values()}))
@@ -329,6 +329,32 @@ def test_messages_of_the_facade_itself(facade):
     with pytest.raises(TypeError, match=r"^smooth_labels: labels has dtype int64; expected "
                        r"floats; one_hot them\.$"):  # fmt: skip
         facade.smooth_labels(Y, 0.1)
+
+
+# --- a linear layer -------------------------------------------------------------------------------
+@pytest.mark.parametrize("labels", [Y, Q], ids=["labels", "probabilities"])
+def test_linear_cross_entropy(jax, facade, labels):
+    """It is the loss of those logits, for each row."""
+    weight_matrix, bias = np.cos(np.arange(9.0)).reshape(3, 3), np.array([0.5, 0.0, -0.5])
+    where = np.array([True, True, True])
+
+    def fused(x, w, b):
+        return facade.linear_cross_entropy(x, w, labels, bias=b, chunk_size=3, where=where)
+
+    def plain(x, w, b):
+        name = "" if labels is Q else "_with_integer_labels"
+        return getattr(facade, f"softmax_cross_entropy{name}")(x @ w.T + b, labels)
+
+    leaves = X, weight_matrix, bias
+    (got, pull), (want, pull_plain) = jax.vjp(fused, *leaves), jax.vjp(plain, *leaves)
+    assert_close(jax, got, want, rtol=FEW_ULP)
+    cotangent = np.arange(4.0)
+    assert_close(jax, pull(cotangent), pull_plain(cotangent), rtol=DIFFERENCE, atol=FEW_ULP)
+
+
+def test_linear_cross_entropy_takes_no_label_for_ignored(facade):
+    with pytest.raises(IndexError, match=r"linear_cross_entropy: targets\[1\] is -100; expected"):
+        facade.linear_cross_entropy(X, np.eye(3), np.array([0, -100, 1, 1]))
 
 
 # --- a program ------------------------------------------------------------------------------------

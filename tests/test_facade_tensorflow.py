@@ -4,6 +4,7 @@ import doctest
 import inspect
 import pickle
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def is_array(value):
 # --- as tf.nn -------------------------------------------------------------------------------------
 def test_the_names_of_the_facade(facade):
     names = {name for name, _ in CASES.values()} | {name for name, *_ in FOCAL.values()}
-    assert set(facade.__all__) == names
+    assert set(facade.__all__) == names | {"linear_cross_entropy"}
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in CASES.values()}))
@@ -498,6 +499,37 @@ def test_one_import_line_changes(tf, facade):
 
     for got, want in zip(train(facade), train(tf.nn), strict=True):
         np.testing.assert_allclose(got, want, rtol=LONGER)
+
+
+# --- a linear layer -------------------------------------------------------------------------------
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("labels", [Y, Q], ids=["labels", "probabilities"])
+def test_linear_cross_entropy(tf, facade, transform, labels):
+    """It is the loss of those logits, for each row; called as tf.nn.sampled_softmax_loss."""
+    theirs = inspect.signature(tf.nn.sampled_softmax_loss).parameters
+    assert [*inspect.signature(facade.linear_cross_entropy).parameters][:4] == [*theirs][:4]
+
+    def plain(weights, biases, labels, inputs):
+        logits = inputs @ tf.transpose(weights) + biases
+        return getattr(facade, DENSE if labels.dtype.is_floating else SPARSE)(labels, logits)
+
+    tensors = {
+        "weights": tf.cos(tf.reshape(tf.range(9.0, dtype=tf.float64), (3, 3))),
+        "biases": tf.constant([0.5, 0.0, -0.5], tf.float64),
+        "labels": tf.constant(labels),
+        "inputs": tf.constant(X),
+    }
+    fused = partial(facade.linear_cross_entropy, chunk_size=3)
+    got = value_and_gradients(tf, fused, tensors, transform)
+    want = value_and_gradients(tf, plain, tensors, "eager")
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, **DIFFERENCE)
+
+
+def test_linear_cross_entropy_refuses_labels_as_the_others_do(tf, facade):
+    for error in (IndexError, tf.errors.InvalidArgumentError):
+        with pytest.raises(error, match=r"linear_cross_entropy: targets\[1\] is -100; expected"):
+            facade.linear_cross_entropy(np.eye(3), None, [0, -100, 1, 1], X)
 
 
 def test_no_warnings_for_legal_input(facade):

@@ -53,7 +53,7 @@ def rng(torch):
 # --- what is there --------------------------------------------------------------------------------
 def test_names(ours):
     own = {"focal_loss", "sigmoid_focal_loss", "FocalLoss", "SigmoidFocalLoss", "functional", "nn"}
-    own |= {"causal_lm_loss", "LabelSmoother"}
+    own |= {"causal_lm_loss", "LabelSmoother", "linear_cross_entropy", "LinearCrossEntropyLoss"}
     assert set(ours.__all__) == {*ACTIVATIONS, *LOSSES, *MODULES} | own
     for part in (ours.functional, ours.nn):
         assert set(part.__all__) < set(ours.__all__)
@@ -68,7 +68,9 @@ def test_signatures_are_torchs(ours, theirs, name):
     assert bare(getattr(ours, name)) == bare(getattr(theirs, name))
 
 
-@pytest.mark.parametrize("module", ["", "._activations", "._losses", "._transformers", ".nn"])
+@pytest.mark.parametrize(
+    "module", ["", "._activations", "._linear", "._losses", "._transformers", ".nn"]
+)
 def test_examples_in_docstrings_run(torch, module):
     result = doctest.testmod(import_module(f"softmaxkit.torch{module}"))
     assert result.failed == 0

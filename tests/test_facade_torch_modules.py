@@ -109,6 +109,12 @@ def programs(torch, ours):
         ),
         "focal": lambda x: ours.focal_loss(x, y, w.to(x.dtype), 0.5),
         "sigmoid focal": lambda x: ours.sigmoid_focal_loss(x, q, reduction="mean"),
+        "linear": lambda x: ours.linear_cross_entropy(
+            x, w.to(x.dtype).outer(x.new_tensor([1.0, -1.0, 0.5])), y, chunk_size=2
+        ),
+        "positions": lambda x: ours.linear_cross_entropy(
+            x, x.new_ones(3, 2, 3).cumsum(0), y[:, None].expand(4, 2), label_smoothing=0.1
+        ),
         "module": ours.LogSoftmax(dim=1),
         "modules": torch.nn.Sequential(ours.Softmax(dim=1), ours.Softmax(dim=0)),
     }
@@ -116,7 +122,8 @@ def programs(torch, ours):
 
 PROGRAMS = (
     "softmax", "log_softmax", "softmin", "cross_entropy", "weights", "one row", "rows",
-    "probabilities", "binary", "focal", "sigmoid focal", "module", "modules",
+    "probabilities", "binary", "focal", "sigmoid focal", "linear", "positions", "module",
+    "modules",
 )  # fmt: skip
 
 

@@ -118,7 +118,14 @@ def _with_gradients(operands, targets, options, wanted):
     if wanted is not None:
         blocks = _linear.blocks_of(ops, options, weight_matrix)
         pairs = zip((weight_matrix, bias), wanted[1:], strict=True)
-        totals = Totals(*(_zeros(one, blocks) if w else [None] * len(blocks) for one, w in pairs))
+        nothing = 0.0
+        if is_plain(hidden):
+            # In shard_map a loop carries what differs between the same devices as its results do.
+            every = [one for one in (*operands, targets, *given) if is_array(one)]
+            nothing = sum(one.ravel()[:0].sum() for one in every)
+        totals = Totals(
+            *(_zeros(one, blocks, nothing) if w else [None] * len(blocks) for one, w in pairs)
+        )
 
     def chunk(totals, xs):
         some = Operands(xs[0], weight_matrix, bias)
@@ -136,8 +143,10 @@ def _with_gradients(operands, targets, options, wanted):
     return outputs.loss, _linear.gradients(ops, PRODUCTS, of_hidden, totals, of_sum)
 
 
-def _zeros(array, blocks):
-    return [jnp.zeros(array[block, ...].shape, wide_dtype(array.dtype)) for block in blocks]
+def _zeros(array, blocks, nothing):
+    dtype = wide_dtype(array.dtype)
+    zeros = [jnp.zeros(array[block, ...].shape, dtype) for block in blocks]
+    return [one + jnp.asarray(nothing, dtype) for one in zeros]
 
 
 def _scan(chunk, totals, hidden, targets, options):

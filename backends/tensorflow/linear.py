@@ -46,6 +46,8 @@ def loss(operands, targets, options):
     tensors = [*present, *beside.values()]
     if tf.executing_eagerly() and record.should_record_backprop(list(beside.values())):
         outputs = _plainly(*call_of(tensors))
+    elif tf.executing_eagerly() and not record.could_possibly_record():
+        outputs, _ = _call(*call_of(tensors), None)
     else:
         outputs = _Differentiated(call_of, len(present))(tensors)
     if options.all_outputs:
@@ -162,14 +164,20 @@ def _call(operands, targets, options, wanted, of_rows=None):
     if saves:
         arrays = [one for one in operands[1:] if one is not None]
         sums = [tf.zeros(tf.shape(one[block]), hidden.dtype) for one in arrays for block in blocks]
-    count = hidden.shape[0]
-    if count is not None and count <= step:
-        found, sums = chunk(lambda value: value, sums)
+    of_chunk = [(tf.int64 if name == "argmax" else hidden.dtype, (step,)) for name in names]
+    if saves:
+        of_chunk.append((hidden.dtype, (step, hidden.shape[1])))
+    count, length = hidden.shape[0], tf.shape(hidden)[0]
+    ways = [
+        lambda: chunk(lambda value: value, sums),
+        lambda: _loop(chunk, step, length, sums, of_chunk),
+    ]
+    if count is None:
+        # XLA, which knows the length, compiles one of them. A loop over more rows than there are,
+        # which would not run, it cannot compile.
+        found, sums = tf.switch_case(tf.cast(length > step, tf.int32), ways)
     else:
-        arrays = [(tf.int64 if name == "argmax" else hidden.dtype, (step,)) for name in names]
-        if saves:
-            arrays.append((hidden.dtype, (step, hidden.shape[1])))
-        found, sums = _loop(chunk, step, tf.shape(hidden)[0], sums, arrays)
+        found, sums = ways[count > step]()
     outputs = LinearOutputs(**dict(zip(names, found, strict=False)))
     outputs, of_sum = _linear.reduced(ops, outputs, operands, targets, given)
     if not saves:

@@ -5,8 +5,8 @@
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 Those modules have every name of the libraries; what softmaxkit computes of both is also here.
-Losses come for each row, as optax gives them; `softmax_focal_loss` is what optax
-has no name for. What differs from jax.nn and optax is softmaxkit's semantics:
+Losses come for each row, as optax gives them; it has no name for `softmax_focal_loss` and
+`linear_cross_entropy`. What differs from jax.nn and optax is softmaxkit's semantics:
 
 - A label outside [0, C) is an IndexError, or where labels cannot be read (traced, not on a CPU) a
   row whose loss and gradient are NaN. optax counts -1 from the end, and gives the other rows NaN
@@ -23,6 +23,7 @@ from softmaxkit.jax import nn as nn
 from softmaxkit.jax import optax as optax
 from softmaxkit.jax._nn import log_softmax, logsumexp, softmax
 from softmaxkit.jax._optax import (
+    linear_cross_entropy,
     poly_loss_cross_entropy,
     safe_softmax_cross_entropy,
     sigmoid_binary_cross_entropy,
@@ -34,6 +35,7 @@ from softmaxkit.jax._optax import (
 )
 
 __all__ = [
+    "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
     "poly_loss_cross_entropy",

@@ -1,4 +1,4 @@
-"""The functions of `optax.losses`, by softmaxkit, and the focal loss that optax has no name for."""
+"""The functions of `optax.losses`, by softmaxkit, and losses that optax has no name for."""
 
 from __future__ import annotations
 
@@ -219,6 +219,63 @@ def poly_loss_cross_entropy(
 
     rows = jnp.vectorize(row, signature="(c),(c),(c),()->()")
     return rows(together(logits), together(labels), together(where), jnp.asarray(epsilon))
+
+
+def linear_cross_entropy(
+    hidden: Any,
+    weight_matrix: Any,
+    labels: Any,
+    *,
+    bias: Any = None,
+    softcap: float | None = None,
+    chunk_size: int | None = None,
+    where: Any = None,
+) -> Any:
+    """Cross-entropy of each row of a linear layer; see `softmaxkit.linear_cross_entropy`.
+
+    That one gives the mean, whose gradient costs a product less: this one makes each chunk of
+    logits again for the gradient.
+
+    Parameters
+    ----------
+    hidden : (..., D) floating array
+    weight_matrix : (V, D) floating array
+    labels : array
+        Integers: class indices in the shape of the rows, (...). Floats: probabilities (..., V).
+    bias : (V,) array, optional
+    softcap, chunk_size, where
+        As for `softmaxkit.linear_cross_entropy`.
+
+    Returns
+    -------
+    array
+        The shape of the rows, in the dtype of `hidden`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `softmaxkit.linear_cross_entropy`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from softmaxkit.jax import linear_cross_entropy
+    >>> hidden = jnp.array([[1.0, 0.0], [0.5, 2.0]])
+    >>> weight_matrix = jnp.array([[2.0, 0.0], [0.0, 1.0], [-1.0, 1.0]])
+    >>> print(linear_cross_entropy(hidden, weight_matrix, jnp.array([0, 1])).round(4))
+    [0.1698 0.6803]
+    """
+    return softmaxkit.linear_cross_entropy(
+        jnp.asarray(hidden),
+        jnp.asarray(weight_matrix),
+        jnp.asarray(labels),
+        bias=bias,
+        softcap=softcap,
+        chunk_size=chunk_size,
+        where=where,
+        ignore_index=None,
+        reduction="none",
+    )
 
 
 def sigmoid_binary_cross_entropy(logits: Any, labels: Any) -> Any:

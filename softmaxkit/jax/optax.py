@@ -1,8 +1,8 @@
 """`optax`, with what softmaxkit computes: ``from softmaxkit.jax import optax``, was ``import``.
 
-The losses of `optax.losses`, and the focal loss over classes, which optax has no name for. Every
-name that softmaxkit does not define is that of `optax`, which is imported for it; `optax.losses` is
-here this module.
+The losses of `optax.losses`, and those that optax has no name for: the focal loss over classes, and
+`linear_cross_entropy`. Every name that softmaxkit does not define is that of `optax`, which is
+imported for it; `optax.losses` is here this module.
 """
 
 import sys
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from softmaxkit._forwarding import rest_of
 from softmaxkit.jax._optax import (
+    linear_cross_entropy,
     poly_loss_cross_entropy,
     safe_softmax_cross_entropy,
     sigmoid_binary_cross_entropy,
@@ -21,6 +22,7 @@ from softmaxkit.jax._optax import (
 )
 
 __all__ = [
+    "linear_cross_entropy",
     "losses",
     "poly_loss_cross_entropy",
     "safe_softmax_cross_entropy",

@@ -5,8 +5,8 @@
     loss = nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 Every name that is not defined here is that of `tf.nn`. Losses come for each row. The focal ones,
-which tf.nn has no name for, are named and called as its others are. What differs from tf.nn is
-softmaxkit's semantics:
+which tf.nn has no name for, are named and called as its others are, and `linear_cross_entropy` is
+called as `tf.nn.sampled_softmax_loss`. What differs from tf.nn is softmaxkit's semantics:
 
 - A label outside [0, C) is an IndexError and an InvalidArgumentError at once where TensorFlow
   executes eagerly on a CPU, and in a graph there an InvalidArgumentError when that runs, as in
@@ -45,6 +45,7 @@ from softmaxkit.tensorflow._tensors import (
 )
 
 __all__ = [
+    "linear_cross_entropy",
     "log_softmax",
     "sigmoid_cross_entropy_with_logits",
     "sigmoid_focal_loss_with_logits",
@@ -197,6 +198,68 @@ def sparse_softmax_cross_entropy_with_logits(
     call = "sparse_softmax_cross_entropy_with_logits"
     with tf.name_scope(name or call):
         return _of_indices(call, softmaxkit.cross_entropy, labels, logits)
+
+
+def linear_cross_entropy(
+    weights: Any,
+    biases: Any,
+    labels: Any,
+    inputs: Any,
+    softcap: float | None = None,
+    chunk_size: int | None = None,
+    name: str | None = None,
+) -> Any:
+    """Cross-entropy of each row of a linear layer; see `softmaxkit.linear_cross_entropy`.
+
+    The arguments begin as those of `tf.nn.sampled_softmax_loss`, of which this is the exact loss:
+    over all classes, by chunks of rows. softmaxkit's gives the mean, whose gradient costs a product
+    less: this one makes each chunk of logits again for the gradient.
+
+    Parameters
+    ----------
+    weights : (V, D) floating tensor
+        One vector for each class.
+    biases : (V,) tensor or None
+    labels : tensor
+        Integers: class indices in the shape of the rows, (...). Floats: probabilities (..., V).
+    inputs : (..., D) floating tensor
+        One vector for each row.
+    softcap, chunk_size
+        As for `softmaxkit.linear_cross_entropy`.
+    name : str, optional
+        Scope of the operations.
+
+    Returns
+    -------
+    tensor
+        The shape of the rows, in the dtype of `inputs`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `softmaxkit.linear_cross_entropy`; the IndexError is an InvalidArgumentError, too.
+
+    Examples
+    --------
+    >>> from softmaxkit.tensorflow import linear_cross_entropy
+    >>> weights = [[2.0, 0.0], [0.0, 1.0], [-1.0, 1.0]]
+    >>> loss = linear_cross_entropy(weights, None, labels=[0, 1], inputs=[[1.0, 0.0], [0.5, 2.0]])
+    >>> loss.numpy().round(4)
+    array([0.1698, 0.6803], dtype=float32)
+    """
+    with tf.name_scope(name or "linear_cross_entropy"):
+        loss = partial(
+            softmaxkit.linear_cross_entropy,
+            as_tensor(inputs),
+            as_tensor(weights),
+            as_tensor(labels),
+            bias=None if biases is None else as_tensor(biases),
+            softcap=softcap,
+            chunk_size=chunk_size,
+            ignore_index=None,
+            reduction="none",
+        )
+        return _with_label_error(loss)
 
 
 def sigmoid_cross_entropy_with_logits(
@@ -369,8 +432,12 @@ def _of_indices(call: str, loss: Callable[..., Any], labels: Any, logits: Any) -
             f"call {call.removeprefix('sparse_')}."
         )
     loss = partial(loss, ignore_index=None, reduction="none")
+    return _with_label_error(partial(over_classes, loss, labels, as_tensor(logits)))
+
+
+def _with_label_error(loss: Callable[[], Any]) -> Any:
     try:
-        return over_classes(loss, labels, as_tensor(logits))
+        return loss()
     except IndexError as error:
         if isinstance(error, ValueError):  # NumPy's AxisError is both
             raise

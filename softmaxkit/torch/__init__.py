@@ -9,8 +9,9 @@
 tensor(0.4100, grad_fn=<DivBackward0>)
 
 Signatures, defaults, dtypes, shapes, NaN and errors are torch's; `sigmoid_focal_loss` is that of
-torchvision. `causal_lm_loss` and `LabelSmoother` compute what transformers' do, and refuse in one
-line. `softmaxkit.torch.nn` has the modules, which are also here. What differs is that
+torchvision, and `linear_cross_entropy` has some arguments after torch's. `causal_lm_loss` and
+`LabelSmoother` compute what transformers' do, and refuse in one line. `softmaxkit.torch.nn` has the
+modules, which are also here. What differs is that
 
 - rows in which one class dominates keep their digits, and half-precision results are rounded once;
 - an ignored row, and an element of weight 0, add 0 to the gradient whatever they hold, NaN too;
@@ -36,6 +37,7 @@ from softmaxkit.torch.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     focal_loss,
+    linear_cross_entropy,
     log_softmax,
     nll_loss,
     sigmoid_focal_loss,
@@ -46,6 +48,7 @@ from softmaxkit.torch.nn import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     FocalLoss,
+    LinearCrossEntropyLoss,
     LogSoftmax,
     SigmoidFocalLoss,
     Softmax,
@@ -56,6 +59,7 @@ __all__ = [
     "CrossEntropyLoss",
     "FocalLoss",
     "LabelSmoother",
+    "LinearCrossEntropyLoss",
     "LogSoftmax",
     "SigmoidFocalLoss",
     "Softmax",
@@ -64,6 +68,7 @@ __all__ = [
     "cross_entropy",
     "focal_loss",
     "functional",
+    "linear_cross_entropy",
     "log_softmax",
     "nll_loss",
     "nn",
@@ -76,6 +81,6 @@ for _name in set(functional.__all__) - {"nll_loss"}:  # as in `functional`
     torch.fx.wrap(_name)
 
 if TYPE_CHECKING:
-    from torch.nn.functional import *  # noqa: F403
+    from torch.nn.functional import *  # type: ignore[assignment]  # noqa: F403
 else:
     __getattr__, __dir__ = rest_of("torch.nn.functional", __all__)

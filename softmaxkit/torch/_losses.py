@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from softmaxkit.torch._conventions import (
 # It takes log-probabilities, of which it gathers one for each row: nothing to be computed better.
 nll_loss = torch.nn.functional.nll_loss
 
-_REDUCTIONS = ("none", "mean", "sum")
+REDUCTIONS = ("none", "mean", "sum")
 
 
 # --- losses over classes --------------------------------------------------------------------------
@@ -77,22 +78,16 @@ def cross_entropy(
     """
     if size_average is not None or reduce is not None:
         reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
-    if reduction in _REDUCTIONS and _takes(input, target, weight, ignore_index, label_smoothing):
-        dtype = dtype_of(input)
-        if target.is_floating_point():
-            for other in (target, weight):
-                dtype = dtype if other is None else torch.promote_types(dtype, dtype_of(other))
-        loss = partial(
+    if reduction in REDUCTIONS and takes_classes(
+        input, target, weight, ignore_index, label_smoothing
+    ):
+        rows = partial(
             softmaxkit.cross_entropy,
             input,
-            target,
             axis=_class_axis(input),
-            weight=weight,
-            # Beside probabilities torch takes any below 0, and looks at none.
-            ignore_index=None if target.is_floating_point() else ignore_index,
             label_smoothing=label_smoothing,
         )
-        count = partial(_mass, input, target, weight, ignore_index)
+        loss, count, dtype = of_classes(rows, input, target, weight, ignore_index)
         return reduced(loss, count, reduction, dtype)
     return torch.nn.functional.cross_entropy(
         input,
@@ -161,7 +156,34 @@ def focal_loss(
     return reduced(loss, count, reduction, dtype_of(input))
 
 
-def _takes(input: Any, target: Any, weight: Any, ignore_index: Any, label_smoothing: Any) -> bool:
+def of_classes(
+    loss: Callable[..., Tensor],
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+) -> tuple[Callable[..., Tensor], Callable[[], Any], torch.dtype]:
+    """Return a loss of these targets, what torch's mean divides it by, and torch's dtype.
+
+    Of `logits` only the shape and dtype matter.
+    """
+    dtype = dtype_of(logits)
+    if target.is_floating_point():
+        for other in (target, weight):
+            dtype = dtype if other is None else torch.promote_types(dtype, dtype_of(other))
+    loss = partial(
+        loss,
+        target,
+        weight=weight,
+        # Beside probabilities torch takes any below 0, and looks at none.
+        ignore_index=None if target.is_floating_point() else ignore_index,
+    )
+    return loss, partial(_mass, logits, target, weight, ignore_index), dtype
+
+
+def takes_classes(
+    input: Any, target: Any, weight: Any, ignore_index: Any, label_smoothing: Any
+) -> bool:
     """Tell whether both take a call; the others are torch's, which refuses most of them."""
     if not (
         isinstance(input, Tensor)
@@ -252,7 +274,7 @@ def binary_cross_entropy_with_logits(
     if (
         isinstance(input, Tensor)
         and isinstance(target, Tensor)
-        and reduction in _REDUCTIONS
+        and reduction in REDUCTIONS
         and input.dtype in FLOATS
         and target.dtype in FLOATS
         and same_shape(target.shape, input.shape)

@@ -12,6 +12,7 @@ import torch.fx
 
 from softmaxkit._forwarding import rest_of
 from softmaxkit.torch._activations import log_softmax, softmax, softmin
+from softmaxkit.torch._linear import linear_cross_entropy
 from softmaxkit.torch._losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -24,6 +25,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "focal_loss",
+    "linear_cross_entropy",
     "log_softmax",
     "nll_loss",
     "sigmoid_focal_loss",
@@ -36,6 +38,6 @@ for _name in set(__all__) - {"nll_loss"}:
     torch.fx.wrap(_name)
 
 if TYPE_CHECKING:
-    from torch.nn.functional import *  # noqa: F403
+    from torch.nn.functional import *  # type: ignore[assignment]  # noqa: F403
 else:
     __getattr__, __dir__ = rest_of("torch.nn.functional", __all__)

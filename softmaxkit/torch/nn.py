@@ -5,7 +5,7 @@ Every other name is that of `torch.nn`.
 """
 
 # Annotations are no strings here: a GraphModule of torch.fx that holds such cannot be pickled.
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "FocalLoss",
+    "LinearCrossEntropyLoss",
     "LogSoftmax",
     "SigmoidFocalLoss",
     "Softmax",
@@ -78,6 +79,38 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
+        )
+
+
+# torch has it from 2.13 on; on an older one ours cannot be made.
+_LinearCrossEntropyLoss: Any = getattr(torch.nn, "LinearCrossEntropyLoss", torch.nn.Module)
+
+
+class LinearCrossEntropyLoss(_LinearCrossEntropyLoss):
+    """`torch.nn.LinearCrossEntropyLoss`, computed by softmaxkit as `linear_cross_entropy`.
+
+    Examples
+    --------
+    >>> import torch, softmaxkit.torch as sk
+    >>> loss = sk.LinearCrossEntropyLoss(4, 1000, bias=True)
+    >>> [(name, tuple(one.shape)) for name, one in loss.state_dict().items()]
+    [('linear.weight', (1000, 4)), ('linear.bias', (1000,))]
+    >>> loss(torch.zeros(2, 4), torch.tensor([0, 999])).backward()
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of the vectors `input`."""
+        lead, bias = (self.num_classes, *self.out_features), self.linear.bias
+        return functional.linear_cross_entropy(
+            input,
+            self.linear.weight.reshape(*lead, self.linear.in_features),
+            target,
+            linear_bias=None if bias is None else bias.reshape(lead),
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            options=self.options,
         )
 
 
