@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softmaxkit.bench import files, report
-from softmaxkit.bench.operations import OPERATIONS, is_small
+from softmaxkit.bench.operations import EVERY_OPERATION, is_small
 from softmaxkit.bench.results import COPY, OURS, geometric_mean
 
 
@@ -49,7 +49,7 @@ def cells_of(goal, results):
         if (
             goal.library == cell.library
             and (goal.settings is None or cell.setting in goal.settings)
-            and OPERATIONS[cell.operation].family in goal.families
+            and EVERY_OPERATION[cell.operation].family in goal.families
             and (is_small(cell.shape) or not goal.small)
         ):
             for rival in result.rivals:
@@ -102,7 +102,7 @@ def main():
         over_copy, peak = result.ratio(OURS, COPY), result.memory_ratio(OURS)
         if cell.operation == "softmax" and cell.dtype == "float32" and not is_small(cell.shape):
             copies += [(str(cell), over_copy, COPY_WORST)] if over_copy else []
-        if cell.operation.startswith("cross_entropy") and OPERATIONS[cell.operation].gradient:
+        if cell.operation.startswith("cross_entropy") and cell.operation.endswith("_grad"):
             memory += [(str(cell), peak, MEMORY)] if peak is not None else []
     judge("softmax over a copy", copies, COPY_MEAN, COPY_WORST, at_least=False)
     judge("memory of cross_entropy forward and backward", memory, None, MEMORY, at_least=False)
