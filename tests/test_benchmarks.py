@@ -124,8 +124,7 @@ def test_gpu_runs_on_the_cpu(torch, monkeypatch, capsys):
     assert exit_code(monkeypatch, gpu, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {row.partition("-")[0].strip() for row in lines if row.startswith("  ")}
-    # Losses of products: not among its calls yet.
-    assert rows >= set(conformance.OPERATIONS) - set(LINEAR_LOSSES)
+    assert rows >= set(conformance.OPERATIONS)
     assert lines[-1] == "0 failed"
     skipped = [lines[i - 1] for i, line in enumerate(lines) if line.startswith("  skipped: ")]
     assert skipped == ["synchronisation", "memory", "graphs", "jax", "cupy"]
@@ -163,7 +162,7 @@ def test_gpu_believes_no_device_that_does_nothing(torch, monkeypatch):
     monkeypatch.setattr(torch, "cuda", device)
     problems = {call: list(found) for call, _, found in gpu.synchronisation("cpu")}
     assert problems.pop("Tensor.item() is noticed")
-    wrong = {f"{name}-label out of range" for name in CLASS_LOSSES}
+    wrong = {f"{name}-label out of range" for name in CLASS_LOSSES + LINEAR_LOSSES}
     assert {call for call, found in problems.items() if found} == wrong  # refused on the CPU
     _, *rows = gpu.graphs("cpu")
     assert all(cells == ["failed"] * 3 for _, cells, _ in rows)
