@@ -23,6 +23,7 @@ from softmaxkit.bench.operations import EVERY_OPERATION, GAMMA, SMOOTHING
 Function = Callable[..., Any]
 
 NAMES = ("numpy", "torch", "jax", "tensorflow")
+TORCH_CHUNKED = "torch, chunked"
 # With the bytes of an element.
 DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
@@ -288,7 +289,8 @@ def _torch(dtype):
     }
     chunked = {}
     if hasattr(torch.nn, "LinearCrossEntropyOptions"):  # from 2.13 on; without smoothing
-        # Its defaults are those that need least memory: "compact", and the smallest chunks.
+        # By default "compact", which has no scratch array for the gradient of the weight matrix,
+        # and the smaller of its documented chunks: 16 rows of (4096, 65536) where width is 512.
         options = torch.nn.LinearCrossEntropyOptions()
         chunked["linear_cross_entropy"] = partial(functional.linear_cross_entropy, options=options)
         chunked["linear_cross_entropy_rows"] = partial(
@@ -311,7 +313,7 @@ def _torch(dtype):
                     **_with_products(losses, functional.linear),
                 }
             ),
-            "torch, chunked": Rival(chunked),
+            TORCH_CHUNKED: Rival(chunked),
         },
         variable=lambda x: x.detach().requires_grad_(),
         settings={"eager": _as_it_is, "compile": compiled},
