@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softmaxkit.bench import files, report
-from softmaxkit.bench.operations import OPERATIONS, is_small
+from softmaxkit.bench.libraries import TORCH_CHUNKED
+from softmaxkit.bench.operations import EVERY_OPERATION, is_small
 from softmaxkit.bench.results import COPY, OURS, geometric_mean
 
 
@@ -40,6 +41,9 @@ GOALS = (
 )
 COPY_MEAN, COPY_WORST = 2.5, 4.0  # softmax of large float32 arrays over a copy: at most
 MEMORY = 1.1  # peak extra memory of cross_entropy_grad over the logits: at most
+# Ours over the loss of all the logits at once, at most; memory at most that of chunks of torch's.
+LINEAR_TIME = {"linear_cross_entropy_rows_grad": 1.4}  # of rows that are not reduced
+LINEAR_TIME_REDUCED, LINEAR_MEMORY = 1.1, 0.1
 
 
 def cells_of(goal, results):
@@ -49,7 +53,7 @@ def cells_of(goal, results):
         if (
             goal.library == cell.library
             and (goal.settings is None or cell.setting in goal.settings)
-            and OPERATIONS[cell.operation].family in goal.families
+            and EVERY_OPERATION[cell.operation].family in goal.families
             and (is_small(cell.shape) or not goal.small)
         ):
             for rival in result.rivals:
@@ -102,10 +106,26 @@ def main():
         over_copy, peak = result.ratio(OURS, COPY), result.memory_ratio(OURS)
         if cell.operation == "softmax" and cell.dtype == "float32" and not is_small(cell.shape):
             copies += [(str(cell), over_copy, COPY_WORST)] if over_copy else []
-        if cell.operation.startswith("cross_entropy") and OPERATIONS[cell.operation].gradient:
+        if cell.operation.startswith("cross_entropy") and cell.operation.endswith("_grad"):
             memory += [(str(cell), peak, MEMORY)] if peak is not None else []
+    linear_times, linear_memory = [], []
+    for result in results:
+        cell = result.cell
+        if not EVERY_OPERATION[cell.operation].linear:
+            continue
+        time_goal = LINEAR_TIME.get(cell.operation, LINEAR_TIME_REDUCED)
+        for rival in result.rivals:
+            what, chunked = f"{cell}, {rival}", rival == TORCH_CHUNKED
+            over_rival = result.ratio(OURS, rival)
+            if over_rival is not None and not chunked:
+                linear_times.append((what, over_rival, time_goal))
+            if {OURS, rival} <= result.memory.keys():
+                share = result.memory[OURS] / max(result.memory[rival], 1)
+                linear_memory.append((what, share, 1.0 if chunked else LINEAR_MEMORY))
     judge("softmax over a copy", copies, COPY_MEAN, COPY_WORST, at_least=False)
     judge("memory of cross_entropy forward and backward", memory, None, MEMORY, at_least=False)
+    judge("time of linear losses", linear_times, None, None, at_least=False)
+    judge("memory of linear losses", linear_memory, None, None, at_least=False)
     print(*report.failures(results), sep="\n")
 
 

@@ -29,7 +29,7 @@ from softmaxkit import conformance
 from softmaxkit._operations import BY_CLASS
 from softmaxkit.bench.results import shown_shape
 from softmaxkit.conformance import Adapter, Case
-from softmaxkit.conformance.case import ACTIVATIONS, LOSSES
+from softmaxkit.conformance.case import ACTIVATIONS, LINEAR_LOSSES, LOSSES
 
 SMALL = (33, 1000)
 LARGE = (130, 32768)  # two blocks of ACCELERATOR_ELEMENTS, the second of two rows
@@ -55,6 +55,10 @@ def calls(rows, classes):
     ignored, wrong = labels.copy(), labels.copy()
     ignored[::3], wrong[1] = -100, classes
     each = {"reduction": "none"}
+    # Eighths, of which a product is exact: it is the loss that is judged.
+    h, weight_matrix = (random.normal(0.0, 1.0, (n, 4)) for n in (rows, classes))
+    h, weight_matrix = ((8 * one).round() / 8 for one in (h, weight_matrix))
+    parts = {"chunk_size": rows // 2}
 
     for name in ACTIVATIONS:
         yield Case("last axis", name, (x,))
@@ -72,6 +76,14 @@ def calls(rows, classes):
         yield Case("probabilities", name, (x, q))
         # Refused on the CPU; NaN where labels are not read.
         yield Case("label out of range", name, (x, wrong), each, raises=IndexError)
+    for name in LINEAR_LOSSES:
+        yield Case("labels", name, (h, weight_matrix, labels))
+        yield Case("in chunks", name, (h, weight_matrix, labels), parts)
+        yield Case("no reduction", name, (h, weight_matrix, labels), parts | each)
+        yield Case("ignored rows", name, (h, weight_matrix, ignored), parts)
+        yield Case("smoothing", name, (h, weight_matrix, labels), parts | {"label_smoothing": 0.1})
+        wrong_rows = h, weight_matrix, wrong
+        yield Case("label out of range", name, wrong_rows, parts | each, raises=IndexError)
     yield Case("z-loss", "cross_entropy", (x, labels), {"z_loss": 0.01})
     for name, weights in (("binary_cross_entropy", "pos_weight"), ("sigmoid_focal_loss", "alpha")):
         by_label = weight if weights == "pos_weight" else 0.25
@@ -181,7 +193,7 @@ def prepared(adapter, case, dtype):
     if case.operation in ACTIVATIONS:
         others = [call(x, **options)]  # a cotangent as good as another
         call = softmaxkit.vjp(call)
-    elif case.operation in LOSSES:
+    elif case.operation in LOSSES + LINEAR_LOSSES:
         call = softmaxkit.value_and_grad(call)
     return partial(call, x, *others, **options), x
 

@@ -321,9 +321,25 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="The median of how many, at least 7.")] = 9,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="The median of how many, at least 7. Default: 9, with --linear 3.",
+            show_default=False,
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Two operations, three small shapes: half a minute.")
+    ] = False,
+    linear: Annotated[
+        bool,
+        typer.Option(
+            "--linear",
+            help="linear_cross_entropy, forward and backward, beside the loss of all the logits at "
+            "once. --operation: linear_cross_entropy_grad, linear_cross_entropy_smoothing_grad or "
+            "linear_cross_entropy_rows_grad (not reduced); --shape: ROWSxWIDTHxCLASSES; --rounds: "
+            "at least 1.",
+        ),
     ] = False,
     json: Annotated[
         Path | None, typer.Option(help="Where every round goes, as a file of pyperf.")
@@ -342,6 +358,7 @@ def bench(
             settings=setting,
             rounds=rounds,
             quick=quick,
+            linear=linear,
             json_file=json,
             chart_file=chart,
         )

@@ -14,10 +14,10 @@ import pytest
 
 from softmaxkit._libraries import is_installed
 from softmaxkit.bench import libraries, measuring
-from softmaxkit.bench.operations import OPERATIONS
+from softmaxkit.bench.operations import LINEAR_OPERATIONS, LINEAR_QUICK_SHAPES, OPERATIONS
 from softmaxkit.bench.results import Cell, Result, geometric_mean, groups
-from softmaxkit.bench.worker import Inputs, calls_of
-from softmaxkit.conformance import reference
+from softmaxkit.bench.worker import Inputs, LinearInputs, calls_of
+from softmaxkit.conformance import reference, reference_linear
 
 NEEDS_BENCH = "the benchmark needs typer, rich and pyperf: pip install '.[bench]'"
 ROOT = Path(__file__).parents[1]
@@ -73,6 +73,12 @@ def test_memory_is_relative_to_the_logits():
     assert one.cell.nbytes == 400_000
     assert one.memory_ratio("softmaxkit") == 1.25
     assert one.memory_ratio("rival") is None
+
+
+def test_logits_that_are_a_product_and_the_gradients_of_its_factors_have_a_size():
+    linear = cell("linear_cross_entropy_grad", (100, 10, 1000))
+    assert (linear.nbytes, linear.nbytes_not_counted) == (400_000, 44_000)
+    assert cell("cross_entropy_grad").nbytes_not_counted == 0
 
 
 def test_groups_have_a_mean_and_the_worst_of_large_and_small_arrays():
@@ -191,9 +197,30 @@ def test_every_contestant_computes_the_operation(name_of_library, name, shape):
 
 
 @for_each_library
+@pytest.mark.parametrize("name", LINEAR_OPERATIONS)
+def test_every_contestant_computes_the_linear_loss(name_of_library, name):
+    how = libraries.load(name_of_library, "float32")
+    inputs = LinearInputs(how, "float32", (5, 3, 4))
+    (setting,) = libraries.LINEAR_SETTINGS[name_of_library]
+    calls, missing = calls_of(how, inputs, setting, name)
+    assert len(calls) > 1 or missing
+    arrays = [np.asarray(one) for one in (*inputs.variables, inputs.labels)]
+    options = LINEAR_OPERATIONS[name].options
+    value = reference_linear.linear_cross_entropy(*arrays, **options)
+    gradients, _ = reference_linear.linear_gradients(*arrays, **options)
+    for contestant, call in calls.items():
+        loss, *found = call()
+        found = found[0] if len(found) == 1 else found
+        got = [np.sum(np.asarray(loss)), *found[:2]]  # JAX returns what it differentiates
+        for one, want in zip(got, [np.sum(value), *gradients[:2]], strict=True):
+            np.testing.assert_allclose(np.asarray(one), want, 2e-5, 2e-6, err_msg=contestant)
+
+
+@for_each_library
 def test_the_settings_are_those_of_the_table(name_of_library):
     settings = libraries.load(name_of_library, "float32").settings
     assert tuple(settings) == libraries.SETTINGS[name_of_library]
+    assert set(libraries.LINEAR_SETTINGS[name_of_library]) <= set(settings)
 
 
 def test_a_rival_that_is_not_installed_is_said(monkeypatch):
@@ -205,27 +232,33 @@ def test_a_rival_that_is_not_installed_is_said(monkeypatch):
 
 
 # --- the command ----------------------------------------------------------------------------------
-def test_the_command_measures_every_library_and_writes_what_it_found(invoke, tmp_path):
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_command_measures_every_library_and_writes_what_it_found(invoke, tmp_path, linear):
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib: pip install '.[bench]'")
     from softmaxkit.bench import files
 
     path, picture = tmp_path / "found.json", tmp_path / "found.png"
     shapes, operations = ("4x3",), ("cross_entropy_grad",)
+    rounds, settings, expected = 7, libraries.SETTINGS, {"softmaxkit", "copy"}
+    if linear:
+        shapes, operations = ("4x2x3",), ("linear_cross_entropy_grad",)
+        rounds, settings, expected = 1, libraries.LINEAR_SETTINGS, {"softmaxkit"}
     done = invoke(
+        *(["--linear"] if linear else []),
         *(argument for name in installed() for argument in ("--backend", name)),
         *(argument for shape in shapes for argument in ("--shape", shape)),
         *(argument for name in operations for argument in ("--operation", name)),
-        *("--rounds", 7, "--json", path, "--chart", picture),
+        *("--rounds", rounds, "--json", path, "--chart", picture),
     )
     assert done.exit_code == 0, done.output
     assert "cores usable" in done.stdout
     results, environment = files.load(path)
-    settings = sum(len(libraries.SETTINGS[name]) for name in installed())
-    assert len(results) == settings * len(shapes) * len(operations)
+    count = sum(len(settings[name]) for name in installed())
+    assert len(results) == count * len(shapes) * len(operations)
     for one in results:
-        assert not {"softmaxkit", "copy"} - set(one.seconds), one
+        assert not expected - set(one.seconds), one
         assert one.rivals or one.failed
-        assert all(len(seconds) == 7 for seconds in one.seconds.values())
+        assert all(len(seconds) == rounds for seconds in one.seconds.values())
         assert all(0 < each < inf for seconds in one.seconds.values() for each in seconds)
         assert " ".join(one.cell.place) in done.stdout
     assert set(environment["libraries"]) == set(installed())
@@ -235,10 +268,22 @@ def test_the_command_measures_every_library_and_writes_what_it_found(invoke, tmp
     import pyperf
 
     names = pyperf.BenchmarkSuite.load(str(path)).get_benchmark_names()
-    assert "numpy float32 eager cross_entropy_grad 4x3 softmaxkit" in names
+    assert f"numpy float32 eager {operations[0]} {shapes[0]} softmaxkit" in names
     content = picture.read_bytes()
     assert content.startswith(b"\x89PNG\r\n")
     assert len(content) > 10_000
+
+
+@pytest.mark.skipif(not measuring.can_read_peaks(), reason=measuring.NO_PEAK)
+def test_a_linear_loss_needs_less_memory_than_all_the_logits(invoke, tmp_path):
+    from softmaxkit.bench import files
+
+    path = tmp_path / "found.json"
+    done = invoke("--linear", "--quick", "--backend", "numpy", "--rounds", 1, "--json", path)
+    assert done.exit_code == 0, done.output
+    (found,), _ = files.load(path)
+    assert found.cell.shape == LINEAR_QUICK_SHAPES[0]
+    assert 0 < found.memory_ratio("softmaxkit") < found.memory_ratio("whole logits")
 
 
 def test_nothing_is_lost_in_the_file(tmp_path):
@@ -350,6 +395,18 @@ REFUSED = {
         "--setting is 'jit'; expected one of eager.",
     ),
     "rounds": (["--rounds", "6"], "--rounds is 6; expected at least 7."),
+    "rounds of linear losses": (
+        ["--linear", "--rounds", "0"],
+        "--rounds is 0; expected at least 1.",
+    ),
+    "shape of linear losses": (
+        ["--linear", "--shape", "4x3"],
+        "--shape is '4x3'; expected ROWSxWIDTHxCLASSES with --linear, such as 4096x512x65536.",
+    ),
+    "operation of logits": (
+        ["--linear", "--operation", "softmax"],
+        f"--operation is 'softmax'; expected one of {', '.join(LINEAR_OPERATIONS)}.",
+    ),
     "JSON": (["--json", "a.txt"], "--json is 'a.txt'; expected a name that ends in .json."),
     "chart": (["--chart", "a.pdf"], "--chart is 'a.pdf'; expected a name that ends in .png."),
     "folder": (

@@ -95,6 +95,15 @@ def test_goals_are_judged_cell_by_cell(monkeypatch, capsys, tmp_path):
         )
         for operation, rival in (("softmax", 2.0), ("log_softmax", 0.9))
     ]
+    chunked = script("goals").TORCH_CHUNKED
+    found.append(
+        Result(
+            Cell("torch", "float32", "eager", "linear_cross_entropy_grad", (40, 10, 1000)),
+            seconds={"softmaxkit": [1.2], "rival": [1.0], chunked: [0.5]},
+            loops={"softmaxkit": 1, "rival": 1, chunked: 1},
+            memory={"softmaxkit": 30, "rival": 400, chunked: 20},
+        )
+    )
     path = tmp_path / "found.json"
     files.save(path, found, environment)
     monkeypatch.setattr(sys, "argv", ["goals.py", str(path)])
@@ -106,6 +115,10 @@ def test_goals_are_judged_cell_by_cell(monkeypatch, capsys, tmp_path):
     ) in lines
     assert "        0.90, goal >= 0.95: torch float32 eager log_softmax 1000x100, rival" in lines
     assert "        JAX jitted: not measured" in lines
+    where = "torch float32 eager linear_cross_entropy_grad 40x10x1000"
+    assert f"        1.20, goal <= 1.1: {where}, rival" in lines
+    assert f"        1.50, goal <= 1: {where}, {chunked}" in lines
+    assert not any("<= 0.1" in line for line in lines)
     assert (
         "met     softmax over a copy: 1 cells, geometric mean 2.00 (goal <= 2.5), "
         "worst 2.00 (goal <= 4)"
@@ -124,8 +137,7 @@ def test_gpu_runs_on_the_cpu(torch, monkeypatch, capsys):
     assert exit_code(monkeypatch, gpu, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {row.partition("-")[0].strip() for row in lines if row.startswith("  ")}
-    # Losses of products: not among its calls yet.
-    assert rows >= set(conformance.OPERATIONS) - set(LINEAR_LOSSES)
+    assert rows >= set(conformance.OPERATIONS)
     assert lines[-1] == "0 failed"
     skipped = [lines[i - 1] for i, line in enumerate(lines) if line.startswith("  skipped: ")]
     assert skipped == ["synchronisation", "memory", "graphs", "jax", "cupy"]
@@ -163,7 +175,7 @@ def test_gpu_believes_no_device_that_does_nothing(torch, monkeypatch):
     monkeypatch.setattr(torch, "cuda", device)
     problems = {call: list(found) for call, _, found in gpu.synchronisation("cpu")}
     assert problems.pop("Tensor.item() is noticed")
-    wrong = {f"{name}-label out of range" for name in CLASS_LOSSES}
+    wrong = {f"{name}-label out of range" for name in CLASS_LOSSES + LINEAR_LOSSES}
     assert {call for call, found in problems.items() if found} == wrong  # refused on the CPU
     _, *rows = gpu.graphs("cpu")
     assert all(cells == ["failed"] * 3 for _, cells, _ in rows)

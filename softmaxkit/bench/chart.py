@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from softmaxkit.bench.operations import OPERATIONS
+from softmaxkit.bench.operations import EVERY_OPERATION
 from softmaxkit.bench.results import COPY, OURS, Result, shown_shape
 
 # Colour and marker: told apart in grey, too.
 _MARKS = dict(
     zip(
-        OPERATIONS,
+        EVERY_OPERATION,
         (
             ("#4c72b0", "o"), ("#8172b3", "P"), ("#64b5cd", "s"), ("#8c8c8c", "D"),
             ("#c44e52", "^"), ("#dd8452", "v"), ("#937860", "<"), ("#55a868", ">"),
+            ("#4c72b0", "o"), ("#dd8452", "v"), ("#55a868", ">"),
         ),
         strict=True,
     )
@@ -60,7 +61,8 @@ def save(path: Path, results: Sequence[Result], environment: dict[str, Any]) -> 
 
     settings = list(dict.fromkeys(result.cell.place for result in results))
     shapes = list(dict.fromkeys(result.cell.shape for result in results))
-    operations = [name for name in OPERATIONS if any(r.cell.operation == name for r in results)]
+    measured = {result.cell.operation for result in results}
+    operations = [name for name in EVERY_OPERATION if name in measured]
     height = len(settings) * (len(shapes) * _INCHES_PER_SHAPE + 0.6) + 1.8
     figure: Any = Figure(figsize=(15, height), layout="constrained")
     machine = environment["machine"]

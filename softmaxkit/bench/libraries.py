@@ -2,7 +2,7 @@
 
 A rival is what a user of that library would write: a call of it, or the usual expression where it
 has none. The classes are axis 1 everywhere; a rival that wants them last transposes, and that is
-part of its time.
+part of its time. Beside a linear loss stands the same one of all the logits at once.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ import numpy as np
 import softmaxkit
 from softmaxkit._libraries import import_quietly, is_installed
 from softmaxkit.bench.environment import usable_cores
-from softmaxkit.bench.operations import GAMMA, OPERATIONS, SMOOTHING
+from softmaxkit.bench.operations import EVERY_OPERATION, GAMMA, SMOOTHING
 
 Function = Callable[..., Any]
 
 NAMES = ("numpy", "torch", "jax", "tensorflow")
+TORCH_CHUNKED = "torch, chunked"
 # With the bytes of an element.
 DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
 class Rival:
-    """Functions of (logits[, targets]) by operation.
+    """Functions of (logits[, targets]), or (hidden, weight_matrix, labels), by operation.
 
     A library's autodiff differentiates ``functions["cross_entropy"]`` for "cross_entropy_grad";
-    where it has none, ``functions["cross_entropy_grad"]`` returns (value, gradient) itself.
+    where it has none, ``functions["cross_entropy_grad"]`` returns (value, *gradients) itself.
     """
 
     functions: Mapping[str, Function]
@@ -50,7 +51,8 @@ class Library:
     copy : callable
         Copies an array into fresh memory.
     gradient : callable
-        Takes a loss to a function that returns (value, gradient).
+        Takes a loss to a function that returns (value, *gradients), by all but the last argument;
+        of rows that are not reduced it is the gradient of their sum.
     rivals : mapping
         By name, as the tables show it.
     autodiff : bool
@@ -86,6 +88,12 @@ SETTINGS = {
     "jax": ("eager", "jit"),
     "tensorflow": ("eager", "tf.function", "XLA"),
 }
+# Those in which linear losses are measured unless others are named.
+LINEAR_SETTINGS = SETTINGS | {
+    "torch": ("eager",),
+    "jax": ("jit",),
+    "tensorflow": ("tf.function",),
+}
 
 
 def load(name: str, dtype: str) -> Library:
@@ -94,11 +102,12 @@ def load(name: str, dtype: str) -> Library:
 
 
 def contestants(library: Library, name: str, setting: str) -> dict[str, Function | str]:
-    """Return softmaxkit and its rivals as functions of (logits[, targets]), or why there is none.
+    """Return softmaxkit and its rivals as functions of the inputs, or why there is none.
 
     A rival that has not the operation is left out.
     """
-    operation = OPERATIONS[name]
+    operation = EVERY_OPERATION[name]
+    axis = {} if operation.linear else {"axis": 1}
     gradient = library.gradient if operation.gradient else _as_it_is
     transform = library.settings[setting]
 
@@ -108,7 +117,7 @@ def contestants(library: Library, name: str, setting: str) -> dict[str, Function
         return transform(gradient(function))
 
     found: dict[str, Function | str] = {
-        "softmaxkit": prepared(partial(operation.function, axis=1, **operation.options))
+        "softmaxkit": prepared(partial(operation.function, **axis, **operation.options))
     }
     for rival, its in library.rivals.items():
         differentiated = name.removesuffix("_grad") if library.autodiff else name
@@ -125,6 +134,16 @@ def contestants(library: Library, name: str, setting: str) -> dict[str, Function
 
 def _as_it_is(function: Function) -> Function:
     return function
+
+
+def _with_products(losses, product):
+    """Return losses of logits, and the same of logits that are a product."""
+
+    def of_product(loss):
+        return lambda hidden, weight_matrix, labels: loss(product(hidden, weight_matrix), labels)
+
+    names = "cross_entropy", "cross_entropy_smoothing", "cross_entropy_rows"
+    return losses | {f"linear_{name}": of_product(losses[name]) for name in names}
 
 
 def _module(name):
@@ -167,9 +186,25 @@ def _numpy(dtype):
                 requires="scipy",
             ),
             "textbook": Rival(textbook),
+            # Our own kernels, so that the loop over chunks is all that differs.
+            "whole logits": Rival(
+                {
+                    "linear_cross_entropy_grad": _whole,
+                    "linear_cross_entropy_smoothing_grad": partial(
+                        _whole, label_smoothing=SMOOTHING
+                    ),
+                    "linear_cross_entropy_rows_grad": partial(_whole, reduction="none"),
+                }
+            ),
         },
         threads=str(softmaxkit.get_num_threads()),
     )
+
+
+def _whole(hidden, weight_matrix, labels, **options):
+    loss = softmaxkit.value_and_grad(partial(softmaxkit.cross_entropy, **options))
+    value, of_logits = loss(hidden @ weight_matrix.T, labels)
+    return value, of_logits @ weight_matrix, of_logits.T @ hidden
 
 
 def _at_label(array, labels):
@@ -227,11 +262,14 @@ def _torch(dtype):
     from torch.nn import functional
 
     def gradient(loss):
-        def forward_and_backward(x, targets):
-            value = loss(x, targets)
-            value.backward()
-            gradient, x.grad = x.grad, None
-            return value.detach(), gradient
+        def forward_and_backward(*arrays):
+            value = loss(*arrays)
+            (value.sum() if value.ndim else value).backward()
+            found = [value.detach()]
+            for x in arrays[:-1]:
+                found.append(x.grad)
+                x.grad = None
+            return tuple(found)
 
         return forward_and_backward
 
@@ -244,6 +282,20 @@ def _torch(dtype):
         return torch.compile(function, dynamic=False)
 
     cross_entropy = functional.cross_entropy
+    losses = {
+        "cross_entropy": cross_entropy,
+        "cross_entropy_smoothing": partial(cross_entropy, label_smoothing=SMOOTHING),
+        "cross_entropy_rows": partial(cross_entropy, reduction="none"),
+    }
+    chunked = {}
+    if hasattr(torch.nn, "LinearCrossEntropyOptions"):  # from 2.13 on; without smoothing
+        # By default "compact", which has no scratch array for the gradient of the weight matrix,
+        # and the smaller of its documented chunks: 16 rows of (4096, 65536) where width is 512.
+        options = torch.nn.LinearCrossEntropyOptions()
+        chunked["linear_cross_entropy"] = partial(functional.linear_cross_entropy, options=options)
+        chunked["linear_cross_entropy_rows"] = partial(
+            functional.linear_cross_entropy, options=options, reduction="none"
+        )
     return Library(
         array=lambda array, dtype: torch.tensor(array, dtype=dtype and getattr(torch, dtype)),
         copy=torch.clone,
@@ -256,12 +308,12 @@ def _torch(dtype):
                         x.masked_fill(~mask, -torch.inf), 1
                     ),
                     "log_softmax": lambda x: functional.log_softmax(x, 1),
-                    "cross_entropy": cross_entropy,
-                    "cross_entropy_smoothing": partial(cross_entropy, label_smoothing=SMOOTHING),
                     "cross_entropy_probabilities": cross_entropy,
                     "focal_loss": focal,
+                    **_with_products(losses, functional.linear),
                 }
-            )
+            ),
+            TORCH_CHUNKED: Rival(chunked),
         },
         variable=lambda x: x.detach().requires_grad_(),
         settings={"eager": _as_it_is, "compile": compiled},
@@ -291,14 +343,29 @@ def _jax(dtype):
         entropy = per_row(x, labels)
         return ((1 - jnp.exp(-entropy)) ** GAMMA * entropy).mean()
 
-    def wait(result):
-        for each in result if isinstance(result, tuple) else (result,):
-            each.block_until_ready()
+    losses = {
+        "cross_entropy": lambda x, labels: per_row(x, labels).mean(),
+        "cross_entropy_smoothing": smoothing,
+        "cross_entropy_rows": per_row,
+    }
+
+    def gradient(loss):
+        def number(variables, targets):
+            value = loss(*variables, targets)
+            return value.sum() if value.ndim else value
+
+        differentiated = jax.value_and_grad(number)
+
+        def forward_and_backward(*arrays):
+            value, gradients = differentiated(arrays[:-1], arrays[-1])
+            return value, *gradients
+
+        return forward_and_backward
 
     return Library(
         array=jnp.asarray,
         copy=jnp.copy,
-        gradient=jax.value_and_grad,
+        gradient=gradient,
         rivals={
             "jax.nn": Rival(
                 {
@@ -309,18 +376,17 @@ def _jax(dtype):
             ),
             "optax": Rival(
                 {
-                    "cross_entropy": lambda x, labels: per_row(x, labels).mean(),
-                    "cross_entropy_smoothing": smoothing,
                     "cross_entropy_probabilities": lambda x, targets: optax.softmax_cross_entropy(
                         x, targets, axis=1
                     ).mean(),
                     "focal_loss": focal,
+                    **_with_products(losses, lambda a, b: a @ b.T),
                 },
                 requires="optax",
             ),
         },
         settings={"eager": _as_it_is, "jit": jax.jit},
-        wait=wait,
+        wait=jax.block_until_ready,
         threads="XLA's pool, which does not say",
     )
 
@@ -330,11 +396,12 @@ def _tensorflow(dtype):
     tf = import_quietly("tensorflow")
 
     def gradient(loss):
-        def forward_and_backward(x, targets):
+        def forward_and_backward(*arrays):
+            variables = arrays[:-1]
             with tf.GradientTape() as tape:
-                tape.watch(x)
-                value = loss(x, targets)
-            return value, tape.gradient(value, x)
+                tape.watch(variables)
+                value = loss(*arrays)
+            return value, *tape.gradient(value, variables)
 
         return forward_and_backward
 
@@ -357,6 +424,11 @@ def _tensorflow(dtype):
         entropy = per_row(x, labels)
         return tf.reduce_mean((1 - tf.exp(-entropy)) ** GAMMA * entropy)
 
+    losses = {
+        "cross_entropy": lambda x, labels: tf.reduce_mean(per_row(x, labels)),
+        "cross_entropy_smoothing": smoothing,
+        "cross_entropy_rows": per_row,
+    }
     return Library(
         array=lambda array, dtype: tf.cast(tf.constant(array), dtype or array.dtype),
         copy=lambda x: tf.raw_ops.DeepCopy(x=x),
@@ -369,10 +441,9 @@ def _tensorflow(dtype):
                         tf.where(mask, x, x.dtype.min), axis=1
                     ),
                     "log_softmax": lambda x: tf.nn.log_softmax(x, axis=1),
-                    "cross_entropy": lambda x, labels: tf.reduce_mean(per_row(x, labels)),
-                    "cross_entropy_smoothing": smoothing,
                     "cross_entropy_probabilities": probabilities,
                     "focal_loss": focal,
+                    **_with_products(losses, partial(tf.matmul, transpose_b=True)),
                 }
             )
         },

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from softmaxkit.bench.measuring import NO_PEAK, can_read_peaks
-from softmaxkit.bench.operations import OPERATIONS, is_small
+from softmaxkit.bench.operations import EVERY_OPERATION, is_small
 from softmaxkit.bench.results import (
     COPY,
     OURS,
@@ -74,7 +74,8 @@ def _cells(setting: tuple[str, str, str], results: list[Result]) -> Table:
     table = Table(
         title=f"{' '.join(setting)}: rival time ÷ ours (above 1 softmaxkit is faster)",
         caption="÷ copy: our time over that of copying the logits into fresh memory; "
-        "memory: peak beyond what was there, over the size of the logits, of large arrays",
+        "memory: peak beyond what was there, over the size of the logits, of large arrays; "
+        "the gradients that a linear loss returns do not count",
     )
     table.add_column("operation", no_wrap=True)
     for column in ("shape", "ours", "÷ copy", "memory"):
@@ -140,7 +141,7 @@ def _limits(results: Sequence[Result]) -> Table:
         over_copy = result.ratio(OURS, COPY)
         if over_copy is None or is_small(result.cell.shape):
             continue
-        key = " ".join(result.cell.place), OPERATIONS[result.cell.operation].family
+        key = " ".join(result.cell.place), EVERY_OPERATION[result.cell.operation].family
         times, memory = found.setdefault(key, ([], []))
         times.append(over_copy)
         peak = result.memory_ratio(OURS)

@@ -8,7 +8,7 @@ from math import exp, log, prod
 from statistics import median
 
 from softmaxkit.bench.libraries import DTYPES
-from softmaxkit.bench.operations import OPERATIONS, Shape, is_small
+from softmaxkit.bench.operations import EVERY_OPERATION, Shape, is_small
 
 OURS, COPY = "softmaxkit", "copy"
 
@@ -26,7 +26,17 @@ class Cell:
     @property
     def nbytes(self) -> int:
         """Size of the logits."""
-        return prod(self.shape) * DTYPES[self.dtype]
+        linear = EVERY_OPERATION[self.operation].linear
+        shape = (self.shape[0], self.shape[2]) if linear else self.shape
+        return prod(shape) * DTYPES[self.dtype]
+
+    @property
+    def nbytes_not_counted(self) -> int:
+        """Size of the gradients that a linear loss returns; of others the result counts."""
+        if not EVERY_OPERATION[self.operation].linear:
+            return 0
+        rows, width, classes = self.shape
+        return (rows + classes) * width * DTYPES[self.dtype]
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -53,7 +63,8 @@ class Result:
     loops : mapping
         Calls in a round.
     memory : mapping
-        Bytes that a call needs at most beyond what was there; not there if not measured.
+        Bytes that a call needs at most beyond what was there, less `Cell.nbytes_not_counted`; not
+        there if not measured.
     failed, memory_failed : mapping
         Why there are no seconds, no memory.
     """
@@ -121,7 +132,7 @@ def groups(results: Iterable[Result]) -> list[Group]:
         for rival in result.rivals:
             ratio = result.ratio(rival, OURS)
             if ratio is not None:
-                family = OPERATIONS[cell.operation].family
+                family = EVERY_OPERATION[cell.operation].family
                 key = (*cell.place, family, rival)
                 found.setdefault(key, {})[cell] = ratio
     return [Group(*key, ratios) for key, ratios in found.items()]

@@ -13,17 +13,9 @@ from softmaxkit._commands import CommandError, check_writable
 from softmaxkit._libraries import is_installed
 from softmaxkit.bench import report, workers
 from softmaxkit.bench.environment import environment
-from softmaxkit.bench.libraries import DTYPES, NAMES, SETTINGS
-from softmaxkit.bench.operations import (
-    OPERATIONS,
-    QUICK_OPERATIONS,
-    QUICK_SHAPES,
-    SHAPES,
-    Shape,
-)
+from softmaxkit.bench.libraries import DTYPES, LINEAR_SETTINGS, NAMES, SETTINGS
+from softmaxkit.bench.operations import OF_LOGITS, OF_PRODUCTS, Shape
 from softmaxkit.bench.results import Cell, Result
-
-LEAST_ROUNDS = 7
 
 
 def run(
@@ -33,8 +25,9 @@ def run(
     shapes: Sequence[str] | None = None,
     dtypes: Sequence[str] | None = None,
     settings: Sequence[str] | None = None,
-    rounds: int = 9,
+    rounds: int | None = None,
     quick: bool = False,
+    linear: bool = False,
     json_file: Path | None = None,
     chart_file: Path | None = None,
     console: Console | None = None,
@@ -46,17 +39,19 @@ def run(
     backends : sequence of "numpy", "torch", "jax", "tensorflow", optional
         NumPy and every installed framework by default.
     operations : sequence of str, optional
-        Of `operations.OPERATIONS`; all by default.
+        Of `operations.OPERATIONS`, or `LINEAR_OPERATIONS`; all by default.
     shapes : sequence of str, optional
-        Such as "4096x4096"; `operations.SHAPES` by default.
+        Such as "4096x4096", with `linear` "4096x512x65536"; by default those of `operations`.
     dtypes : sequence of str, optional
         Of the logits; float32 by default.
     settings : sequence of str, optional
-        "eager", "jit", "tf.function", "XLA"; all that a library has by default.
-    rounds : int, at least 7
-        Of which the median is taken.
+        "eager", "jit", "tf.function", "XLA"; by default all that a library has, with `linear` one.
+    rounds : int, at least 7, optional
+        Of which the median is taken; 9 by default, with `linear` 3, and at least 1.
     quick : bool
         Take fewer operations and smaller shapes where they are not named.
+    linear : bool
+        Measure the losses of logits that are a product, and no others.
     json_file, chart_file : path, optional
         Where everything that was measured, and a picture, go.
     console : rich.console.Console, optional
@@ -74,15 +69,21 @@ def run(
             raise CommandError(
                 f"--backend is {name!r}, which is not installed; pip install {name}", exit_code=1
             )
-    operations = _names("operation", operations, OPERATIONS) or list(
-        QUICK_OPERATIONS if quick else OPERATIONS
+    by_default = OF_PRODUCTS if linear else OF_LOGITS
+    operations = _names("operation", operations, by_default.operations) or list(
+        by_default.quick_operations if quick else by_default.operations
     )
-    sizes = list(dict.fromkeys(map(_shape, shapes or ()))) or (QUICK_SHAPES if quick else SHAPES)
+    shape = _linear_shape if linear else _shape
+    sizes = list(dict.fromkeys(map(shape, shapes or ()))) or (
+        by_default.quick_shapes if quick else by_default.shapes
+    )
     dtypes = _names("dtype", dtypes, DTYPES) or ["float32"]
     known = dict.fromkeys(setting for name in chosen for setting in SETTINGS[name])
-    settings = _names("setting", settings, known) or list(known)
-    if rounds < LEAST_ROUNDS:
-        raise CommandError(f"--rounds is {rounds}; expected at least {LEAST_ROUNDS}.")
+    settings = _names("setting", settings, known)
+    usual = LINEAR_SETTINGS if linear else SETTINGS
+    rounds = by_default.rounds if rounds is None else rounds
+    if rounds < by_default.least_rounds:
+        raise CommandError(f"--rounds is {rounds}; expected at least {by_default.least_rounds}.")
     for option, path, ending in (("--json", json_file, ".json"), ("--chart", chart_file, ".png")):
         if path is not None:
             check_writable(option, path, ending)
@@ -99,7 +100,7 @@ def run(
             for shape in sizes
             for operation in operations
             for setting in SETTINGS[library]
-            if setting in settings
+            if setting in (settings or usual[library])
         ]
         for library in chosen
         for dtype in dtypes
@@ -144,12 +145,30 @@ def _names(option: str, given: Sequence[str] | None, known: Any) -> list[str]:
 
 
 def _shape(text: str) -> Shape:
-    parts = text.split("x")
-    if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
+    shape = _lengths(text)
+    if len(shape) < 2:
         raise CommandError(
             f"--shape is {text!r}; expected ROWSxCLASSES, such as 4096x4096, or with more axes "
             f"after the classes, such as 8x21x256x256."
         )
+    return shape
+
+
+def _linear_shape(text: str) -> Shape:
+    shape = _lengths(text)
+    if len(shape) != 3:
+        raise CommandError(
+            f"--shape is {text!r}; expected ROWSxWIDTHxCLASSES with --linear, such as "
+            f"4096x512x65536."
+        )
+    return shape
+
+
+def _lengths(text: str) -> Shape:
+    """Return the numbers of a shape, none if it is not written as one."""
+    parts = text.split("x")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        return ()
     return tuple(map(int, parts))
 
 

@@ -21,7 +21,7 @@ import softmaxkit
 from softmaxkit._libraries import import_quietly, is_installed
 from softmaxkit.bench import libraries, measuring
 from softmaxkit.bench.measuring import Call
-from softmaxkit.bench.operations import OPERATIONS, Shape
+from softmaxkit.bench.operations import EVERY_OPERATION, Shape
 from softmaxkit.bench.results import COPY
 
 
@@ -32,6 +32,11 @@ class Inputs:
         self._array, self._dtype, self.shape = library.array, dtype, shape
         self._random = np.random.default_rng(0)
         self.logits = library.array(self._normal(), dtype)
+
+    @property
+    def variables(self) -> tuple[Any, ...]:
+        """What an operation may be differentiated by."""
+        return (self.logits,)
 
     def _normal(self) -> np.ndarray:
         return 2 * self._random.standard_normal(self.shape, np.float32)
@@ -56,6 +61,20 @@ class Inputs:
         return self._array(np.broadcast_to(mask, self.shape), None)
 
 
+class LinearInputs:
+    """Arrays whose product are logits, of a shape (rows, width, classes), in a library."""
+
+    def __init__(self, library: libraries.Library, dtype: str, shape: Shape) -> None:
+        self.shape = shape
+        rows, width, classes = shape
+        random = np.random.default_rng(0)
+        hidden = random.standard_normal((rows, width), np.float32)
+        weight_matrix = random.standard_normal((classes, width), np.float32)
+        weight_matrix *= 2 / width**0.5  # logits as large as those of `Inputs`
+        self.variables = library.array(hidden, dtype), library.array(weight_matrix, dtype)
+        self.labels = library.array(random.integers(classes, size=rows), None)
+
+
 def measure_time(calls: Mapping[str, Call], rounds: int) -> dict[str, Any]:
     """Return the seconds of each call in each round; the fields of `results.Result`."""
     loops: dict[str, int] = {}
@@ -70,26 +89,26 @@ def measure_time(calls: Mapping[str, Call], rounds: int) -> dict[str, Any]:
     return {"seconds": seconds, "loops": loops, "failed": failed}
 
 
-def measure_memory(calls: Mapping[str, Call]) -> dict[str, Any]:
-    """Return the memory of each call; the fields of `results.Result`."""
+def measure_memory(calls: Mapping[str, Call], without: int = 0) -> dict[str, Any]:
+    """Return the memory of each call less some bytes; the fields of `results.Result`."""
     memory: dict[str, int] = {}
     failed: dict[str, str] = {}
     for contestant, call in calls.items():
         try:
             call()  # compiles
-            memory[contestant] = measuring.extra_peak(call)
+            memory[contestant] = measuring.extra_peak(call) - without
         except Exception as error:
             failed[contestant] = why(error)
     return {"memory": memory, "memory_failed": failed}
 
 
 def calls_of(
-    library: libraries.Library, inputs: Inputs, setting: str, name: str
+    library: libraries.Library, inputs: Inputs | LinearInputs, setting: str, name: str
 ) -> tuple[dict[str, Call], dict[str, str]]:
     """Return what each contestant of a cell is to do, and why another one cannot."""
-    operation = OPERATIONS[name]
-    logits = library.variable(inputs.logits) if operation.gradient else inputs.logits
-    arrays = [logits, *([getattr(inputs, operation.beside)] if operation.beside else [])]
+    operation = EVERY_OPERATION[name]
+    arrays = [library.variable(x) if operation.gradient else x for x in inputs.variables]
+    arrays += [getattr(inputs, operation.beside)] if operation.beside else []
     calls: dict[str, Call] = {}
     missing: dict[str, str] = {}
     for contestant, function in libraries.contestants(library, name, setting).items():
@@ -97,7 +116,8 @@ def calls_of(
             missing[contestant] = function
         else:
             calls[contestant] = _waiting(library, function, arrays)
-    calls[COPY] = _waiting(library, library.copy, [inputs.logits])
+    if not operation.linear:
+        calls[COPY] = _waiting(library, library.copy, [*inputs.variables])
     return calls, missing
 
 
@@ -149,10 +169,11 @@ def main() -> None:
             say(start=i)
             if inputs is None or inputs.shape != tuple(shape):
                 inputs = None  # frees the arrays before the next are made
-                inputs = Inputs(library, dtype, tuple(shape))
+                of = LinearInputs if EVERY_OPERATION[operation].linear else Inputs
+                inputs = of(library, dtype, tuple(shape))
             calls, missing = calls_of(library, inputs, setting, operation)
             if job["memory"]:
-                say(result=measure_memory(calls))
+                say(result=measure_memory(calls, job["without"][i]))
             else:
                 result = measure_time(calls, job["rounds"])
                 result["failed"] |= missing

@@ -84,6 +84,7 @@ def _worker(cells: list[Cell], memory: bool, rounds: int, errors: IO[str]) -> su
         "dtype": cells[0].dtype,
         "memory": memory,
         "rounds": rounds,
+        "without": [cell.nbytes_not_counted for cell in cells],
         "cells": [(cell.setting, cell.operation, cell.shape) for cell in cells],
     }
     worker = subprocess.Popen(
