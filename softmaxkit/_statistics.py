@@ -108,8 +108,9 @@ def part(
     if no_classes(ops, z, axis):
         none = ops.sum(z, axis)
         label = None if labels is None else none
-        sums = 3 * [None if weights is None else none]
-        return Part(none - _INF, none - 1.0, label, *sums, None if first_class is None else none)
+        sums = None if weights is None else none
+        moment = None if first_class is None else none
+        return Part(none - _INF, none - 1.0, label, sums, sums, sums, moment)
     top, place = ops.amax(z, axis), ops.argmax(z, axis)
     first = ops.at_class(place, z, axis)
     d = _over(centred(ops, z, top, axis), _along_rows(ops, temperature, axis))
