@@ -79,6 +79,8 @@ class Whole:
         of_z = _losses.gradient_over_classes(ops, self._kernels, self._z, given, saved, 1.0)
         if of_entropy is not None:
             added = softmax_derivative(ops, self._p, self._costs, 1) * of_entropy[:, None]
+            if saved.request.skip is not None:
+                added = ops.where(saved.request.skip[:, None], 0.0, added)
             of_z = of_z + (added if given.temperature is None else added / given.temperature)
         return of_z if self._slope is None else of_z * self._slope
 
@@ -151,6 +153,8 @@ class ByBlocks:
             )
         if self._given.where is not None:
             of_z = ops.where(self._given.where[block], of_z, 0.0)
+        if request.skip is not None:
+            of_z = ops.where(request.skip[:, None], 0.0, of_z)
         return of_z if slope is None else of_z * slope
 
     def _logits(self, block: slice) -> tuple[Array, Array | None]:

@@ -174,8 +174,6 @@ def of_chunk(
     totals = totals or Totals([None] * len(blocks), [None] * len(blocks))
     for classes, *before in zip(blocks, *totals, strict=True):
         of_z = chunk.gradient(saved, of_entropy, classes)
-        if skip is not None:
-            of_z = ops.where(skip[:, None], 0.0, of_z)
         if wanted.hidden:
             part = products.product(of_z, operands.weight_matrix[classes, ...])
             of_hidden = _sum(of_hidden, part)
