@@ -24,6 +24,8 @@ from softmaxkit.backends.jax import arrays as ops
 from softmaxkit.backends.jax import rows as kernels
 from softmaxkit.backends.jax.arrays import is_array, is_plain, sharding_of, wide_dtype
 
+# Rows of the weight matrix's gradient to which a product is added at once.
+_ROWS = 1 << 13
 _BY_ROW = ("sample_weight", "temperature")
 
 
@@ -207,23 +209,47 @@ def _operand(x):
 
 
 def _product(a, b):
-    a, wide = a.astype(b.dtype), wide_dtype(b.dtype)
-    sharding = sharding_of(a)
-    if sharding is not None:  # laid as both factors are, but no device axis twice
-        rows, columns = sharding.spec[0], jax.typeof(b).sharding.spec[1]
-        spec = PartitionSpec(rows, None if columns == rows else columns)
-        sharding = sharding.update(spec=spec)
-    return jnp.matmul(a, b, preferred_element_type=wide, out_sharding=sharding)
+    return _contracted(a.astype(b.dtype), b, 1, 0)
 
 
 def _against(a, b):
     common = jnp.promote_types(a.dtype, b.dtype)
-    return _product(a, b.T.astype(common))
+    return _contracted(a.astype(common), b.astype(common), 1, 1)
+
+
+def _outer(a, b):
+    return _contracted(a.astype(b.dtype), b, 0, 0)
+
+
+def _contracted(a, b, of_a, of_b):
+    """Return the sum of products over an axis of each, which no transposed copy is made for."""
+    sharding = sharding_of(a)
+    if sharding is not None:  # laid as both factors are, but no device axis twice
+        rows, columns = sharding.spec[1 - of_a], jax.typeof(b).sharding.spec[1 - of_b]
+        spec = PartitionSpec(rows, None if columns == rows else columns)
+        sharding = sharding.update(spec=spec)
+    return lax.dot_general(
+        a,
+        b,
+        (((of_a,), (of_b,)), ((), ())),
+        preferred_element_type=wide_dtype(b.dtype),
+        out_sharding=sharding,
+    )
 
 
 def _add_outer(total, a, b):
-    outer = _product(a.T, b)
-    return outer if total is None else total + outer
+    if total is None or not is_plain(a) or len(total) < 2 * _ROWS:
+        outer = _outer(a, b)
+        return outer if total is None else total + outer
+
+    def add(total, start, count):
+        columns = lax.dynamic_slice_in_dim(a, start, count, 1)
+        before = lax.dynamic_slice_in_dim(total, start, count, 0)
+        return lax.dynamic_update_slice_in_dim(total, before + _outer(columns, b), start, 0)
+
+    whole, rest = divmod(len(total), _ROWS)
+    total = lax.fori_loop(0, whole, lambda i, total: add(total, i * _ROWS, _ROWS), total)
+    return add(total, whole * _ROWS, rest) if rest else total
 
 
 PRODUCTS = Products(_operand, _product, _against, _add_outer, operator.mul)
