@@ -195,6 +195,27 @@ def categorical(
     return reduced(losses, gradients, scales, sample_weight, reduction, denominator)
 
 
+def linear(hidden, weight_matrix, targets, *, bias=None, softcap=None, **options):
+    """Return the cross-entropy of hidden @ weight_matrix.T + bias, and its three gradients."""
+    bias = [mpf(b) for b in bias or [0.0] * len(weight_matrix)]
+    hidden, weight_matrix = ([[mpf(x) for x in row] for row in m] for m in (hidden, weight_matrix))
+    z = [[mp.fdot(h, w) + b for w, b in zip(weight_matrix, bias, strict=True)] for h in hidden]
+    slope = [[mpf(1)] * len(bias)] * len(hidden)
+    if softcap is not None:
+        slope = [[mp.sech(x / softcap) ** 2 for x in row] for row in z]
+        z = [[softcap * mp.tanh(x / softcap) for x in row] for row in z]
+    value, of_z, _ = categorical("cross_entropy", z, targets, **options)
+    pairs = zip(of_z, slope, strict=True)
+    of_z = [[g * s for g, s in zip(*pair, strict=True)] for pair in pairs]
+    by_class, by_width = list(zip(*of_z, strict=True)), list(zip(*hidden, strict=True))
+    return (
+        value,
+        [[mp.fdot(g, w) for w in zip(*weight_matrix, strict=True)] for g in of_z],
+        [[mp.fdot(g, h) for h in by_width] for g in by_class],
+        [mp.fsum(g) for g in by_class],
+    )
+
+
 def binary(
     op,
     logits,

@@ -16,7 +16,7 @@ import random
 from fractions import Fraction
 from pathlib import Path
 
-from definitions import INF, activation, activation_vjp, binary, categorical
+from definitions import INF, activation, activation_vjp, binary, categorical, linear
 from mpmath import mp, mpf
 
 from softmaxkit._operations import BY_CLASS
@@ -196,6 +196,37 @@ def cases():
     yield case("masked", poly, wide, [3, 0, 1, 2], where=mask)
 
 
+def linear_cases():
+    rng = random.Random(20261130)
+
+    def matrix(rows, columns, spread):
+        return [[rng.uniform(-spread, spread) for _ in range(columns)] for _ in range(rows)]
+
+    hidden, weight_matrix, bias = matrix(5, 3, 2), matrix(4, 3, 2), matrix(1, 4, 1)[0]
+    labels, by_row = [0, 3, -100, 1, 0], [0.5, 1.0, 1.0, 0.25, 2.0]
+    q = [[0.25, 0.25, 0.5, 0.0], [0.0, 0.0, 0.0, 1.0], *matrix(3, 4, 0.125)]
+    q = [[abs(x) for x in row] for row in q]
+    mask = [[True, True, False, True]] * 5
+    many = {"label_smoothing": 0.1, "weight": [1.0, 2.0, 0.5, 3.0], "z_loss": 0.01}
+    calls = [
+        ("ordinary", hidden, labels, {}),
+        ("rows", hidden, labels, {"reduction": "none", "bias": bias}),
+        ("every option", hidden, labels, many | {"bias": bias, "softcap": 3.0, "temperature": 0.5}),
+        ("sample weights, a mask", hidden, labels, many | {"sample_weight": by_row, "where": mask}),
+        ("probabilities", hidden, q, {"bias": bias, "reduction": "sum"}),
+        ("saturated", matrix(5, 3, 30), labels, many),
+        ("at the cap", matrix(5, 3, 30), labels, {"softcap": 2.0, "reduction": "sum"}),
+    ]
+    for name, h, targets, options in calls:
+        inputs = {"hidden": h, "weight_matrix": weight_matrix, "targets": targets}
+        results = []
+        for mp.dps in (200, 240):
+            results.append(encoded(list(linear(*inputs.values(), **options))))
+        names = ("value", "of_hidden", "of_weights", "of_bias")
+        found = dict(zip(names, settled(*results), strict=True))
+        yield {"name": name, **inputs, "options": options, **found}
+
+
 def digits(logits, temperature):
     """Return the decimal digits to work with: 80, and what exp of the widest gap can cancel."""
     rows = logits if isinstance(logits[0], list) else [[x, 0.0] for x in logits]
@@ -286,9 +317,11 @@ def encoded(value):
 
 
 def render():
-    lines = [json.dumps(each, allow_nan=False, separators=(",", ":")) for each in cases()]
-    header = json.dumps(HEADER, indent=1)[:-2]
-    return header + ',\n "cases": [\n' + ",\n".join(lines) + "\n]\n}\n"
+    parts = [json.dumps(HEADER, indent=1)[:-2]]
+    for name, some in (("cases", cases()), ("linear", linear_cases())):
+        lines = [json.dumps(each, allow_nan=False, separators=(",", ":")) for each in some]
+        parts.append(f' "{name}": [\n' + ",\n".join(lines) + "\n]")
+    return ",\n".join(parts) + "\n}\n"
 
 
 if __name__ == "__main__":
