@@ -118,6 +118,20 @@ def torch_cross_entropy(
     return torch.nn.functional.cross_entropy(x, y, weight, ignore_index=ignore_index, **options)
 
 
+def torch_linear_cross_entropy(
+    h, m, y, *, bias=None, chunk_size=None, weight=None, ignore_index=-100, label_smoothing=0.0,
+    reduction="mean",
+):  # fmt: skip
+    if isinstance(chunk_size, tuple):
+        raise NotOffered("chunk_size of classes")
+    ignore_index = None if y.is_floating_point() else ignore_index
+    return torch.nn.functional.linear_cross_entropy(
+        h, m, y, linear_bias=bias, weight=weight, reduction=reduction, ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        options=torch.nn.LinearCrossEntropyOptions(batch_chunk_size=chunk_size),
+    )  # fmt: skip
+
+
 def torch_binary_cross_entropy(x, t, *, pos_weight=None, sample_weight=None, reduction="mean"):
     if isinstance(pos_weight, float):
         pos_weight = torch.tensor(pos_weight)

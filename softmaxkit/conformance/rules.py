@@ -42,6 +42,7 @@ def rules() -> Iterator[Case]:
     yield from _poly()
     yield from _binary()
     yield from _labels()
+    yield from _linear()
 
 
 def _rule(
@@ -495,3 +496,33 @@ def _labels() -> Iterator[Case]:
     yield rule("smooth_labels has the classes anywhere", "smooth_labels", Q.T, smoothing=0.3,
                axis=0)  # fmt: skip
     yield rule("α = 0 changes nothing", "smooth_labels", Q, smoothing=0.0)
+
+
+def _linear() -> Iterator[Case]:
+    rule = partial(_rule, "Logits that are a product")
+    h = np.array([[1.0, -0.5], [0.25, 2.0], [-1.0, 1.5]])
+    m = np.array([[2.0, 0.5], [-1.0, 1.0], [0.0, -1.5]])
+    bias, labels = np.array([0.5, 0.0, -1.0]), np.array([0, -100, 1])
+    not_here, unused = h.copy(), m.copy()
+    not_here[1], unused[2] = NAN, NAN
+
+    def call(name: str, *arrays: Any, how: dict[str, Any] | None = None, **options: Any) -> Case:
+        options = {"chunk_size": 2} | options
+        return rule(name, "linear_cross_entropy", *arrays, how=how, **options)
+
+    yield call("some rows of the logits at once give what all of them give", h, m, Y, bias=bias)
+    yield call("so do some classes at once", h, m, Y, bias=bias, chunk_size=(2, 2))
+    yield call("smoothing, class weights and ignore_index mean there what they mean elsewhere",
+               h, m, labels, label_smoothing=0.1, weight=W)  # fmt: skip
+    yield call("an ignored row may hold anything, and gives no gradient", not_here, m, labels)
+    yield call("a class that takes no part may hold anything, and gets no gradient", h, unused,
+               np.array([0, 1, 0]), where=np.array([True, True, False]))  # fmt: skip
+    yield call("a softcap bounds the logits; at it their gradient vanishes", 100 * h, m, Y,
+               softcap=5.0)  # fmt: skip
+    yield call("floats are probabilities", h, m, Q)
+    yield call("hidden vectors may have any axes before them", h[None], m, Y[None],
+               reduction="none")  # fmt: skip
+    yield call("a label of V or more is refused", h, m, np.array([0, 3, 1]), reduction="none",
+               how={"raises": IndexError})  # fmt: skip
+    yield call("the vectors of the classes are rows: (V, D)", h, m[:, :1], Y,
+               how={"raises": ValueError})  # fmt: skip
