@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import softmaxkit
 from softmaxkit import linear_cross_entropy
@@ -340,3 +342,79 @@ def test_second_derivatives(library):
         got = outer.gradient(first, hidden, along)
     # What a difference of gradients over 1e-5 has right.
     np.testing.assert_allclose(library.numpy(got), want, rtol=1e-6, atol=1e-8)
+
+
+QUARTERS = st.integers(-12, 12).map(lambda n: n / 4)
+POSITIVE = st.sampled_from([0.0, 0.25, 1.0, 3.0])
+# JAX and TensorFlow trace each call anew, Dask computes a graph for each result.
+EXAMPLES = {"jax": 25, "tensorflow": 60, "dask": 20}
+
+
+@st.composite
+def calls(draw):
+    """Draw hidden vectors, a weight matrix, targets and options, all in NumPy."""
+    lead = draw(st.sampled_from([(), (1,), (5,), (2, 3), (0,)]))
+    width, classes = draw(st.integers(1, 3)), draw(st.integers(1, 6))
+
+    def array(*shape, elements=QUARTERS):
+        count = int(np.prod(shape))
+        numbers = draw(st.lists(elements, min_size=count, max_size=count))
+        return np.array(numbers, bool if elements is KEPT else None).reshape(shape)
+
+    every = {
+        "bias": lambda: array(classes),
+        "softcap": lambda: draw(st.sampled_from([0.5, 2.0, 30.0])),
+        "chunk_size": lambda: draw(st.sampled_from([1, 2, (2, 2), (None, 1), (1, 4)])),
+        "weight": lambda: array(classes, elements=POSITIVE),
+        "sample_weight": lambda: array(*lead, elements=POSITIVE),
+        "where": lambda: array(classes, elements=KEPT),
+        "label_smoothing": lambda: draw(st.sampled_from([0.1, 1.0])),
+        "temperature": lambda: draw(st.sampled_from([0.5, 3.0])),
+        "z_loss": lambda: 0.01,
+        "normalizer": lambda: draw(st.sampled_from(["count", "batch", 3.0])),
+    }
+    chosen = draw(st.lists(st.sampled_from(sorted(every)), unique=True, max_size=5))
+    options = {name: every[name]() for name in chosen}
+    if "normalizer" not in options:
+        options["reduction"] = draw(st.sampled_from(["mean", "sum", "none"]))
+    if draw(st.booleans()):
+        targets = array(*lead, classes, elements=POSITIVE)
+        if options.get("normalizer") == "batch":
+            del options["normalizer"]
+    else:
+        labels = st.integers(0, classes - 1) | st.just(-100)
+        targets = array(*lead, elements=labels).astype(np.int64)
+    return array(*lead, width), array(classes, width), targets, options
+
+
+KEPT = st.booleans()
+
+
+def test_drawn_calls_against_the_whole_logits(library):
+    @settings(max_examples=EXAMPLES.get(repr(library), 100), deadline=None, derandomize=True)
+    @given(drawn=calls())
+    def agree(drawn):
+        *exact, options = drawn
+        want = reference_linear.linear_cross_entropy(*exact, **options)
+        gradients, terms = reference_linear.linear_gradients(*exact, **options)
+
+        def native(array):
+            if not isinstance(array, np.ndarray):
+                return array
+            return library.array(array, "float64" if array.dtype.kind == "f" else None)
+
+        arrays = [native(one) for one in exact]
+        given_options = {name: native(one) for name, one in options.items()}
+        value, found = softmaxkit.value_and_grad(linear_cross_entropy)(*arrays, **given_options)
+        got = library.numpy(value)
+        assert got.shape == np.shape(want)
+        np.testing.assert_allclose(got, want, rtol=64 * EPS, atol=64 * EPS)
+        for name, one, true, scale in zip(found._fields, found, gradients, terms, strict=True):
+            if one is not None:
+                one = library.numpy(one)
+                same = (one == true) | (np.isnan(one) & np.isnan(true))
+                near = np.abs(one - true) <= 64 * EPS * np.maximum(scale, 1.0)
+                assert (same | near).all(), (name, one, true)
+
+    with np.errstate(all="ignore"):
+        agree()
