@@ -418,3 +418,41 @@ def test_drawn_calls_against_the_whole_logits(library):
 
     with np.errstate(all="ignore"):
         agree()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_half_precision_on_an_accelerator(torch, monkeypatch, reduction):
+    """Products of half precision with results in float32, which a CPU lacks, stand in for mm."""
+    from softmaxkit.backends.torch import linear
+
+    calls = []
+
+    def product(a, b, out_dtype):
+        assert (a.dtype, b.dtype, out_dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+        calls.append(a.shape)
+        return a.float() @ b.float()
+
+    monkeypatch.setattr(torch, "mm", product)
+    monkeypatch.setattr(linear, "PRODUCTS", linear.PRODUCTS._replace(operand=lambda x: x))
+    hidden, weight_matrix = (
+        torch.tensor(one).bfloat16().requires_grad_() for one in (np.tile(H, (20, 1)), M)
+    )
+    targets = torch.tensor(np.tile(Y, 20))
+    exact = [one.detach().double().numpy() for one in (hidden, weight_matrix)]
+    want = reference_linear.linear_cross_entropy(*exact, targets.numpy(), reduction=reduction)
+    true, terms = reference_linear.linear_gradients(*exact, targets.numpy(), reduction=reduction)
+    errors = []
+    for chunk_size in (200, 5):
+        loss = linear_cross_entropy(
+            hidden, weight_matrix, targets, chunk_size=chunk_size, reduction=reduction
+        )
+        found = torch.autograd.grad(loss, (hidden, weight_matrix), torch.ones_like(loss))
+        assert [one.dtype for one in found] == [torch.bfloat16] * 2
+        assert loss.dtype is torch.bfloat16
+        # The loss is rounded to bfloat16 once; so are the gradients, and of each logit.
+        np.testing.assert_allclose(loss.detach().float(), want, rtol=2**-8)
+        for one, by, scale in zip(found, true, terms, strict=False):
+            assert (np.abs(one.double().numpy() - by) <= 2**-8 * (np.abs(by) + scale)).all()
+        errors.append(np.abs(found[1].double().numpy() - true[1]).max())
+    assert errors[1] <= 1.1 * errors[0]
+    assert calls
