@@ -237,6 +237,23 @@ def test_tied_weights_of_torch_get_the_sum_of_both_uses(torch):
     torch.testing.assert_close(got, want)
 
 
+def test_a_sum_of_no_row_over_nothing(library):
+    """What an average over the labels of a batch without labels is."""
+    if library.adapter.name not in ("torch", "tensorflow"):
+        pytest.skip("NumPy and Dask have no autodiff; JAX keeps gradients, and 0 x inf is NaN")
+    given = [library.array(H), library.array(M), library.array(np.full(10, -100), None)]
+
+    def average(hidden, weight_matrix, labels):
+        return linear_cross_entropy(hidden, weight_matrix, labels, reduction="sum") / 0.0
+
+    for by in (0, 1):
+        value, found = library.adapter.transforms["eager"].vjp(
+            average, given, by, library.array(np.array(1.0))
+        )
+        assert np.isnan(library.numpy(value))
+        assert (library.numpy(found) == 0).all()
+
+
 def test_only_what_trains_on_torch_gets_a_gradient(torch):
     hidden = torch.randn(10, 4, requires_grad=True)
     weight_matrix = torch.randn(6, 4)

@@ -96,7 +96,10 @@ class _Differentiated:
                 call = self.call_of([tf.stop_gradient(one) for one in tensors])
                 _, each = _call(*call, _ALL, of_rows=LinearOutputs(*of_outputs))
             else:
-                (of_value,) = of_outputs
+                # Of the sum of no row over 0 it is infinite: 0 x inf is to be 0.
+                of_value = tf.clip_by_value(
+                    of_outputs[0], of_outputs[0].dtype.min, of_outputs[0].dtype.max
+                )
                 each = [one if one is None else tf.stop_gradient(one) * of_value for one in each]
             pairs = zip([one for one in each if one is not None], tensors, strict=False)
             each = [tf.cast(one, of.dtype) for one, of in pairs]

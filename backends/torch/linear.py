@@ -113,7 +113,9 @@ class _LinearLoss(torch.autograd.Function):
         again = [one is not None and is_differentiated_again(one) for one in of_outputs]
         if any(again) and not ops.is_compiling():
             return None, None, *_differentiably(ctx, operands, targets, options, of_outputs), *rest
-        of_value = of_outputs[0]
+        # Of the sum of no row over 0 it is infinite: 0 x inf is to be 0.
+        largest = torch.finfo(of_outputs[0].dtype).max
+        of_value = of_outputs[0].clamp(-largest, largest)
         if options.of_logits.reduction == "none":
             of_rows = LinearOutputs(*of_outputs)._replace(argmax=None)
             _, found = _call(operands, targets, options, ctx.wanted, of_rows)
