@@ -251,9 +251,9 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def blocks_of(ops: ArrayFunctions, options: LinearOptions, weight_matrix: Array) -> list[slice]:
-    """Return the blocks of the vocabulary."""
+    """Return the blocks of the vocabulary: all of it where its size is not known yet."""
     step, classes = options.block_size, ops.shape(weight_matrix)[0]
-    if step is None or classes is None or classes <= step:
+    if step is None or not isinstance(classes, int) or classes <= step:
         return [slice(None)]
     return [slice(start, min(start + step, classes)) for start in range(0, classes, step)]
 

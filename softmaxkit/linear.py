@@ -63,7 +63,8 @@ def linear_cross_entropy(
         The logits become softcap · tanh(z / softcap).
     chunk_size : int, or pair of ints, optional
         Rows of logits that are there at once; by default as many as have 2^24 logits, which are
-        64 MiB of float32, and at least 16. A pair is of rows, or None, and of classes: blocks of
+        64 MiB of float32, and at least 16; an accelerator, on which this was not measured, may be
+        faster with more. A pair is of rows, or None, and of classes: blocks of
         the vocabulary are made twice where there is a gradient, which takes a third more time, and
         are worth it where a few rows are too large. JAX does not cut it for rows that are not
         reduced.

@@ -228,7 +228,7 @@ def linear_cross_entropy(
     *,
     bias: Any = None,
     softcap: float | None = None,
-    chunk_size: int | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None,
     where: Any = None,
 ) -> Any:
     """Cross-entropy of each row of a linear layer; see `softmaxkit.linear_cross_entropy`.

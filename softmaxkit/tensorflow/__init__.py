@@ -206,7 +206,7 @@ def linear_cross_entropy(
     labels: Any,
     inputs: Any,
     softcap: float | None = None,
-    chunk_size: int | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None,
     name: str | None = None,
 ) -> Any:
     """Cross-entropy of each row of a linear layer; see `softmaxkit.linear_cross_entropy`.

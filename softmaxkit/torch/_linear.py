@@ -32,7 +32,7 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     options: Any = None,
     softcap: float | None = None,
-    chunk_size: int | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None,
     sample_weight: Tensor | None = None,
     where: Tensor | None = None,
     temperature: Tensor | float = 1.0,
