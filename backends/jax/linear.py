@@ -51,8 +51,7 @@ def _rows(operands, targets, options):
     # A loop sums a gradient in the dtype of what it is the gradient of.
     dtypes = [None if one is None else one.dtype for one in operands]
     wide = operands._make(None if one is None else ops.compute(one) for one in operands)
-
-    options = options._replace(block_size=None)  # what follows is differentiated
+    options = options._replace(block_size=None)  # of parts that merge autodiff makes no good
 
     def chunk(_, xs):
         here = wide._replace(hidden=xs[0])
