@@ -65,6 +65,34 @@ def flattened(
     return operands, targets, options._replace(of_logits=of_logits)
 
 
+def without_ignored(
+    ops: ArrayFunctions,
+    operands: Operands,
+    targets: Array,
+    options: LinearOptions,
+    take: Callable[[Array], Array],
+) -> tuple[Operands, Array, LinearOptions]:
+    """Return a flattened call of the rows that `take` takes, all that are not ignored."""
+    given = options.of_logits
+    by_row = {
+        name: take(value)
+        for name in ("sample_weight", "temperature")
+        if ops.is_array(value := getattr(given, name)) and value.ndim
+    }
+    options = options._replace(of_logits=given._replace(ignore_index=None, **by_row))
+    return operands._replace(hidden=take(operands.hidden)), take(targets), options
+
+
+def put_back(outputs: LinearOutputs, place: Callable[[Array, int], Array]) -> LinearOutputs:
+    """Return outputs of all rows; `place(rows, fill)` puts rows where they were among others."""
+    rows = {
+        name: place(one, -1 if name == "argmax" else 0)
+        for name, one in outputs._asdict().items()
+        if one is not None and one.ndim
+    }
+    return outputs._replace(**rows)
+
+
 def loss(
     ops: ArrayFunctions,
     kernels: GradientKernels,

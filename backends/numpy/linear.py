@@ -25,40 +25,23 @@ def linear_value_and_grad(operands, targets, options):
 
 @silent
 def _call(operands, targets, options, wanted):
-    call, kept = _kept(*_linear.flattened(ops, operands, targets, options))
+    call = _linear.flattened(ops, operands, targets, options)
+    kept, ignored = None, call[2].of_logits.ignore_index
+    if ignored is not None and call[1].dtype.kind != "f":
+        kept = call[1] != ignored
+        call = _linear.without_ignored(ops, *call, lambda rows: rows[kept])
     outputs, found = _linear.loss(ops, kernels, PRODUCTS, call, wanted=wanted)
     if kept is not None:
-        outputs, found = _put_back(kept, outputs, found)
+
+        def place(rows, fill):
+            out = np.full((len(kept), *rows.shape[1:]), fill, rows.dtype)
+            out[kept] = rows
+            return out
+
+        outputs = _linear.put_back(outputs, place)
+        found = found and found._replace(hidden=place(found.hidden, 0))
     value, found = _linear.shaped(ops, operands, options, outputs, found)
     return value._replace(loss=value.loss[()]) if options.all_outputs else value[()], found
-
-
-def _kept(operands, targets, options):
-    """Return the call without its ignored rows, and the places of the others; None for all."""
-    given = options.of_logits
-    if given.ignore_index is None or targets.dtype.kind == "f":
-        return (operands, targets, options), None
-    kept = targets != given.ignore_index
-    by_row = {
-        name: value[kept]
-        for name in ("sample_weight", "temperature")
-        if np.ndim(value := getattr(given, name))
-    }
-    options = options._replace(of_logits=given._replace(ignore_index=None, **by_row))
-    return (operands._replace(hidden=operands.hidden[kept]), targets[kept], options), kept
-
-
-def _put_back(kept, outputs, found):
-    def whole(part, left_out=0):
-        if part is None or not part.ndim:
-            return part
-        out = np.full((len(kept), *part.shape[1:]), left_out, part.dtype)
-        out[kept] = part
-        return out
-
-    argmax = whole(outputs.argmax, -1)
-    outputs = outputs._make(whole(one) for one in outputs)._replace(argmax=argmax)
-    return outputs, found if found is None else found._replace(hidden=whole(found.hidden))
 
 
 # --- products -------------------------------------------------------------------------------------

@@ -60,13 +60,36 @@ def linear_value_and_grad(operands, targets, options):
 
 def _loss(operands, targets, options):
     flat, labels, of_flat = _linear.flattened(ops, operands, targets, options)
+    kept = _kept(flat, labels, of_flat)
+    if kept is not None:
+        count = len(labels)
+        flat, labels, of_flat = _linear.without_ignored(
+            ops, flat, labels, of_flat, lambda rows: rows.index_select(0, kept)
+        )
     given = of_flat.of_logits
     if options.all_outputs:  # the losses are reduced beside them
         of_flat = of_flat._replace(of_logits=given._replace(reduction="none"))
     outputs = _outputs(flat, labels, of_flat)
     if options.all_outputs:
         outputs, _ = _linear.reduced(ops, outputs, flat, labels, given)
+    if kept is not None:
+
+        def place(rows, fill):
+            return rows.new_full((count,), fill).index_copy(0, kept, rows)
+
+        outputs = _linear.put_back(outputs, place)
     return _linear.shaped(ops, operands, options, outputs, None)[0]
+
+
+def _kept(operands, targets, options):
+    """Return the places of the rows that are not ignored; None for all, or where nobody can see."""
+    hidden, ignored = operands.hidden, options.of_logits.ignore_index
+    if ignored is None or targets.is_floating_point():
+        return None
+    if not (hidden.is_cpu and is_eager(hidden) and is_eager(targets)):
+        return None
+    counts = targets != ignored
+    return None if bool(counts.all()) else counts.nonzero().squeeze(1)
 
 
 def _outputs(operands, targets, options):
