@@ -559,7 +559,10 @@ LINEAR = [
      "cap."),
     ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"chunk_size": 0}, ValueError,
      "linear_cross_entropy: chunk_size is 0; expected an int of at least 1; pass how many rows, or "
-     "None."),
+     "a pair, how many rows and classes, or None."),
+    ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"chunk_size": (4, 1.5)}, TypeError,
+     "linear_cross_entropy: chunk_size is 1.5; expected an int of at least 1; pass how many rows, "
+     "or a pair, how many rows and classes, or None."),
     ("linear_cross_entropy", (HIDDEN, MATRIX, LABELS), {"outputs": "entropy"}, ValueError,
      "linear_cross_entropy: outputs is 'entropy'; expected one of 'loss', 'all'; pass one "
      "of them."),
