@@ -21,7 +21,7 @@ FRONTENDS = (*OPERATIONS, "threads")
 FACADES = ("torch", "jax", "tensorflow", "keras")
 # `from one of these import name` names a module.
 PACKAGES = (
-    *("", ".backends", ".conformance"),
+    *("", ".backends", ".calibration", ".conformance"),
     *(f".backends.{name}" for name in ("numpy", "array_api", "torch", "jax", "tensorflow")),
     *(f".{facade}" for facade in FACADES),
 )
@@ -356,6 +356,7 @@ def test_the_protocols_name_just_the_functions_that_are_used(argument, contracts
         node.attr
         for module in (
             *("_losses", "_linear", "_activations", "_statistics", "_axes"),
+            *(name for name in MODULES if name.startswith("calibration._")),
             "backends.array_api.rows",
         )
         for node in ast.walk(parsed(MODULES[module]))
