@@ -1,6 +1,7 @@
 """Honest probabilities: temperature, calibration error, confidence, abstention, prediction sets."""
 
 from softmaxkit.calibration._confidence import classify, confidence
+from softmaxkit.calibration._pictures import plot_reliability
 from softmaxkit.calibration._reliability import (
     Estimate,
     Reliability,
@@ -18,5 +19,6 @@ __all__ = [
     "classify",
     "confidence",
     "fit_temperature",
+    "plot_reliability",
     "reliability",
 ]
