@@ -695,14 +695,13 @@ CALIBRATION = [
      "check ignore_index and sample_weight."),
     ("fit_temperature", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,
      "fit_temperature: logits holds NaN or inf; expected finite logits in the rows that count; "
-     "leave rows out with ignore_index or a sample_weight of 0."),
+     "leave the others out with ignore_index."),
     ("fit_temperature", (Float([[INF, 1], [0, 1]]), [0, 1]), {}, ValueError,
      "fit_temperature: logits holds NaN or inf; expected finite logits in the rows that count; "
-     "leave rows out with ignore_index or a sample_weight of 0."),
+     "leave the others out with ignore_index."),
     ("fit_temperature", (Float([[-INF, 1], [0, 1]]), [0, 1]), {}, ValueError,
      "fit_temperature: logits holds a label's logit of -inf, or its class is masked; expected "
-     "finite logits in the rows that count; leave rows out with ignore_index or a sample_weight "
-     "of 0."),
+     "finite logits in the rows that count; leave the others out with ignore_index."),
     ("confidence", (LOGITS, "certainty"), {}, ValueError,
      "confidence: kind is 'certainty'; expected one of 'probability', 'margin', 'entropy', "
      "'energy'; pass one of them."),
@@ -728,7 +727,7 @@ CALIBRATION = [
      "from_logits=True if they are logits."),
     ("reliability", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,
      "reliability: scores holds NaN or inf; expected finite scores in the rows that count; leave "
-     "rows out with ignore_index or a sample_weight of 0."),
+     "the others out with ignore_index."),
     ("brier_score", (SCORES, [0, 1]), {"sample_weight": [1.0, NAN]}, ValueError,
      "brier_score: sample_weight holds a number below 0, NaN or inf; expected finite numbers of at "
      "least 0; leave rows out with 0."),
@@ -747,6 +746,30 @@ CALIBRATION = [
      "calibration_error: interval is 95; expected a number between 0 and 1; pass 0.95, say."),
     ("calibration_error", (LOGITS, LABELS), {"interval": 0.9, "resamples": 0}, ValueError,
      "calibration_error: resamples is 0; expected an int of at least 1; 1000 is usual."),
+    ("risk_coverage", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,
+     "risk_coverage: logits holds NaN or inf; expected finite logits in the rows that count; leave "
+     "the others out with ignore_index."),
+    ("aurc", (LOGITS, LABELS), {"kind": "p"}, ValueError,
+     "aurc: kind is 'p'; expected one of 'probability', 'margin', 'entropy', 'energy'; pass one of "
+     "them."),
+    ("threshold_for", (LOGITS, LABELS), {}, ValueError,
+     "threshold_for: coverage is None and max_risk is None; expected one of the two; leave the "
+     "other out."),
+    ("threshold_for", (LOGITS, LABELS), {"coverage": 0.5, "max_risk": 0.1}, ValueError,
+     "threshold_for: coverage is 0.5 and max_risk is 0.1; expected one of the two; leave the other "
+     "out."),
+    ("threshold_for", (LOGITS, LABELS), {"coverage": 0}, ValueError,
+     "threshold_for: coverage is 0; expected a number in (0, 1]; pass a share."),
+    ("threshold_for", (LOGITS, LABELS), {"max_risk": 5}, ValueError,
+     "threshold_for: max_risk is 5; expected a number in [0, 1]; pass a share."),
+    ("conformal_threshold", (LOGITS, LABELS), {"error_rate": 1}, ValueError,
+     "conformal_threshold: error_rate is 1; expected a number between 0 and 1; pass how often the "
+     "label may be missing."),
+    ("prediction_sets", (LOGITS, None), {}, TypeError,
+     "prediction_sets: threshold is None; expected a number; pass a Python float."),
+    ("straight_through", (Int((2, 3)),), {}, TypeError,
+     "straight_through: x has dtype {int}; expected a floating dtype; convert it, and check that "
+     "logits come before targets."),
 ]
 # fmt: on
 

@@ -162,12 +162,27 @@ ELSEWHERE = (
 )
 
 
+CALIBRATION = (
+    *("_rows", "_temperature", "_confidence", "_reliability", "_selection", "_conformal"),
+)
+
+
 def test_every_refusal_has_a_row():
     frontends = (
         *("_arguments", "_targets", "_dispatch", "activations", "losses", "labels", "gradients"),
         "linear",
         *("threads", "backends/numpy/pool"),
-        *(f"calibration/{one}" for one in ("_rows", "_temperature", "_confidence", "_reliability")),
+        *(
+            f"calibration/{one}"
+            for one in (
+                "_rows",
+                "_temperature",
+                "_confidence",
+                "_reliability",
+                "_selection",
+                "_conformal",
+            )
+        ),
     )
     for name in frontends:
         source = (Path(softmaxkit.__file__).parent / f"{name}.py").read_text(encoding="utf-8")

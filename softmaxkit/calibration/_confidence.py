@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from softmaxkit._activations import masked_and_scaled
 from softmaxkit._arguments import Call, as_number, begin, choice, shown
 from softmaxkit._axes import expand
-from softmaxkit._statistics import entropy, log_sum, part, rest_of
+from softmaxkit._statistics import centred, entropy, log_sum, part, rest_of
 from softmaxkit.calibration._rows import Rows, unlabelled
 
 if TYPE_CHECKING:
@@ -125,15 +125,15 @@ def classify(
     call = begin("classify", "logits", logits)
     if call.backend is None:
         return call.recorded(classify, locals())
-    data = unlabelled(call, axis, where, temperature)
-    choice(call.name, "kind", kind, KINDS)
     threshold = None if threshold is None else real(call, "threshold", threshold)
+    data = unlabelled(call, axis, where, temperature, threshold)
+    choice(call.name, "kind", kind, KINDS)
     if isinstance(reject, bool) or not isinstance(reject, int):
         raise TypeError(
             f"{call.name}: reject is {shown(reject)}; expected an int; pass a label that no class "
             f"has, such as -1."
         )
-    return data.in_library(_classes_of_rows, kind, threshold, reject)
+    return data.in_library(_classes_of_rows, kind, reject)
 
 
 def real(call: Call, name: str, value: Any) -> float:
@@ -163,6 +163,16 @@ def logits_of(ops: ArrayFunctions, rows: Rows, axis: int) -> tuple[Array, Any]:
     return z, temperature
 
 
+def probabilities(ops: ArrayFunctions, rows: Rows, axis: int) -> Array:
+    """Return softmax, of a block or of all rows with the same digits."""
+    z, temperature = logits_of(ops, rows, axis)
+    d = centred(ops, z, ops.amax(z, axis), axis)
+    if temperature is not None:
+        d = d / (expand(temperature, axis) if ops.is_array(temperature) else temperature)
+    e = ops.exp(d)
+    return e / expand(ops.sum(e, axis), axis)
+
+
 def confidence_of_rows(ops: ArrayFunctions, rows: Rows, axis: int, kind: str) -> Array:
     """Return the confidence of each row."""
     return sure_class(ops, rows, axis, kind)[0]
@@ -185,8 +195,6 @@ def sure_class(ops: ArrayFunctions, rows: Rows, axis: int, kind: str) -> tuple[A
     return p, whole.place
 
 
-def _classes_of_rows(
-    ops: ArrayFunctions, rows: Rows, axis: int, kind: str, threshold: float | None, reject: int
-) -> Array:
+def _classes_of_rows(ops: ArrayFunctions, rows: Rows, axis: int, kind: str, reject: int) -> Array:
     value, place = sure_class(ops, rows, axis, kind)
-    return place if threshold is None else ops.where(value >= threshold, place, reject)
+    return place if rows.threshold is None else ops.where(value >= rows.threshold, place, reject)

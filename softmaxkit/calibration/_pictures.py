@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from softmaxkit.calibration._reliability import reliability
+from softmaxkit.calibration._selection import risk_coverage
 
-__all__ = ["plot_reliability"]
+__all__ = ["plot_reliability", "plot_risk_coverage"]
+
+STROKES = ("-", "--", ":", "-.")
 
 
 def plot_reliability(
@@ -85,6 +88,68 @@ def plot_reliability(
     ax.stairs(share, found.edges, label="share of rows", **stroke)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     ax.legend(frameon=False, fontsize="small", loc="upper left")
+    return ax
+
+
+def plot_risk_coverage(
+    logits: Any,
+    labels: Any,
+    *,
+    ax: Any = None,
+    kind: str = "probability",
+    axis: int = -1,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    temperature: Any = 1.0,
+) -> Any:
+    """Draw the share of wrong answers over the share of rows that are given one.
+
+    Parameters
+    ----------
+    logits, labels, kind, axis, where, ignore_index, temperature
+        As for `risk_coverage`.
+    ax : matplotlib.axes.Axes, optional
+        Where it is drawn; a new figure of pyplot's by default. Curves that are drawn on the same
+        one differ in their strokes.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    TypeError, ValueError, IndexError
+        As `risk_coverage`.
+
+    References
+    ----------
+    Geifman and El-Yaniv 2017, arXiv:1705.08500, figure 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmaxkit.calibration import plot_risk_coverage
+    >>> logits, labels = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([0, 1])
+    >>> plot_risk_coverage(logits, labels).get_xlabel()  # doctest: +SKIP
+    'coverage'
+    """
+    found = risk_coverage(
+        logits,
+        labels,
+        kind=kind,
+        axis=axis,
+        where=where,
+        ignore_index=ignore_index,
+        temperature=temperature,
+    )
+    ax = axes("plot_risk_coverage", ax)
+    stroke = STROKES[len(ax.lines) % len(STROKES)]
+    ax.plot(found.coverage, found.risk, label=kind, color="black", linestyle=stroke)
+    ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1))
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize="small")
     return ax
 
 

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softmaxkit._arguments import choice, count, flag
-from softmaxkit._axes import expand
-from softmaxkit._statistics import centred
 from softmaxkit.calibration import _bins
 from softmaxkit.calibration._bins import Estimate, Reliability
-from softmaxkit.calibration._confidence import logits_of, real, sure_class
-from softmaxkit.calibration._rows import Data, Rows, checked
+from softmaxkit.calibration._confidence import probabilities, real, sure_class
+from softmaxkit.calibration._rows import Data, Rows, checked, refuse_nan
 
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, ArrayFunctions
@@ -271,11 +269,7 @@ def _checked_bins(data: Data, bins: Any, binning: Any, of: Any) -> bool:
 
 def _refuse_no_probabilities(data: Data, p: np.ndarray, from_logits: bool) -> None:
     name = data.call.name
-    if np.isnan(p).any():
-        raise ValueError(
-            f"{name}: scores holds NaN or inf; expected finite scores in the rows that count; "
-            f"leave rows out with ignore_index or a sample_weight of 0."
-        )
+    refuse_nan(data, p)
     wrong = p[(p < 0) | (p > 1)]
     if len(wrong) and not from_logits:
         raise ValueError(
@@ -303,12 +297,7 @@ def _probabilities(ops: ArrayFunctions, rows: Rows, axis: int, from_logits: bool
     if not from_logits:
         p = ops.compute(ops.stop_gradient(rows.scores))
         return p if rows.where is None else ops.where(ops.broadcast_like(rows.where, p), p, 0.0)
-    z, temperature = logits_of(ops, rows, axis)
-    d = centred(ops, z, ops.amax(z, axis), axis)
-    if temperature is not None:
-        d = d / (expand(temperature, axis) if ops.is_array(temperature) else temperature)
-    e = ops.exp(d)
-    return e / expand(ops.sum(e, axis), axis)
+    return probabilities(ops, rows, axis)
 
 
 def _top_class(

@@ -27,6 +27,7 @@ class Rows(NamedTuple):
     weight: Array | None = None  # broadcasts to the rows
     where: Array | None = None  # broadcasts to the scores
     temperature: Any = None  # a number, or broadcasts to the rows
+    threshold: float | None = None
 
 
 class Data:
@@ -52,7 +53,7 @@ class Data:
     def part(self, piece: slice) -> Rows:
         """Return some of the rows, by a slice of the axis that is cut."""
         assert self.cut is not None
-        scores, labels, weight, where, temperature = self.rows
+        scores, labels, weight, where, temperature, threshold = self.rows
         ndim, cut = len(self.shape), self.cut
         of_rows = cut - (cut > self.axis)
         return Rows(
@@ -61,6 +62,7 @@ class Data:
             self._sliced(weight, ndim - 1, of_rows, piece),
             self._sliced(where, ndim, cut, piece),
             self._sliced(temperature, ndim - 1, of_rows, piece),
+            threshold,
         )
 
     def _sliced(self, value: Any, ndim: int, axis: int, piece: slice) -> Any:
@@ -111,6 +113,21 @@ class Data:
         if not len(labels):
             raise no_rows(self)
         return [*found, labels, weight]
+
+
+def refuse_nan(data: Data, values: np.ndarray) -> None:
+    """Refuse what has become of rows with NaN or inf."""
+    if np.isnan(values).any():
+        raise not_finite(data, "NaN or inf")
+
+
+def not_finite(data: Data, what: str) -> ValueError:
+    """Return the refusal of rows that no number can be given for."""
+    name, argument = data.call.name, data.call.argument
+    return ValueError(
+        f"{name}: {argument} holds {what}; expected finite {argument} in the rows that count; "
+        f"leave the others out with ignore_index."
+    )
 
 
 def bad_weights(data: Data) -> ValueError:
@@ -167,7 +184,9 @@ def checked(
     return Data(call, axis, data.rows._replace(labels=labels, weight=weight), ignored)
 
 
-def unlabelled(call: Call, axis: Any, where: Any = None, temperature: Any = 1.0) -> Data:
+def unlabelled(
+    call: Call, axis: Any, where: Any, temperature: Any, threshold: float | None = None
+) -> Data:
     """Check rows without labels."""
     call.floating()
     axis = call.class_axis(axis)
@@ -179,4 +198,5 @@ def unlabelled(call: Call, axis: Any, where: Any = None, temperature: Any = 1.0)
         )
     rows = shape[:axis] + shape[axis + 1 :]
     temperature = call.temperature(temperature, rows, "the rows")
-    return Data(call, axis, Rows(call.array, None, None, call.mask(where), temperature), None)
+    where = call.mask(where)
+    return Data(call, axis, Rows(call.array, None, None, where, temperature, threshold), None)

@@ -10,7 +10,7 @@ import numpy as np
 
 from softmaxkit._activations import masked_and_scaled
 from softmaxkit._statistics import centred
-from softmaxkit.calibration._rows import Data, Rows, bad_weights, checked, no_rows
+from softmaxkit.calibration._rows import Data, Rows, bad_weights, checked, no_rows, not_finite
 
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, ArrayFunctions
@@ -159,10 +159,7 @@ def _sums(data: Data, temperature: float) -> Sums:
         raise bad_weights(data)
     if not isfinite(expected + seen):
         what = "a label's logit of -inf, or its class is masked" if seen == inf else "NaN or inf"
-        raise ValueError(
-            f"{data.call.name}: logits holds {what}; expected finite logits in the rows that "
-            f"count; leave rows out with ignore_index or a sample_weight of 0."
-        )
+        raise not_finite(data, what)
     return Sums(expected, seen, variance, weight, parts[0].dtype == np.float64)
 
 
