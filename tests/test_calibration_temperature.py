@@ -282,3 +282,17 @@ def test_a_tensor_that_trains_is_only_read(torch):
     x = torch.tensor(logits, requires_grad=True)
     assert fit_temperature(x, labels) == fit_temperature(logits, labels)
     assert x.grad is None
+
+
+def test_jax_as_it_is_by_default(jax):
+    """Without 64-bit types."""
+    logits, labels = drawn()
+    expected = fit_temperature(np.float64(logits), labels)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        value = fit_temperature(jax.numpy.asarray(logits), jax.numpy.asarray(labels))
+        derivative, size = slope(logits, labels, value)
+    finally:
+        jax.config.update("jax_enable_x64", True)  # as the adapter of the suite has it
+    assert value == pytest.approx(expected, rel=IN_FLOAT32)
+    assert abs(derivative) <= 1e-6 * size
