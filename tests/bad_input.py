@@ -693,6 +693,12 @@ CALIBRATION = [
     ("fit_temperature", (SCORES, [-100, -100]), {}, ValueError,
      "fit_temperature: logits has shape (2, 3), and no row that counts; expected at least one; "
      "check ignore_index and sample_weight."),
+    ("fit_temperature", (Float((0, 10)), Int((0,))), {}, ValueError,
+     "fit_temperature: logits has shape (0, 10), and no row that counts; expected at least one; "
+     "check ignore_index and sample_weight."),
+    ("aurc", (Float((0, 10)), Int((0,))), {}, ValueError,
+     "aurc: logits has shape (0, 10), and no row that counts; expected at least one; check "
+     "ignore_index and sample_weight."),
     ("fit_temperature", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,
      "fit_temperature: logits holds NaN or inf; expected finite logits in the rows that count; "
      "leave the others out with ignore_index."),

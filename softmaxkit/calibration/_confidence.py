@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from softmaxkit._activations import masked_and_scaled
@@ -128,12 +128,12 @@ def classify(
     threshold = None if threshold is None else real(call, "threshold", threshold)
     data = unlabelled(call, axis, where, temperature, threshold)
     choice(call.name, "kind", kind, KINDS)
-    if isinstance(reject, bool) or not isinstance(reject, int):
+    if isinstance(reject, bool) or not isinstance(reject, Integral):
         raise TypeError(
             f"{call.name}: reject is {shown(reject)}; expected an int; pass a label that no class "
             f"has, such as -1."
         )
-    return data.in_library(_classes_of_rows, kind, reject)
+    return data.in_library(_classes_of_rows, kind, int(reject))
 
 
 def real(call: Call, name: str, value: Any) -> float:

@@ -36,13 +36,16 @@ class Data:
     def __init__(self, call: Call, axis: int, rows: Rows, ignored: int | None) -> None:
         self.call, self.axis, self.rows, self.ignored = call, axis, rows, ignored
         self.shape: tuple[Any, ...] = call.backend.shape(rows.scores)
-        # Cut along the longest axis of the rows: of no library a slice is more than a copy.
-        others = [i for i in range(len(self.shape)) if i != axis]
-        self.cut = max(others, key=lambda i: self.shape[i] or 0) if others else None
+
+    @property
+    def cut(self) -> int:
+        """The axis along which blocks are slices: the longest of the rows."""
+        others = [i for i in range(len(self.shape)) if i != self.axis]
+        return max(others, key=self.shape.__getitem__)
 
     def blocks(self) -> Iterator[Rows]:
         """Yield the rows in blocks; all in one where a transform traces."""
-        if self.cut is None or not self.call.backend.has_values(self.rows.scores):
+        if len(self.shape) == 1 or not self.call.backend.has_values(self.rows.scores):
             yield self.rows
             return
         length = self.shape[self.cut]
@@ -52,7 +55,6 @@ class Data:
 
     def part(self, piece: slice) -> Rows:
         """Return some of the rows, by a slice of the axis that is cut."""
-        assert self.cut is not None
         scores, labels, weight, where, temperature, threshold = self.rows
         ndim, cut = len(self.shape), self.cut
         of_rows = cut - (cut > self.axis)
@@ -84,7 +86,6 @@ class Data:
         parts = [self.of_block(function, rows, *options) for rows in self.blocks()]
         if len(parts) == 1:
             return parts[0]
-        assert self.cut is not None
         cut = self.cut - (not keeps and self.cut > self.axis)
         return self.call.backend.by_rows(_joined, tuple(parts), (cut,))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from softmaxkit._activations import masked_and_scaled
+from softmaxkit._axes import expand
 from softmaxkit._statistics import centred
 from softmaxkit.calibration._rows import Data, Rows, bad_weights, checked, no_rows, not_finite
 
@@ -128,7 +129,7 @@ def _reason(temperature: float) -> str:
 def _sample(data: Data) -> Data | None:
     """Return evenly spaced rows for a start, or None where there are few."""
     step = prod(data.shape) // SAMPLE_ELEMENTS
-    if data.cut is None or step < 3:
+    if len(data.shape) == 1 or step < 3:
         return None
     return Data(data.call, data.axis, data.part(slice(None, None, step)), data.ignored)
 
@@ -170,18 +171,18 @@ def _sums_of_block(ops: ArrayFunctions, rows: Rows, axis: int, ignored: int | No
     if ignored is not None:
         skip = ops.equal(labels, ignored)
         labels = ops.where(skip, 0, labels)
-    z = ops.widest(rows.scores)
+    z = ops.widest(ops.stop_gradient(rows.scores))
     z, _, _ = masked_and_scaled(ops, z, axis, rows.where, None)
     top = ops.amax(z, axis)
     d = centred(ops, z, top, axis)
     e = ops.exp(d / rows.temperature)
     seen = -ops.pick(d, labels, axis)
-    d = ops.maximum(d, ops.ones_like(d[:1, ...]) * FLOOR)
+    one = ops.ones_like(top)
+    d = ops.maximum(d, expand(FLOOR * one, axis))
     total = ops.sum(e, axis)
     e = e * d
     mean = ops.sum(e, axis) / total
     variance = ops.sum(e * d, axis) / total - mean * mean
-    one = ops.ones_like(top)
     weight = one if rows.weight is None else ops.broadcast_like(ops.widest(rows.weight), top)
     negative = ops.astype(weight < 0, one.dtype)
     absent = weight == 0 if skip is None else skip | (weight == 0)
