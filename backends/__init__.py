@@ -8,6 +8,7 @@ torch tensor, so the framework is imported already.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -147,6 +148,13 @@ class Backend(Protocol):
         self, targets: Array, smoothing: float | None, axis: int, where: Array | None
     ) -> Array: ...
 
+    # --- calibration -------------------------------------------------------------------------
+    def by_rows(self, function: Any, rows: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
+        """Return ``function(ops, rows, *options)``, which may be compiled for its options."""
+
+    def each(self, work: Any, blocks: Iterable[Any]) -> None:
+        """Call ``work(block)`` for every block, on NumPy in several threads."""
+
     # --- whose array, and of what kind: for the argument checks ------------------------------
     def is_native(self, value: object, like: Array) -> bool:
         """Tell whether `value` is an array of this library, which is that of `like`."""
@@ -168,6 +176,12 @@ class Backend(Protocol):
 
     def visible(self, x: Array) -> np.ndarray | None:
         """Return the values of `x`, where they can be read without waiting for a device."""
+
+    def has_values(self, x: Array) -> bool:
+        """Return False for what a transform traces, whose values cannot be read."""
+
+    def to_host(self, x: Array) -> np.ndarray:
+        """Return the values of `x`, waiting for its device; bfloat16 may come as float32."""
 
     def shape(self, x: Array) -> tuple[int | None, ...]: ...
     def same_length(self, a: int, b: int) -> bool:
@@ -249,6 +263,9 @@ class ArrayFunctions(Protocol):
     def default_float(self, x: Array) -> DType: ...
     def compute(self, x: Array) -> Array:
         """Return floats in the dtype of the arithmetic: float32, or float64 where they are."""
+
+    def widest(self, x: Array) -> Array:
+        """Return floats in float64, where the library and the device have it, else float32."""
 
     def compute_like(self, x: Array, logits: Array) -> Array:
         """Return `x` in the dtype in which `logits` are computed."""

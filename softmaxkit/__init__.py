@@ -4,6 +4,8 @@ Pass an array of NumPy, PyTorch, JAX, TensorFlow or any array-API library: the c
 library, on that device, and inside its autodiff and compilers.
 """
 
+from importlib import import_module
+
 from softmaxkit.activations import log_softmax, logsumexp, softmax
 from softmaxkit.gradients import value_and_grad, vjp
 from softmaxkit.labels import one_hot, smooth_labels
@@ -41,3 +43,9 @@ __version__ = "0.1.0"
 # function mentions, and so import the backends, with their frameworks, of libraries not in use.
 for _name in __all__:
     globals()[_name].autograph_info__ = {}
+
+
+def __getattr__(name: str) -> object:
+    if name == "calibration":  # for after training: imported when it is asked for
+        return import_module("softmaxkit.calibration")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

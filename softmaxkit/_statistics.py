@@ -186,7 +186,7 @@ def finish(ops: ArrayFunctions, whole: Part, temperature: Any = None) -> Rows:
 
 def log_sum(ops: ArrayFunctions, whole: Part) -> Array:
     """Return log Σ e^d; NaN where the maximum is infinite, of which there is no p."""
-    return ops.log1p(_rest(ops, whole))
+    return ops.log1p(rest_of(ops, whole))
 
 
 def entropy(ops: ArrayFunctions, whole: Part) -> Array:
@@ -200,14 +200,14 @@ def entropy_gradient(
     """Return what entropies add to the cotangent of the logits of some classes."""
     temperature = _along_rows(ops, temperature, axis)
     d = _over(centred(ops, z, whole.top, axis), temperature)
-    of_p = expand(-cotangent / (1.0 + _rest(ops, whole)), axis)
+    of_p = expand(-cotangent / (1.0 + rest_of(ops, whole)), axis)
     e = ops.exp(d)
     return _over(of_p * _times(ops, e, d - expand(_mean(ops, whole), axis)), temperature)
 
 
 def _mean(ops: ArrayFunctions, whole: Part) -> Array:
     """Return Σ p d."""
-    return whole.moment / (1.0 + _rest(ops, whole))
+    return whole.moment / (1.0 + rest_of(ops, whole))
 
 
 def _times(ops: ArrayFunctions, e: Array, d: Array) -> Array:
@@ -239,7 +239,7 @@ def factors(
     by_dot: Any
     of_p: Any
     by_log_p, by_dot, _, of_p = cotangents
-    rest = _rest(ops, whole)
+    rest = rest_of(ops, whole)
     total = 1.0 + rest
     added = of_label = at_label = None
     if weights is not None and not ops.is_array(weights):
@@ -327,7 +327,8 @@ def _over(value: Any, temperature: Any) -> Any:
     return value if temperature is None else value / temperature
 
 
-def _rest(ops: ArrayFunctions, whole: Part) -> Array:
+def rest_of(ops: ArrayFunctions, whole: Part) -> Array:
+    """Return Σ e^d - 1; NaN where the maximum is infinite."""
     return ops.where(abs(whole.top) == _INF, _NAN, whole.rest)  # log1p(-1) would warn
 
 

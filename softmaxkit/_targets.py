@@ -18,8 +18,23 @@ _DEFAULT_IGNORED = -100  # which says nothing about what a caller wants
 _UNSIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 
 
+def class_labels(
+    call: Call, labels: Any, axis: int, ignore_index: int | None
+) -> tuple[Array, int | None]:
+    """Return class indices, and ignore_index; see `class_targets`."""
+    given = call.companion("labels", of_column(labels))
+    if given is None or call.backend.kind(given) != "int":
+        received = "is None" if given is None else f"has dtype {given.dtype}"
+        raise TypeError(
+            f"{call.name}: labels {received}; expected integers, a class index for each row; pass "
+            f"the index of the true class."
+        )
+    labels, _, _, ignored = class_targets(call, labels, axis, ignore_index, name="labels")
+    return labels, ignored
+
+
 def class_targets(
-    call: Call, targets: Any, axis: int, ignore_index: int | None
+    call: Call, targets: Any, axis: int, ignore_index: int | None, *, name: str = "targets"
 ) -> tuple[Array, bool, str | None, int | None]:
     """Return the targets, whether they are class indices, and what is known of those.
 
@@ -32,7 +47,7 @@ def class_targets(
     if isinstance(targets, list | tuple) and not targets:
         targets = np.zeros(0, np.int64)  # labels of no rows, where NumPy would have floats
     given_targets = targets
-    targets = call.companion("targets", targets)
+    targets = call.companion(name, targets)
     if targets is None:
         raise TypeError(
             f"{call.name}: targets is None; expected class indices or probabilities; pass them."
@@ -71,25 +86,28 @@ def class_targets(
             f"or floats for probabilities; convert it to one of those."
         )
     if not call.same_shape(given, rows):
-        remedy = "squeeze it, or pass probabilities of the logits' shape"
+        remedy = "squeeze it"
+        if name == "targets":
+            remedy += ", or pass probabilities of the logits' shape"
         if call.same_shape(given, shape):
             remedy = "convert it to floats if it holds probabilities or a one-hot matrix"
+            remedy = remedy if name == "targets" else "pass its argmax if it is a one-hot matrix"
         for other in (1, *range(len(shape))):  # 1, where torch has the classes, before all others
             if call.same_shape(given, shape[:other] + shape[other + 1 :]):
                 remedy = f"pass axis={other} if that is the axis of the classes"
                 break
         raise ValueError(
-            f"{call.name}: targets has shape {given}; expected {rows} for class indices along axis "
+            f"{call.name}: {name} has shape {given}; expected {rows} for class indices along axis "
             f"{axis - len(shape)} of logits {shape}; {remedy}."
         )
     # Labels on the host can be read, also where the logits are being traced.
     values = np.asarray(given_targets) if readable else backend.visible(targets)
-    unseen, ignored = labels_in_range(call.name, "targets", values, shape[axis], ignore_index)
+    unseen, ignored = labels_in_range(call.name, name, values, shape[axis], ignore_index)
     if ignored is not None and not -(2**31) <= ignored < 2**31:
         # JAX without 64-bit types has no such number, and has wrapped the labels.
         if unseen is None and values is not None:
             renamed = np.where(values == ignored, np.int64(-1), values.astype(np.int64))
-            targets, ignored = call.companion("targets", renamed), -1
+            targets, ignored = call.companion(name, renamed), -1
         elif not -(2**63) <= ignored < 2**63:
             ignored = None
     return targets, True, unseen, ignored

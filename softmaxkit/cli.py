@@ -1,4 +1,4 @@
-"""The command line: ``softmaxkit info``, ``check``, ``demo`` and ``bench``."""
+"""The command line: ``softmaxkit info``, ``check``, ``demo``, ``calibrate`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -276,6 +276,42 @@ def demo(
             learning_rate=learning_rate,
             batch_size=batch_size,
             output=output,
+        )
+
+
+# --- calibrate ------------------------------------------------------------------------------------
+@app.command()
+def calibrate(
+    logits: Annotated[
+        Path, typer.Argument(help="(rows, classes): .npy, .npz, .csv, .pt or .safetensors.")
+    ],
+    labels: Annotated[Path, typer.Argument(help="Class indices (rows), likewise.")],
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="LOGITS holds probabilities.")
+    ] = False,
+    bins: Annotated[int, typer.Option(help="Of the calibration error.")] = 15,
+    binning: Annotated[str, typer.Option(help="Bins of equal width or mass.")] = "width",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Where a picture goes (PNG).")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where the numbers go.")] = None,
+    save_temperature: Annotated[
+        Path | None, typer.Option(help="Where the temperature goes, as a line of text.")
+    ] = None,
+) -> None:
+    """Fit a temperature to held-out logits; show what their probabilities are worth with it."""
+    from softmaxkit.calibrate import run
+
+    with _refusals("calibrate"):
+        run(
+            logits,
+            labels,
+            probabilities=probabilities,
+            bins=bins,
+            binning=binning,
+            seed=seed,
+            picture=plot,
+            json_file=json,
+            temperature_file=save_temperature,
         )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 import softmaxkit
+from softmaxkit import calibration
 
 AxisError = np.exceptions.AxisError
 NAN, INF = math.nan, math.inf
@@ -659,6 +660,126 @@ THREADS = [
     ("set_num_threads", (0,), {}, ValueError,
      "set_num_threads: number is 0; expected an int of at least 1; 1 is the caller alone."),
 ]
+
+SCORES = Float([[2, 1, 0], [0, 1, 2]])
+# Of softmaxkit.calibration. What is being traced is refused there: values are needed.
+CALIBRATION = [
+    ("fit_temperature", (None, LABELS), {}, TypeError,
+     f"fit_temperature: logits is a NoneType; expected {LIBRARIES}; convert it to one of those."),
+    ("fit_temperature", (Int((8, 10)), LABELS), {}, TypeError,
+     "fit_temperature: logits has dtype {int}; expected a floating dtype; convert it, and check "
+     "that logits come before targets."),
+    ("fit_temperature", (LOGITS, LABELS), {"axis": 2}, AxisError,
+     "fit_temperature: axis is 2; expected an axis of a 2-d array, from -2 to 1; pass one of "
+     "those."),
+    ("fit_temperature", (Float((8, 0)), LABELS), {}, ValueError,
+     "fit_temperature: logits has shape (8, 0); expected at least one class along axis 1; pass "
+     "logits with classes."),
+    ("fit_temperature", (LOGITS, None), {}, TypeError,
+     "fit_temperature: labels is None; expected integers, a class index for each row; pass the "
+     "index of the true class."),
+    ("fit_temperature", (LOGITS, Float((8, 10))), {}, TypeError,
+     "fit_temperature: labels has dtype {float}; expected integers, a class index for each row; "
+     "pass the index of the true class."),
+    ("fit_temperature", (LOGITS, Int((8, 10))), {}, ValueError,
+     "fit_temperature: labels has shape (8, 10); expected (8,) for class indices along axis -1 of "
+     "logits (8, 10); pass its argmax if it is a one-hot matrix."),
+    ("fit_temperature", (LOGITS, Int((8, 1))), {}, ValueError,
+     "fit_temperature: labels has shape (8, 1); expected (8,) for class indices along axis -1 of "
+     "logits (8, 10); squeeze it."),
+    ("fit_temperature", (SCORES, [0, 3]), {}, IndexError,
+     "fit_temperature: labels[1] is 3; expected a class index in [0, 3) or ignore_index -100; "
+     "correct the label, or mark the row with ignore_index."),
+    ("fit_temperature", (SCORES, [0, 1]), {"sample_weight": Float([1, -1])}, ValueError,
+     "fit_temperature: sample_weight holds a number below 0, NaN or inf; expected finite numbers "
+     "of at least 0; leave rows out with 0."),
+    ("fit_temperature", (SCORES, [-100, -100]), {}, ValueError,
+     "fit_temperature: logits has shape (2, 3), and no row that counts; expected at least one; "
+     "check ignore_index and sample_weight."),
+    ("fit_temperature", (Float((0, 10)), Int((0,))), {}, ValueError,
+     "fit_temperature: logits has shape (0, 10), and no row that counts; expected at least one; "
+     "check ignore_index and sample_weight."),
+    ("aurc", (Float((0, 10)), Int((0,))), {}, ValueError,
+     "aurc: logits has shape (0, 10), and no row that counts; expected at least one; check "
+     "ignore_index and sample_weight."),
+    ("fit_temperature", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,
+     "fit_temperature: logits holds NaN or inf; expected finite logits in the rows that count; "
+     "leave the others out with ignore_index."),
+    ("fit_temperature", (Float([[INF, 1], [0, 1]]), [0, 1]), {}, ValueError,
+     "fit_temperature: logits holds NaN or inf; expected finite logits in the rows that count; "
+     "leave the others out with ignore_index."),
+    ("fit_temperature", (Float([[-INF, 1], [0, 1]]), [0, 1]), {}, ValueError,
+     "fit_temperature: logits holds a label's logit of -inf, or its class is masked; expected "
+     "finite logits in the rows that count; leave the others out with ignore_index."),
+    ("confidence", (LOGITS, "certainty"), {}, ValueError,
+     "confidence: kind is 'certainty'; expected one of 'probability', 'margin', 'entropy', "
+     "'energy'; pass one of them."),
+    ("confidence", (LOGITS,), {"temperature": Float((8, 10))}, ValueError,
+     "confidence: temperature has shape (8, 10); expected one that broadcasts to the shape of the "
+     "rows, (8,); reshape it."),
+    ("classify", (LOGITS,), {"threshold": "0.5"}, TypeError,
+     "classify: threshold is '0.5'; expected a number; pass a Python float."),
+    ("classify", (LOGITS,), {"threshold": NAN}, ValueError,
+     "classify: threshold is nan; expected a number; pass a Python float."),
+    ("classify", (LOGITS,), {"reject": None}, TypeError,
+     "classify: reject is None; expected an int; pass a label that no class has, such as -1."),
+    ("calibration_error", (LOGITS, LABELS), {"from_logits": 1}, TypeError,
+     "calibration_error: from_logits is 1; expected True or False; pass one of them."),
+    ("calibration_error", (LOGITS, LABELS), {"from_logits": False, "temperature": 2.0}, ValueError,
+     "calibration_error: temperature is given with from_logits=False; expected logits, which it "
+     "divides; pass logits, or leave one of the two out."),
+    ("calibration_error", (SCORES, [0, 1]), {"from_logits": False}, ValueError,
+     "calibration_error: scores holds 2; expected probabilities in [0, 1] beside "
+     "from_logits=False; pass from_logits=True if they are logits."),
+    ("brier_score", (SCORES, [0, 1]), {"from_logits": False}, ValueError,
+     "brier_score: scores holds 2; expected probabilities in [0, 1] beside from_logits=False; pass "
+     "from_logits=True if they are logits."),
+    ("reliability", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,
+     "reliability: scores holds NaN or inf; expected finite scores in the rows that count; leave "
+     "the others out with ignore_index."),
+    ("brier_score", (SCORES, [0, 1]), {"sample_weight": [1.0, NAN]}, ValueError,
+     "brier_score: sample_weight holds a number below 0, NaN or inf; expected finite numbers of at "
+     "least 0; leave rows out with 0."),
+    ("brier_score", (SCORES, [0, 1]), {"sample_weight": [0, 0]}, ValueError,
+     "brier_score: scores has shape (2, 3), and no row that counts; expected at least one; check "
+     "ignore_index and sample_weight."),
+    ("calibration_error", (LOGITS, LABELS), {"bins": 0}, ValueError,
+     "calibration_error: bins is 0; expected an int of at least 1; 15 is usual."),
+    ("calibration_error", (LOGITS, LABELS), {"binning": "equal"}, ValueError,
+     "calibration_error: binning is 'equal'; expected one of 'width', 'mass'; pass one of them."),
+    ("reliability", (LOGITS, LABELS), {"of": "all"}, ValueError,
+     "reliability: of is 'all'; expected one of 'top', 'class'; pass one of them."),
+    ("calibration_error", (LOGITS, LABELS), {"norm": 1}, ValueError,
+     "calibration_error: norm is 1; expected one of 'l1', 'l2', 'max'; pass one of them."),
+    ("calibration_error", (LOGITS, LABELS), {"interval": 95}, ValueError,
+     "calibration_error: interval is 95; expected a number between 0 and 1; pass 0.95, say."),
+    ("calibration_error", (LOGITS, LABELS), {"interval": 0.9, "resamples": 0}, ValueError,
+     "calibration_error: resamples is 0; expected an int of at least 1; 1000 is usual."),
+    ("risk_coverage", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,
+     "risk_coverage: logits holds NaN or inf; expected finite logits in the rows that count; leave "
+     "the others out with ignore_index."),
+    ("aurc", (LOGITS, LABELS), {"kind": "p"}, ValueError,
+     "aurc: kind is 'p'; expected one of 'probability', 'margin', 'entropy', 'energy'; pass one of "
+     "them."),
+    ("threshold_for", (LOGITS, LABELS), {}, ValueError,
+     "threshold_for: coverage is None and max_risk is None; expected one of the two; leave the "
+     "other out."),
+    ("threshold_for", (LOGITS, LABELS), {"coverage": 0.5, "max_risk": 0.1}, ValueError,
+     "threshold_for: coverage is 0.5 and max_risk is 0.1; expected one of the two; leave the other "
+     "out."),
+    ("threshold_for", (LOGITS, LABELS), {"coverage": 0}, ValueError,
+     "threshold_for: coverage is 0; expected a number in (0, 1]; pass a share."),
+    ("threshold_for", (LOGITS, LABELS), {"max_risk": 5}, ValueError,
+     "threshold_for: max_risk is 5; expected a number in [0, 1]; pass a share."),
+    ("conformal_threshold", (LOGITS, LABELS), {"error_rate": 1}, ValueError,
+     "conformal_threshold: error_rate is 1; expected a number between 0 and 1; pass how often the "
+     "label may be missing."),
+    ("prediction_sets", (LOGITS, None), {}, TypeError,
+     "prediction_sets: threshold is None; expected a number; pass a Python float."),
+    ("straight_through", (Int((2, 3)),), {}, TypeError,
+     "straight_through: x has dtype {int}; expected a floating dtype; convert it, and check that "
+     "logits come before targets."),
+]
 # fmt: on
 
 ROWS = TYPES + ACTIVATIONS + VJP + CLASS_LOSSES + BINARY_LOSSES + LINEAR + LABELS_CALLS + THREADS
@@ -667,7 +788,7 @@ ROWS = TYPES + ACTIVATIONS + VJP + CLASS_LOSSES + BINARY_LOSSES + LINEAR + LABEL
 def called(name):
     """Return the function of that name; "vjp(softmax)" is one, too."""
     outer, _, inner = name.removesuffix(")").partition("(")
-    function = getattr(softmaxkit, outer)
+    function = getattr(softmaxkit, outer, None) or getattr(calibration, outer)
     return function(getattr(softmaxkit, inner)) if inner else function
 
 

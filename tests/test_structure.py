@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import softmaxkit
-from softmaxkit import _operations, backends
+from softmaxkit import _operations, backends, calibration
 
 PACKAGE = Path(softmaxkit.__file__).parent
 BACKENDS = Path(backends.__file__).parent
@@ -21,7 +21,7 @@ FRONTENDS = (*OPERATIONS, "threads")
 FACADES = ("torch", "jax", "tensorflow", "keras")
 # `from one of these import name` names a module.
 PACKAGES = (
-    *("", ".backends", ".conformance"),
+    *("", ".backends", ".calibration", ".conformance"),
     *(f".backends.{name}" for name in ("numpy", "array_api", "torch", "jax", "tensorflow")),
     *(f".{facade}" for facade in FACADES),
 )
@@ -174,15 +174,47 @@ SIGNATURES = {
 }
 
 
+OF_SCORES = "axis=-1, sample_weight=None, where=None, ignore_index=-100, temperature=1.0"
+OF_LOGITS = "axis=-1, where=None, ignore_index=-100, temperature=1.0"
+BINS = "from_logits=True, bins=15, binning='width'"
+KIND = "kind='probability'"
+SIGNATURES_OF_CALIBRATION = {
+    "fit_temperature": "(logits, labels, *, axis=-1, sample_weight=None, where=None, "
+    "ignore_index=-100)",
+    "confidence": f"(logits, {KIND}, *, axis=-1, where=None, temperature=1.0)",
+    "classify": f"(logits, *, threshold=None, reject=-1, {KIND}, axis=-1, where=None, "
+    "temperature=1.0)",
+    "calibration_error": f"(scores, labels, *, {BINS}, of='top', norm='l1', interval=None, "
+    f"resamples=1000, seed=0, {OF_SCORES})",
+    "reliability": f"(scores, labels, *, {BINS}, of='top', {OF_SCORES})",
+    "brier_score": f"(scores, labels, *, from_logits=True, {OF_SCORES})",
+    "risk_coverage": f"(logits, labels, *, {KIND}, {OF_LOGITS})",
+    "aurc": f"(logits, labels, *, {KIND}, {OF_LOGITS})",
+    "threshold_for": f"(logits, labels, *, max_risk=None, coverage=None, {KIND}, {OF_LOGITS})",
+    "conformal_threshold": f"(logits, labels, *, error_rate, {OF_LOGITS})",
+    "prediction_sets": "(logits, threshold, *, axis=-1, where=None, temperature=1.0)",
+    "straight_through": "(x, axis=-1)",
+    "plot_reliability": f"(scores, labels, *, ax=None, {BINS}, {OF_SCORES})",
+    "plot_risk_coverage": f"(logits, labels, *, ax=None, {KIND}, {OF_LOGITS})",
+}
+EVERY_SIGNATURE = SIGNATURES | SIGNATURES_OF_CALIBRATION
+
+
+def function(name):
+    return getattr(calibration if name in SIGNATURES_OF_CALIBRATION else softmaxkit, name)
+
+
 def test_every_signature_is_written_down():
     assert sorted(SIGNATURES) == softmaxkit.__all__
+    tuples = {"Estimate", "Reliability", "RiskCoverage"}
+    assert sorted(tuples | set(SIGNATURES_OF_CALIBRATION)) == calibration.__all__
 
 
-@pytest.mark.parametrize("name", SIGNATURES)
+@pytest.mark.parametrize("name", EVERY_SIGNATURE)
 def test_signatures(name):
-    signature = inspect.signature(getattr(softmaxkit, name))
+    signature = inspect.signature(function(name))
     bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
-    assert str(inspect.Signature(bare)) == SIGNATURES[name]
+    assert str(inspect.Signature(bare)) == EVERY_SIGNATURE[name]
 
 
 def test_the_operations_are_those_of_the_frontends():
@@ -229,28 +261,31 @@ def sections(function):
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-@pytest.mark.parametrize("name", softmaxkit.__all__)
+@pytest.mark.parametrize("name", EVERY_SIGNATURE)
 def test_docstring_has_every_section(name):
-    missing = set(SECTIONS) - set(sections(getattr(softmaxkit, name)))
+    missing = set(SECTIONS) - set(sections(function(name)))
     unneeded = {"References"} if name in WITHOUT_REFERENCE else set()
     assert missing == unneeded | ({"Parameters"} if name in WITHOUT_PARAMETERS else set())
 
 
-@pytest.mark.parametrize("name", softmaxkit.__all__)
+@pytest.mark.parametrize("name", EVERY_SIGNATURE)
 def test_docstring_explains_every_parameter(name):
-    function = getattr(softmaxkit, name)
-    text = sections(function).get("Parameters", "")
+    text = sections(function(name)).get("Parameters", "")
     heads = re.findall(r"^(\w[\w, ]*?)(?: :.*)?$", text, re.MULTILINE)
     documented = {each for head in heads for each in head.split(", ")}
-    assert documented == set(inspect.signature(function).parameters)
+    assert documented == set(inspect.signature(function(name)).parameters)
 
 
-@pytest.mark.parametrize("name", FRONTENDS)
+WITH_EXAMPLES = (*FRONTENDS, *(name for name in MODULES if re.match("calibration._[a-z]", name)))
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_in_docstrings_run(name):
     module = import_module(f"softmaxkit.{name}")
     result = doctest.testmod(module)
     assert result.failed == 0
-    assert result.attempted >= 2 * len(module.__all__)
+    functions = set(EVERY_SIGNATURE) & set(getattr(module, "__all__", ()))
+    assert result.attempted >= 2 * len(functions)
 
 
 # --- what a backend must offer --------------------------------------------------------------------
@@ -356,6 +391,7 @@ def test_the_protocols_name_just_the_functions_that_are_used(argument, contracts
         node.attr
         for module in (
             *("_losses", "_linear", "_activations", "_statistics", "_axes"),
+            *(name for name in MODULES if name.startswith("calibration._")),
             "backends.array_api.rows",
         )
         for node in ast.walk(parsed(MODULES[module]))

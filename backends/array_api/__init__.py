@@ -16,12 +16,14 @@ from softmaxkit.backends.array_api.arrays import (
     as_dtype,
     asarray,
     device_of,
+    has_values,
     is_array,
     is_compiling,
     is_native,
     kind,
     same_length,
     shape,
+    to_host,
     unusable,
     visible,
 )
@@ -58,6 +60,16 @@ def value_and_grad(logits, targets, options):
 @_silent
 def smooth_labels(targets, smoothing, axis, where):
     return _losses.smooth_labels(ops, targets, smoothing, axis, where)
+
+
+@_silent
+def by_rows(function, rows, options):
+    return function(ops, rows, *options)
+
+
+def each(work, blocks):
+    for block in blocks:
+        work(block)
 
 
 def one_hot(labels, num_classes, axis, dtype, unseen):

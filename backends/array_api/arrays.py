@@ -7,7 +7,7 @@ from functools import cache
 from math import isnan, isqrt, prod
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_lazy_array
+from array_api_compat import array_namespace, device, is_cupy_array, is_lazy_array, to_device
 
 from softmaxkit import _axes
 
@@ -77,6 +77,14 @@ def visible(x):
     if _is_mlx(x) or is_lazy_array(x) or "cpu" not in str(device(x)).lower():
         return None
     return np.asarray(x)
+
+
+def has_values(x):
+    return True
+
+
+def to_host(x):
+    return np.asarray(to_device(x, "cpu") if is_cupy_array(x) else x)
 
 
 def shape(x):
@@ -236,6 +244,12 @@ def astype(x, dtype):
 
 def compute(x):
     return compute_like(x, x)
+
+
+def widest(x):
+    xp = array_namespace(x)
+    known = xp.__array_namespace_info__().dtypes(kind="real floating", **placed(x))
+    return astype(x, known.get("float64", xp.float32))
 
 
 def compute_like(x, logits):

@@ -18,12 +18,14 @@ from softmaxkit.backends.jax.arrays import (
     asarray,
     default_float,
     device_of,
+    has_values,
     is_array,
     is_compiling,
     is_native,
     kind,
     same_length,
     shape,
+    to_host,
     unusable,
     visible,
 )
@@ -68,6 +70,16 @@ def linear_value_and_grad(operands, targets, options):
 @partial(jax.jit, static_argnums=2)
 def smooth_labels(targets, smoothing, axis, where):
     return _losses.smooth_labels(ops, targets, smoothing, axis, where)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def by_rows(function, rows, options):
+    return function(ops, rows, *options)
+
+
+def each(work, blocks):
+    for block in blocks:
+        work(block)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))

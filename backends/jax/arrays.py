@@ -47,6 +47,14 @@ def visible(x):
     return np.asarray(x)
 
 
+def has_values(x):
+    return not isinstance(x, jax.core.Tracer)
+
+
+def to_host(x):
+    return np.asarray(x)
+
+
 def _device(x):
     return next(iter(x.devices()))
 
@@ -151,6 +159,10 @@ def wide_dtype(dtype):
 
 def compute(x):
     return x.astype(wide_dtype(x.dtype))
+
+
+def widest(x):
+    return x.astype(jax.dtypes.canonicalize_dtype(np.float64))
 
 
 def compute_like(x, logits):

@@ -6,17 +6,20 @@ import numpy as np
 
 from softmaxkit import _activations, _losses
 from softmaxkit.backends.numpy import arrays as ops
+from softmaxkit.backends.numpy import pool
 from softmaxkit.backends.numpy import rows as kernels
 from softmaxkit.backends.numpy.arrays import (
     as_dtype,
     asarray,
     device_of,
+    has_values,
     is_array,
     is_compiling,
     is_native,
     kind,
     same_length,
     shape,
+    to_host,
     unusable,
     visible,
 )
@@ -69,6 +72,15 @@ def value_and_pull(logits, targets, options):
 @silent
 def smooth_labels(targets, smoothing, axis, where):
     return _losses.smooth_labels(ops, targets, smoothing, axis, where)
+
+
+@silent
+def by_rows(function, rows, options):
+    return function(ops, rows, *options)
+
+
+def each(work, blocks):
+    pool.share(lambda some: [work(block) for block in some], blocks)
 
 
 def one_hot(labels, num_classes, axis, dtype, unseen):

@@ -41,6 +41,14 @@ def visible(x):
     return x
 
 
+def has_values(x):
+    return True
+
+
+def to_host(x):
+    return x
+
+
 def shape(x):
     return x.shape
 
@@ -113,6 +121,10 @@ def astype(x, dtype):
 
 def compute(x):
     return x.astype(wide_dtype(x.dtype), copy=False)
+
+
+def widest(x):
+    return x.astype(np.float64, copy=False)
 
 
 def compute_like(x, logits):

@@ -17,12 +17,14 @@ from softmaxkit.backends.tensorflow.arrays import (
     asarray,
     default_float,
     device_of,
+    has_values,
     is_array,
     is_compiling,
     is_native,
     kind,
     same_length,
     shape,
+    to_host,
     unusable,
     visible,
     where,
@@ -96,6 +98,15 @@ def linear_value_and_grad(operands, targets, options):
 @_as_written
 def smooth_labels(targets, smoothing, axis, where):
     return _losses.smooth_labels(ops, tf.convert_to_tensor(targets), smoothing, axis, where)
+
+
+@_as_written
+def by_rows(function, rows, options):
+    return host.by_rows(function, lambda rows: function(ops, rows, *options), rows, options)
+
+
+def each(work, blocks):
+    host.each(work, blocks)
 
 
 @_as_written

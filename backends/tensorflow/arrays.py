@@ -50,6 +50,16 @@ def visible(x):
     return as_array(x) if on_host(x) else None
 
 
+def has_values(x):
+    if not tf.executing_eagerly():
+        return False
+    return isinstance(x, EagerTensor | tf.Variable)
+
+
+def to_host(x):
+    return np.asarray(x.numpy())
+
+
 def on_host(x):
     return isinstance(x, EagerTensor) and tf.executing_eagerly() and "CPU" in x.device
 
@@ -140,6 +150,10 @@ def wide_dtype(dtype):
 
 def compute(x):
     return tf.cast(x, wide_dtype(x.dtype))
+
+
+def widest(x):
+    return tf.cast(x, tf.float64)
 
 
 def compute_like(x, logits):

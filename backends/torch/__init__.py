@@ -21,6 +21,7 @@ from softmaxkit.backends.torch.arrays import (
     asarray,
     beside,
     device_of,
+    has_values,
     is_array,
     is_compiling,
     is_eager,
@@ -28,6 +29,7 @@ from softmaxkit.backends.torch.arrays import (
     kind,
     same_length,
     shape,
+    to_host,
     unusable,
     visible,
 )
@@ -122,6 +124,15 @@ class _Loss(torch.autograd.Function):
 # --- labels ---------------------------------------------------------------------------------------
 def smooth_labels(targets, smoothing, axis, where):
     return _losses.smooth_labels(ops, targets, smoothing, axis, where)
+
+
+def by_rows(function, rows, options):
+    return function(ops, rows, *options)
+
+
+def each(work, blocks):
+    for block in blocks:
+        work(block)
 
 
 def one_hot(labels, num_classes, axis, dtype, unseen):

@@ -119,6 +119,17 @@ def visible(x):
     return x.numpy() if type(x).__torch_dispatch__ is Tensor.__torch_dispatch__ else None
 
 
+def has_values(x):
+    if is_compiling() or torch.jit.is_tracing() or peek_interpreter_stack() is not None:
+        return False
+    return not x.is_meta
+
+
+def to_host(x):
+    x = x.detach()
+    return (x.float() if x.dtype is torch.bfloat16 else x).cpu().numpy()
+
+
 def shape(x):
     return tuple(x.shape)
 
@@ -258,6 +269,10 @@ def astype(x, dtype):
 
 def compute(x):
     return x.to(wide_dtype(x.dtype))
+
+
+def widest(x):
+    return x.to(torch.float32 if x.is_mps else torch.float64)  # MPS has no float64
 
 
 def compute_like(x, logits):

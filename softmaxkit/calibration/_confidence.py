@@ -1,0 +1,200 @@
+"""How sure a row is of its class, and the answer that it is not sure enough."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+from softmaxkit._activations import masked_and_scaled
+from softmaxkit._arguments import Call, as_number, begin, choice, shown
+from softmaxkit._axes import expand
+from softmaxkit._statistics import centred, entropy, log_sum, part, rest_of
+from softmaxkit.calibration._rows import Rows, unlabelled
+
+if TYPE_CHECKING:
+    from softmaxkit.backends import Array, ArrayFunctions
+
+__all__ = ["classify", "confidence"]
+
+KINDS = ("probability", "margin", "entropy", "energy")
+_INF, _NAN = float("inf"), float("nan")
+
+
+def confidence(
+    logits: Any,
+    kind: str = "probability",
+    *,
+    axis: int = -1,
+    where: Any = None,
+    temperature: Any = 1.0,
+) -> Any:
+    r"""How sure each row is of its class; larger is surer, whatever the kind.
+
+    Parameters
+    ----------
+    logits : floating array
+        Unnormalised log-probabilities, with the classes along `axis`.
+    kind : {"probability", "margin", "entropy", "energy"}
+        Of p = softmax(z / T): its maximum; that less the second largest; :math:`\sum_c p_c \log
+        p_c`, which is the entropy with its sign turned, in nats, from -log C to 0; or
+        :math:`T \log \sum_c e^{z_c / T}`. Nothing cancels in rows where one class dominates.
+    axis : int, default -1
+        The class axis.
+    where : bool array that broadcasts to `logits`, optional
+        True where a class takes part.
+    temperature : positive number or array that broadcasts to the rows, default 1
+        Divides the logits.
+
+    Returns
+    -------
+    array
+        In the shape of the rows, which is `logits` without `axis`, and in float32 or wider. NaN
+        for rows with NaN or +inf, and without a class. It carries no gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmaxkit.cross_entropy`; ValueError for an unknown `kind`.
+
+    References
+    ----------
+    Probability: Hendrycks and Gimpel 2017, arXiv:1610.02136. Margin: Scheffer et al. 2001, "Active
+    hidden Markov models for information extraction". Energy: Liu et al. 2020, arXiv:2010.03759.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmaxkit.calibration import confidence
+    >>> logits = np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]])
+    >>> confidence(logits).round(4)
+    array([0.6652, 0.9088])
+    >>> confidence(logits, "entropy").round(4)
+    array([-0.8324, -0.3487])
+    """
+    call = begin("confidence", "logits", logits)
+    if call.backend is None:
+        return call.recorded(confidence, locals())
+    data = unlabelled(call, axis, where, temperature)
+    choice(call.name, "kind", kind, KINDS)
+    return data.in_library(confidence_of_rows, kind)
+
+
+def classify(
+    logits: Any,
+    *,
+    threshold: float | None = None,
+    reject: int = -1,
+    kind: str = "probability",
+    axis: int = -1,
+    where: Any = None,
+    temperature: Any = 1.0,
+) -> Any:
+    """Class of each row, or the answer that it is not sure enough.
+
+    Parameters
+    ----------
+    logits, kind, axis, where, temperature
+        As for `confidence`.
+    threshold : float, optional
+        The least `confidence`, of that kind, with which a row is given its class; see
+        `threshold_for`. Without one every row is.
+    reject : int, default -1
+        What the others are given.
+
+    Returns
+    -------
+    integer array
+        In the shape of the rows; of several largest logits the first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `confidence`.
+
+    References
+    ----------
+    Chow 1970, "On optimum recognition error and reject tradeoff".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmaxkit.calibration import classify
+    >>> classify(np.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]]), threshold=0.9)
+    array([-1,  2])
+    """
+    call = begin("classify", "logits", logits)
+    if call.backend is None:
+        return call.recorded(classify, locals())
+    threshold = None if threshold is None else real(call, "threshold", threshold)
+    data = unlabelled(call, axis, where, temperature, threshold)
+    choice(call.name, "kind", kind, KINDS)
+    if isinstance(reject, bool) or not isinstance(reject, Integral):
+        raise TypeError(
+            f"{call.name}: reject is {shown(reject)}; expected an int; pass a label that no class "
+            f"has, such as -1."
+        )
+    return data.in_library(_classes_of_rows, kind, int(reject))
+
+
+def real(call: Call, name: str, value: Any) -> float:
+    """Return a number that is not NaN."""
+    value = as_number(value)
+    if not isinstance(value, Real) or isinstance(value, bool) or value != value:
+        kind = ValueError if isinstance(value, Real) and value != value else TypeError
+        raise kind(
+            f"{call.name}: {name} is {shown(value)}; expected a number; pass a Python float."
+        )
+    return float(value)
+
+
+# --- of a block of rows ---------------------------------------------------------------------------
+def logits_of(ops: ArrayFunctions, rows: Rows, axis: int) -> tuple[Array, Any]:
+    """Return masked logits, without a gradient, and the temperature in the shape of the rows.
+
+    A row without a class is NaN.
+    """
+    z = ops.stop_gradient(ops.compute(rows.scores))
+    z, _, empty = masked_and_scaled(ops, z, axis, rows.where, None)
+    if empty is not None:
+        z = ops.where(expand(empty, axis), _NAN, z)
+    temperature = rows.temperature
+    if temperature is not None and ops.is_array(temperature):
+        temperature = ops.broadcast_like(ops.compute_like(temperature, z), ops.amax(z, axis))
+    return z, temperature
+
+
+def probabilities(ops: ArrayFunctions, rows: Rows, axis: int) -> Array:
+    """Return softmax, of a block or of all rows with the same digits."""
+    z, temperature = logits_of(ops, rows, axis)
+    d = centred(ops, z, ops.amax(z, axis), axis)
+    if temperature is not None:
+        d = d / (expand(temperature, axis) if ops.is_array(temperature) else temperature)
+    e = ops.exp(d)
+    return e / expand(ops.sum(e, axis), axis)
+
+
+def confidence_of_rows(ops: ArrayFunctions, rows: Rows, axis: int, kind: str) -> Array:
+    """Return the confidence of each row."""
+    return sure_class(ops, rows, axis, kind)[0]
+
+
+def sure_class(ops: ArrayFunctions, rows: Rows, axis: int, kind: str) -> tuple[Array, Array]:
+    """Return the confidence of each row, and its class."""
+    z, temperature = logits_of(ops, rows, axis)
+    whole = part(ops, z, axis, temperature=temperature, first_class=0)
+    if kind == "entropy":
+        return -entropy(ops, whole), whole.place
+    if kind == "energy":
+        beyond = log_sum(ops, whole)
+        return whole.top + (beyond if temperature is None else temperature * beyond), whole.place
+    p = 1.0 / (1.0 + rest_of(ops, whole))
+    if kind == "margin":
+        second = ops.amax(ops.where(ops.at_class(whole.place, z, axis), -_INF, z), axis)
+        d = second - ops.where(ops.equal(abs(whole.top), _INF), _NAN, whole.top)
+        p = -p * ops.expm1(d if temperature is None else d / temperature)
+    return p, whole.place
+
+
+def _classes_of_rows(ops: ArrayFunctions, rows: Rows, axis: int, kind: str, reject: int) -> Array:
+    value, place = sure_class(ops, rows, axis, kind)
+    return place if rows.threshold is None else ops.where(value >= rows.threshold, place, reject)

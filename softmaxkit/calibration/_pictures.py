@@ -1,0 +1,166 @@
+"""Pictures, with matplotlib; in shades and strokes that are told apart without colour."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from softmaxkit.calibration._reliability import reliability
+from softmaxkit.calibration._selection import risk_coverage
+
+__all__ = ["plot_reliability", "plot_risk_coverage"]
+
+STROKES = ("-", "--", ":", "-.")
+
+
+def plot_reliability(
+    scores: Any,
+    labels: Any,
+    *,
+    ax: Any = None,
+    from_logits: bool = True,
+    bins: int = 15,
+    binning: str = "width",
+    axis: int = -1,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    temperature: Any = 1.0,
+) -> Any:
+    """Draw a reliability diagram: accuracy over confidence, and the share of rows in each bin.
+
+    Parameters
+    ----------
+    scores, labels, from_logits, bins, binning, axis, sample_weight, where, ignore_index
+        As for `calibration_error`.
+    temperature
+        As for `calibration_error`.
+    ax : matplotlib.axes.Axes, optional
+        Where it is drawn; a new figure of pyplot's by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    TypeError, ValueError, IndexError
+        As `calibration_error`.
+
+    References
+    ----------
+    Guo et al. 2017, arXiv:1706.04599, figure 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmaxkit.calibration import plot_reliability
+    >>> logits, labels = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([0, 1])
+    >>> plot_reliability(logits, labels).get_xlabel()  # doctest: +SKIP
+    'confidence'
+    """
+    found = reliability(
+        scores,
+        labels,
+        from_logits=from_logits,
+        bins=bins,
+        binning=binning,
+        axis=axis,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        temperature=temperature,
+    )
+    ax = axes("plot_reliability", ax)
+    there = found.count > 0
+    left, width = found.edges[:-1], np.diff(found.edges)
+    bars = {"align": "edge", "color": "0.8", "edgecolor": "0.35", "linewidth": 0.8}
+    ax.bar(left[there], found.accuracy[there], width[there], label="accuracy", **bars)
+    ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="as it should be")
+    points = found.confidence[there], found.accuracy[there]
+    ax.plot(*points, color="black", marker="o", linestyle="", markersize=4, label="mean confidence")
+    share = found.count / found.count.sum()
+    stroke = {"color": "black", "linestyle": ":", "linewidth": 1.5}
+    ax.stairs(share, found.edges, label="share of rows", **stroke)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    return ax
+
+
+def plot_risk_coverage(
+    logits: Any,
+    labels: Any,
+    *,
+    ax: Any = None,
+    kind: str = "probability",
+    axis: int = -1,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    temperature: Any = 1.0,
+) -> Any:
+    """Draw the share of wrong answers over the share of rows that are given one.
+
+    Parameters
+    ----------
+    logits, labels, kind, axis, where, ignore_index, temperature
+        As for `risk_coverage`.
+    ax : matplotlib.axes.Axes, optional
+        Where it is drawn; a new figure of pyplot's by default. Curves that are drawn on the same
+        one differ in their strokes.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    TypeError, ValueError, IndexError
+        As `risk_coverage`.
+
+    References
+    ----------
+    Geifman and El-Yaniv 2017, arXiv:1705.08500, figure 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmaxkit.calibration import plot_risk_coverage
+    >>> logits, labels = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([0, 1])
+    >>> plot_risk_coverage(logits, labels).get_xlabel()  # doctest: +SKIP
+    'coverage'
+    """
+    found = risk_coverage(
+        logits,
+        labels,
+        kind=kind,
+        axis=axis,
+        where=where,
+        ignore_index=ignore_index,
+        temperature=temperature,
+    )
+    ax = axes("plot_risk_coverage", ax)
+    stroke = STROKES[len(ax.lines) % len(STROKES)]
+    ax.plot(found.coverage, found.risk, label=kind, color="black", linestyle=stroke)
+    ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1))
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def axes(call: str, ax: Any) -> Any:
+    """Return the given Axes, or those of a new figure."""
+    if ax is not None:
+        return ax
+    try:
+        pyplot = import_module("matplotlib.pyplot")
+    except ModuleNotFoundError as missing:
+        raise ImportError(
+            f"{call}: {missing.name} is not installed; pip install 'softmaxkit[plot]'"
+        ) from None
+    return pyplot.subplots(layout="constrained")[1]
