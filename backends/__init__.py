@@ -180,6 +180,9 @@ class Backend(Protocol):
     def has_values(self, x: Array) -> bool:
         """Return False for what a transform traces, whose values cannot be read."""
 
+    def is_accelerated(self, x: Array) -> bool:
+        """Tell whether `x` is on another device than the CPU, or may be when it has values."""
+
     def to_host(self, x: Array) -> np.ndarray:
         """Return the values of `x`, waiting for its device; bfloat16 may come as float32."""
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["linear_cross_entropy"]
 
-# Logits of a chunk: 64 MiB of float32.
-_CHUNK_LOGITS = 1 << 24
+# Logits of a chunk: 64 MiB of float32, and 256 on an accelerator. There the gradient of the weight
+# matrix, which is read and written for each chunk, would cost more than the products of the 128 rows
+# that a large vocabulary leaves of the former. Not measured on one.
+_CHUNK_LOGITS, _ACCELERATOR_CHUNK_LOGITS = 1 << 24, 1 << 26
 _FEWEST_ROWS = 16
 _MANY_CLASSES = 1 << 16  # where their number is not known yet
 
@@ -63,11 +65,10 @@ def linear_cross_entropy(
         The logits become softcap · tanh(z / softcap).
     chunk_size : int, or pair of ints, optional
         Rows of logits that are there at once; by default as many as have 2^24 logits, which are
-        64 MiB of float32, and at least 16; an accelerator, on which this was not measured, may be
-        faster with more. A pair is of rows, or None, and of classes: blocks of
-        the vocabulary are made twice where there is a gradient, which takes a third more time, and
-        are worth it where a few rows are too large. JAX does not cut it for rows that are not
-        reduced.
+        64 MiB of float32, or on an accelerator 2^26 (not measured on one), and at least 16. A pair
+        is of rows, or None, and of classes: blocks of the vocabulary are made twice where there is
+        a gradient, which takes a third more time, and are worth it where a few rows are too large.
+        JAX does not cut it for rows that are not reduced.
     outputs : {"loss", "all"}
         With "all" a named tuple, `LinearOutputs`, of what the same pass gives of each row.
     weight : (V,) array, optional
@@ -194,8 +195,9 @@ class _Product(Call):
                 count(self.name, "chunk_size", one, remedy)
         if rows is None:
             classes = self.shape[-1] or _MANY_CLASSES
-            rows = _CHUNK_LOGITS // min(classes, block or classes)
-            rows = max(rows, _FEWEST_ROWS)
+            is_accelerated = self.backend.is_accelerated(self.array)
+            logits = _ACCELERATOR_CHUNK_LOGITS if is_accelerated else _CHUNK_LOGITS
+            rows = max(logits // min(classes, block or classes), _FEWEST_ROWS)
         return int(rows), None if block is None else int(block)
 
     def softcap(self, value: Any) -> float | None:

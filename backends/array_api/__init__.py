@@ -17,6 +17,7 @@ from softmaxkit.backends.array_api.arrays import (
     asarray,
     device_of,
     has_values,
+    is_accelerated,
     is_array,
     is_compiling,
     is_native,

@@ -83,6 +83,10 @@ def has_values(x):
     return True
 
 
+def is_accelerated(x):
+    return not is_lazy_array(x) and "cpu" not in str(device(x)).lower()
+
+
 def to_host(x):
     return np.asarray(to_device(x, "cpu") if is_cupy_array(x) else x)
 

@@ -19,6 +19,7 @@ from softmaxkit.backends.jax.arrays import (
     default_float,
     device_of,
     has_values,
+    is_accelerated,
     is_array,
     is_compiling,
     is_native,

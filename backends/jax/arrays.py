@@ -51,6 +51,11 @@ def has_values(x):
     return not isinstance(x, jax.core.Tracer)
 
 
+def is_accelerated(x):
+    platform = jax.default_backend() if isinstance(x, jax.core.Tracer) else _device(x).platform
+    return platform != "cpu"
+
+
 def to_host(x):
     return np.asarray(x)
 

@@ -13,6 +13,7 @@ from softmaxkit.backends.numpy.arrays import (
     asarray,
     device_of,
     has_values,
+    is_accelerated,
     is_array,
     is_compiling,
     is_native,

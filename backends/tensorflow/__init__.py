@@ -18,6 +18,7 @@ from softmaxkit.backends.tensorflow.arrays import (
     default_float,
     device_of,
     has_values,
+    is_accelerated,
     is_array,
     is_compiling,
     is_native,

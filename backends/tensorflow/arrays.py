@@ -56,6 +56,10 @@ def has_values(x):
     return isinstance(x, EagerTensor | tf.Variable)
 
 
+def is_accelerated(x):
+    return {one.device_type for one in tf.config.list_physical_devices()} != {"CPU"}
+
+
 def to_host(x):
     return np.asarray(x.numpy())
 

@@ -22,6 +22,7 @@ from softmaxkit.backends.torch.arrays import (
     beside,
     device_of,
     has_values,
+    is_accelerated,
     is_array,
     is_compiling,
     is_eager,

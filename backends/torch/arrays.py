@@ -125,6 +125,10 @@ def has_values(x):
     return not x.is_meta
 
 
+def is_accelerated(x):
+    return x.device.type not in ("cpu", "meta")
+
+
 def to_host(x):
     x = x.detach()
     return (x.float() if x.dtype is torch.bfloat16 else x).cpu().numpy()
