@@ -102,12 +102,11 @@ def smooth_labels(targets, smoothing, axis, where):
 
 @_as_written
 def by_rows(function, rows, options):
-    return function(ops, rows, *options)
+    return host.by_rows(function, lambda rows: function(ops, rows, *options), rows, options)
 
 
 def each(work, blocks):
-    for block in blocks:
-        work(block)
+    host.each(work, blocks)
 
 
 @_as_written

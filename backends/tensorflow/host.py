@@ -49,6 +49,19 @@ def loss(native, logits, targets, options):
     return _call(native, host.loss, host.value_and_pull, [logits, targets], options)
 
 
+def by_rows(function, native, rows, options):
+    """Return ``function(ops, rows, *options)`` likewise; ``native(rows)`` is it by TensorFlow."""
+    rows = tf.nest.map_structure(_read, rows)
+    tensors = [one for one in tf.nest.flatten(rows) if isinstance(one, tf.Tensor)]
+    if not all(map(on_host, tensors)) or _has_tangent(tensors) or _is_taped(tensors):
+        return native(rows)
+    value = host.by_rows(function, tf.nest.map_structure(as_array, rows), options)
+    return tf.nest.map_structure(partial(_tensor, like=tensors[0]), value)
+
+
+each = host.each
+
+
 def _call(native, function, value_and_pull, arrays, options):
     x, *others = map(_read, arrays)
     options = options._make(map(_read, options))
