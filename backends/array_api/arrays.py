@@ -247,8 +247,9 @@ def compute(x):
 
 
 def widest(x):
-    known = array_namespace(x).__array_namespace_info__().dtypes(kind="real floating", **placed(x))
-    return astype(x, known.get("float64", known["float32"]))
+    xp = array_namespace(x)
+    known = xp.__array_namespace_info__().dtypes(kind="real floating", **placed(x))
+    return astype(x, known.get("float64", xp.float32))
 
 
 def compute_like(x, logits):

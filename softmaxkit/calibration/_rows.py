@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,18 +43,19 @@ class Data:
         others = [i for i in range(len(self.shape)) if i != self.axis]
         return max(others, key=self.shape.__getitem__)
 
-    def blocks(self) -> Iterator[Rows]:
-        """Yield the rows in blocks; all in one where a transform traces."""
+    def blocks(self) -> list[slice | None]:
+        """Return what `part` takes for each block; None, all in one, where a transform traces."""
         if len(self.shape) == 1 or not self.call.backend.has_values(self.rows.scores):
-            yield self.rows
-            return
+            return [None]
         length = self.shape[self.cut]
         step = max(BLOCK_ELEMENTS * length // max(prod(self.shape), 1), 1)
-        for start in range(0, max(length, 1), step):
-            yield self.part(slice(start, min(start + step, length)))
+        starts = range(0, max(length, 1), step)
+        return [slice(start, min(start + step, length)) for start in starts]
 
-    def part(self, piece: slice) -> Rows:
+    def part(self, piece: slice | None) -> Rows:
         """Return some of the rows, by a slice of the axis that is cut."""
+        if piece is None:
+            return self.rows
         scores, labels, weight, where, temperature, threshold = self.rows
         ndim, cut = len(self.shape), self.cut
         of_rows = cut - (cut > self.axis)
@@ -83,7 +84,7 @@ class Data:
 
     def in_library(self, function: Callable[..., Any], *options: Any, keeps: bool = False) -> Array:
         """Return what a function gives of all rows; an array of the scores' shape if it `keeps`."""
-        parts = [self.of_block(function, rows, *options) for rows in self.blocks()]
+        parts = [self.of_block(function, self.part(one), *options) for one in self.blocks()]
         if len(parts) == 1:
             return parts[0]
         cut = self.cut - (not keeps and self.cut > self.axis)
@@ -96,7 +97,8 @@ class Data:
         """
         host = self.call.backend.to_host
         columns = []
-        for rows in self.blocks():
+        for piece in self.blocks():
+            rows = self.part(piece)
             values = self.of_block(function, rows, *options)
             labels = host(rows.labels)
             weight = np.ones(()) if rows.weight is None else host(rows.weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from math import fsum, inf, isfinite, isnan, log, nan, prod, sqrt
+from math import inf, isfinite, isnan, log, nan, prod, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -147,17 +147,18 @@ class Sums(NamedTuple):
 
 
 def _sums(data: Data, temperature: float, precise: bool) -> Sums:
-    parts: list[np.ndarray] = []
+    blocks = data.blocks()
+    parts: list[Any] = [None] * len(blocks)
 
-    def work(rows: Rows) -> None:
-        rows = rows._replace(temperature=temperature)
+    def work(index: int) -> None:
+        rows = data.part(blocks[index])._replace(temperature=temperature)
         sums = data.of_block(_sums_of_block, rows, data.ignored, precise)
-        parts.append(data.call.backend.to_host(sums))
+        parts[index] = data.call.backend.to_host(sums)
 
-    data.call.backend.each(work, data.blocks())
-    # Exactly rounded: the order in which threads finish is chance.
-    total = [fsum(one) for one in zip(*parts, strict=True)]
-    expected, seen, variance, weight, negative = total
+    data.call.backend.each(work, range(len(blocks)))
+    with np.errstate(all="ignore"):  # in the order of the blocks, whichever thread was first
+        total = np.stack(parts).sum(0, np.float64)
+    expected, seen, variance, weight, negative = total.tolist()
     if negative or not isfinite(weight):
         raise bad_weights(data)
     if not isfinite(expected + seen):
@@ -220,11 +221,13 @@ def _search(data: Data, start: float, is_sample: bool = False) -> tuple[float, b
             step = log(one.expected / one.seen) * one.expected / one.variance
         last = LAST_STEP if one.is_float64 else LAST_STEP_IN_FLOAT32
         is_near = abs(step) <= beta * (last if precise else FIRST_STEP_IN_FLOAT64)
-        if (is_near or end) and (precise or is_sample):
-            return (end, False) if end else (1 / (beta + step), True)
         if is_near or end:
-            low, high, precise = 0.0, inf, True
-        beta = beta if end else min(max(beta + step, smallest), largest)
-        if not (low < beta < high or end):
+            if precise or is_sample:
+                return (end, False) if end else (1 / (beta + step), True)
+            low, high, precise = 0.0, inf, True  # float32 may be wrong about the side
+            beta = beta if end else beta + step
+            continue
+        beta = min(max(beta + step, smallest), largest)
+        if not low < beta < high:
             beta = sqrt(max(low, smallest) * min(high, largest))
     return 1 / beta, True
