@@ -15,7 +15,8 @@ from softmaxkit._targets import class_labels, labels_in_range
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, ArrayFunctions
 
-# Elements of a block, of which there are some copies at once.
+# Elements of a block, of which there are some copies at once: fit_temperature of (100000, 100) on
+# NumPy takes 0.41 s with 1 << 20, 0.27 with 1 << 18, 0.31 with 1 << 15 (benchmarks/calibration.py).
 BLOCK_ELEMENTS = 1 << 18
 
 

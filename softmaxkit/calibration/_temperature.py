@@ -51,8 +51,8 @@ def fit_temperature(
     Parameters
     ----------
     logits : floating array
-        Unnormalised log-probabilities, with the classes along `axis`. Read block by block in
-        float64, where library and device have it, else in float32.
+        Unnormalised log-probabilities, with the classes along `axis`. Read block by block, in the
+        end in float64, where library and device have it.
     labels : integer array, or list
         Class indices in [0, C), in the shape of `logits` without `axis`.
     axis : int, default -1
@@ -68,9 +68,9 @@ def fit_temperature(
     -------
     float
         From 1e-12 to 1e12. These ends come with a UserWarning: the smallest where every label has
-        the largest logit of its row (the more extreme the better), the largest where the logits
-        say no more about the labels than chance does, or less. Where no T changes anything, since
-        every row has equal logits, it is 1, with a UserWarning, too.
+        the largest logit of its row, the largest where the logits say no more about the labels
+        than chance does, or less. Where no T changes anything, since every row has equal logits,
+        it is 1, with a UserWarning, too.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def _reason(temperature: float) -> str:
     if temperature == SMALLEST:
         says = "every label has the largest logit of its row, so that no temperature is too small"
     elif temperature == LARGEST:
-        says = "the logits say no more about the labels than chance does"
+        says = "the logits say no more about the labels than chance does, or are huge"
     else:
         says = "every row has equal logits, so that no temperature changes anything"
     return f"fit_temperature: {says}; the result is {temperature:g}; check logits and labels."
