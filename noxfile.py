@@ -243,9 +243,14 @@ def transforms(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Run on the façades the tests that their peers publish; not among the default sessions."""
+    """Run on the façades the tests that their peers publish; not among the default sessions.
+
+    And compare `softmaxkit.calibration` with scikit-learn, torchmetrics and netcal.
+    """
     frameworks = ("torch", "expecttest", "jax", "optax", "tensorflow-cpu", "keras", "scipy", "onnx")
-    install(session, "-e", ".[test]", *frameworks)
+    install(session, "-e", ".[test]", *frameworks, "scikit-learn", "torchmetrics", "tqdm")
+    # Its calibration errors need neither Pyro nor GPyTorch, which it asks for.
+    install(session, "--no-deps", "netcal")
     session.run(*PYTEST, "peers", *session.posargs)
 
 

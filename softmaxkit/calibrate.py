@@ -17,7 +17,7 @@ from softmaxkit._libraries import import_quietly, is_installed
 from softmaxkit.calibration import brier_score, calibration_error, fit_temperature
 from softmaxkit.calibration._pictures import plot_reliability
 
-__all__ = ["read", "run"]
+__all__ = ["compared", "measured", "read", "run"]
 
 ENDINGS = (".npy", ".npz", ".csv", ".pt", ".safetensors")
 # Rows of float16 probabilities sum to 1 within this; rows of logits hardly ever all do.
@@ -47,13 +47,7 @@ def run(
             check_writable(option, path, path.suffix.lower())
     logits = _logits(logits_file, probabilities)
     labels = _labels(labels_file, len(logits))
-    how = {
-        "bins": bins,
-        "binning": binning,
-        "interval": LEVEL,
-        "resamples": RESAMPLES,
-        "seed": seed,
-    }
+    how = {"bins": bins, "binning": binning, "seed": seed}
     warned: list[str] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -61,7 +55,7 @@ def run(
             temperature = fit_temperature(logits, labels)
         warned += [str(one.message) for one in caught]
         found = {
-            name: _measured(logits, labels, t, how)
+            name: measured(logits, labels, t, **how)
             for name, t in (("before", 1.0), ("after", temperature))
         }
     except (TypeError, ValueError, IndexError) as refusal:
@@ -75,9 +69,13 @@ def run(
         Console(stderr=True).print(
             f"calibrate: {line}", soft_wrap=True, markup=False, highlight=False
         )
-    Console().print(_table(logits.shape, found))
+    rows, classes = logits.shape
+    table = compared(
+        found, f"{rows} rows of {classes} classes", "all on the rows that T is fitted to"
+    )
+    Console().print(table)
     if json_file is not None:
-        numbers = {"rows": len(logits), "classes": logits.shape[1], **found}
+        numbers = {"rows": rows, "classes": classes, **found}
         json_file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     if temperature_file is not None:
         temperature_file.write_text(f"{temperature!r}\n", encoding="utf-8")
@@ -85,10 +83,13 @@ def run(
         _save_picture(picture, logits, labels, temperature, bins, binning)
 
 
-def _measured(
-    logits: np.ndarray, labels: np.ndarray, temperature: float, how: dict[str, Any]
+def measured(
+    logits: np.ndarray, labels: np.ndarray, temperature: float, **how: Any
 ) -> dict[str, float]:
-    error: Any = calibration_error(logits, labels, temperature=temperature, **how)
+    """Return what is measured of logits at a temperature; `how` is for `calibration_error`."""
+    error: Any = calibration_error(
+        logits, labels, temperature=temperature, interval=LEVEL, resamples=RESAMPLES, **how
+    )
     nll = softmaxkit.cross_entropy(logits, labels, temperature=temperature, dtype="float64")
     return {
         "temperature": temperature,
@@ -101,11 +102,9 @@ def _measured(
     }
 
 
-def _table(shape: tuple[int, ...], found: dict[str, dict[str, float]]) -> Table:
-    table = Table(
-        title=f"{shape[0]} rows of {shape[1]} classes",
-        caption=f"ECE with {LEVEL:.0%} of the bootstrap; all on the rows that T is fitted to",
-    )
+def compared(found: dict[str, dict[str, float]], title: str, caption: str) -> Table:
+    """Return a table with a line for each of what `measured` returned."""
+    table = Table(title=title, caption=f"ECE with {LEVEL:.0%} of the bootstrap; {caption}")
     table.add_column("")
     for column in ("T", "NLL", "Brier", "ECE", "accuracy"):
         table.add_column(column, justify="right")

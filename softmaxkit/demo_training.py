@@ -24,6 +24,8 @@ class Task:
 
     train_images: np.ndarray
     train_labels: np.ndarray
+    validation_images: np.ndarray
+    validation_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     weight: np.ndarray

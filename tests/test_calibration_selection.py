@@ -206,6 +206,21 @@ def test_pictures_are_drawn_on_axes():
     assert colours <= {"black", "0.35"}
 
 
+def test_curves_on_one_picture_are_all_seen():
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install '.[plot]'")
+    from matplotlib.figure import Figure
+
+    from softmaxkit.calibration import plot_risk_coverage
+
+    ax = Figure().subplots()
+    logits = np.array([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
+    plot_risk_coverage(logits, [0, 0, 0], ax=ax)
+    plot_risk_coverage(logits, [1, 1, 1], ax=ax)
+    bottom, top = ax.get_ylim()
+    assert bottom == 0
+    assert top >= 1
+
+
 def test_pictures_without_matplotlib(monkeypatch):
     import sys
 

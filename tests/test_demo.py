@@ -20,7 +20,7 @@ for _module in ("typer", "rich", "sklearn", "matplotlib"):
 from rich.console import Console  # noqa: E402
 
 import softmaxkit  # noqa: E402
-from softmaxkit import demo  # noqa: E402
+from softmaxkit import calibration, demo  # noqa: E402
 from softmaxkit._commands import CommandError  # noqa: E402
 from softmaxkit.demo_training import TRAINERS  # noqa: E402
 
@@ -61,6 +61,7 @@ def test_the_command_trains_on_every_library_and_all_agree(options, picture):
     for name in libraries:
         assert re.search(rf"│ {name} +│ +0\.\d{{6}} │", result.stdout)
     assert re.search(r"^probabilities: at T = 1 mean confidence 0\.\d{3}", result.stdout, re.M)
+    assert re.search(r"│ after  │ [\d.]+ │ 0\.\d{4} │.* 0\.\d{4} \[0\.\d{4}, ", result.stdout)
     if libraries == ["numpy"]:
         assert "agreement: nothing to compare numpy with." in result.stdout
     else:  # the worst of them
@@ -118,10 +119,13 @@ def test_the_split_is_stratified_and_complete():
     task = demo._make_task("cross-entropy", 0.0, 1, 0, 0.5, 32)
     assert task.train_images.dtype == np.float32
     assert task.train_images.max() == 1
-    counts = np.bincount(task.train_labels) / np.bincount(
-        np.concatenate([task.train_labels, task.test_labels])
-    )
-    assert abs(counts - 0.75).max() < 0.01
+    parts = [
+        np.bincount(labels)
+        for labels in (task.train_labels, task.validation_labels, task.test_labels)
+    ]
+    assert [sum(part) for part in parts] == [1077, 270, 450]
+    shares = np.array(parts) / sum(parts)
+    assert abs(shares - [[0.6], [0.15], [0.25]]).max() < 0.01
     (batches,) = task.batches()
     assert batches.shape == (len(task.train_labels) // 32, 32)
     assert len(np.unique(batches)) == batches.size
@@ -180,14 +184,33 @@ def test_confidence_is_held_against_accuracy(scale, verdict):
     assert "accuracy 0.800 ± 0.013 on 1000 test digits" in line
 
 
+def test_the_temperature_is_fitted_to_digits_that_it_is_not_measured_on(trained_on_numpy):
+    trajectory, text, _ = trained_on_numpy
+    task = demo._make_task("cross-entropy", 0.0, 30, 0, 0.5, 32)
+    last = trajectory.epochs[-1]
+    logits = task.validation_images @ last.weight + last.bias
+    temperature = calibration.fit_temperature(logits, task.validation_labels)
+    assert temperature < 1  # so short a descent is less sure than it is right
+    assert "T, fitted to 270 validation digits" in text
+    assert "all on the 450 test digits" in text
+    rows = re.findall(r"│ (before|after) +│ +([\d.]+) │ ([\d.]+) │ [\d.]+ │ ([\d.]+) \[", text)
+    numbers = {name: [float(one) for one in row] for name, *row in rows}
+    for name, t in (("before", 1.0), ("after", temperature)):
+        nll = softmaxkit.cross_entropy(last.test_logits, task.test_labels, temperature=t)
+        ece = calibration.calibration_error(last.test_logits, task.test_labels, temperature=t)
+        assert numbers[name] == pytest.approx([t, nll, ece], abs=1e-4)
+    assert numbers["after"][1] < numbers["before"][1]
+    assert numbers["after"][2] < numbers["before"][2]
+
+
 def test_a_learning_rate_that_blows_up_is_named(picture):
     with pytest.raises(CommandError, match=r"not stay finite with --learning-rate 1e\+38"):
         run("numpy", epochs=1, learning_rate=1e38, output=picture)
 
 
-@pytest.mark.parametrize("batch_size", [0, 1348])
+@pytest.mark.parametrize("batch_size", [0, 1078])
 def test_a_batch_is_between_one_digit_and_all(batch_size, picture):
-    message = f"--batch-size is {batch_size}; expected 1 to 1347."
+    message = f"--batch-size is {batch_size}; expected 1 to 1077."
     with pytest.raises(CommandError, match=re.escape(message)):
         run("numpy", batch_size=batch_size, output=picture)
     assert not picture.exists()

@@ -42,10 +42,10 @@ def need(backend, **packages):
             pytest.skip(f"the example needs {name}: pip install {name}")
 
 
-def run(name, *options, **env):
+def run(name, *options, arguments=(), **env):
     """Return what an example prints; a warning is an error."""
     result = subprocess.run(
-        [sys.executable, "-W", "error", *options, str(EXAMPLES / name)],
+        [sys.executable, "-W", "error", *options, str(EXAMPLES / name), *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | env,
@@ -68,7 +68,8 @@ def number(text):
 def test_there_is_an_example_for_each_backend_and_a_line_about_it():
     readme = (EXAMPLES / "README.md").read_text()
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    assert names == {f"digits_{backend}.py" for backend in BACKENDS} | OTHERS
+    of_each = {f"{what}_{one}.py" for what in ("digits", "reject_others") for one in BACKENDS}
+    assert names == of_each | OTHERS
     assert all(f"`{name}`" in readme for name in names)
 
 
@@ -79,6 +80,25 @@ def test_example(backend):
     accuracy = re.fullmatch(r"test accuracy (\d\.\d{4})\n", printed)
     assert accuracy, printed
     assert float(accuracy.group(1)) >= 0.95
+
+
+@pytest.mark.parametrize("backend", backends_under_test())
+def test_reject_others(backend, tmp_path):
+    need(backend, sklearn="scikit-learn", **{"optax": "optax"} if backend == "jax" else {})
+    picture = tmp_path / "picture.png"
+    draws = backend == "torch" and find_spec("matplotlib") is not None
+    printed = run(f"reject_others_{backend}.py", arguments=[picture] if draws else [])
+    assert picture.exists() == draws
+    every, nine, seven = table(printed)["100%"], table(printed)["90%"], table(printed)["70%"]
+    # The binomial noise of 90 digits, three times.
+    for (_, answered, right, _), asked in ((every, 1), (nine, 0.9), (seven, 0.7)):
+        assert abs(answered - asked) < 0.15, printed
+        assert right >= 0.94, printed
+    assert nine[2] >= every[2], printed  # the sure answers are the right ones
+    rejected = [row[3] for row in (every, nine, seven)]
+    assert rejected == sorted(rejected), printed
+    assert 0.1 < rejected[1] < 0.4, printed  # as its first lines say, and no more
+    assert rejected[1] > 1 - nine[1], printed  # it gives up unknown digits rather than known ones
 
 
 def test_torch_focal_loss():

@@ -69,7 +69,7 @@ def test_wheel_requires_numpy_and_array_api_compat_only(wheel):
     requires = metadata(wheel, "METADATA").get_all("Requires-Dist")
     always = {one for one in requires if "extra ==" not in one}
     assert {one.partition(">")[0] for one in always} == {"numpy", "array-api-compat"}
-    extras = {"torch", "jax", "tensorflow", "cli", "demo", "bench", "test"}
+    extras = {"torch", "jax", "tensorflow", "cli", "plot", "demo", "bench", "test"}
     assert set(metadata(wheel, "METADATA").get_all("Provides-Extra")) == extras
 
 

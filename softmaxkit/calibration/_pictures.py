@@ -148,7 +148,7 @@ def plot_risk_coverage(
     stroke = STROKES[len(ax.lines) % len(STROKES)]
     ax.plot(found.coverage, found.risk, label=kind, color="black", linestyle=stroke)
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1))
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=0, auto=None)  # whose top the next curve may raise
     ax.legend(frameon=False, fontsize="small")
     return ax
 
