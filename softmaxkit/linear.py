@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["linear_cross_entropy"]
 
 # Logits of a chunk: 64 MiB of float32, and 256 on an accelerator. There the gradient of the weight
-# matrix, which is read and written for each chunk, would cost more than the products of the 128 rows
-# that a large vocabulary leaves of the former. Not measured on one.
+# matrix, which is read and written for each chunk, would cost more than the products of the 128
+# rows that a large vocabulary leaves of the former. Not measured on one.
 _CHUNK_LOGITS, _ACCELERATOR_CHUNK_LOGITS = 1 << 24, 1 << 26
 _FEWEST_ROWS = 16
 _MANY_CLASSES = 1 << 16  # where their number is not known yet
