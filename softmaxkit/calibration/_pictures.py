@@ -87,7 +87,7 @@ def plot_reliability(
     stroke = {"color": "black", "linestyle": ":", "linewidth": 1.5}
     ax.stairs(share, found.edges, label="share of rows", **stroke)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    ax.legend(frameon=False, fontsize="small", loc="best")
     return ax
 
 

@@ -69,8 +69,9 @@ def fit_temperature(
     float
         From 1e-12 to 1e12. These ends come with a UserWarning: the smallest where every label has
         the largest logit of its row, the largest where the logits say no more about the labels
-        than chance does, or less. Where no T changes anything, since every row has equal logits,
-        it is 1, with a UserWarning, too.
+        than chance does, or less. With the smallest every probability is 0 or 1, and no threshold
+        rejects a row: fit on more rows, or keep T = 1. Where no T changes anything, since every row
+        has equal logits, it is 1, with a UserWarning, too.
 
     Raises
     ------
