@@ -38,6 +38,6 @@ for _name in set(__all__) - {"nll_loss"}:
     torch.fx.wrap(_name)
 
 if TYPE_CHECKING:
-    from torch.nn.functional import *  # type: ignore[assignment]  # noqa: F403
+    from torch.nn.functional import *  # type: ignore[assignment, unused-ignore]  # noqa: F403
 else:
     __getattr__, __dir__ = rest_of("torch.nn.functional", __all__)
