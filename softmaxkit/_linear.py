@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     )
 
 
+# Options that may differ between rows.
+BY_ROW = ("sample_weight", "temperature")
+
+
 class Totals(NamedTuple):
     """Sums over the chunks so far, of each block of the vocabulary; None before the first."""
 
@@ -76,7 +80,7 @@ def without_ignored(
     given = options.of_logits
     by_row = {
         name: take(value)
-        for name in ("sample_weight", "temperature")
+        for name in BY_ROW
         if ops.is_array(value := getattr(given, name)) and value.ndim
     }
     options = options._replace(of_logits=given._replace(ignore_index=None, **by_row))

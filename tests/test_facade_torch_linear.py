@@ -208,7 +208,8 @@ def test_dtypes(torch, computed, theirs, dtype, autocast, shape):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             got = computed(*call, reduction=reduction)
             expected = theirs(*call, reduction=reduction)
-        torch.testing.assert_close(got, expected, rtol=0.05, atol=0.05)  # dtype and shape
+        # For dtype and shape; torch rounds the logits to bfloat16, which moves the loss by 1 %.
+        torch.testing.assert_close(got, expected, rtol=0.05, atol=0.05)
 
 
 # --- the module -----------------------------------------------------------------------------------

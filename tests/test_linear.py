@@ -167,6 +167,7 @@ def test_all_outputs(library, reduction, chunk_size):
     got = linear_cross_entropy(array(H), array(M), labels, **options)
     for name, one in want._asdict().items():
         found = library.numpy(getattr(got, name))
+        # Of float64, whose numbers are 2.2e-16 apart: products, an exp, its sum and a logarithm.
         np.testing.assert_allclose(found, one, rtol=1e-13, atol=1e-15, err_msg=name)
     both, found = softmaxkit.value_and_grad(linear_cross_entropy)(
         array(H), array(M), labels, **options
@@ -175,6 +176,7 @@ def test_all_outputs(library, reduction, chunk_size):
     (of_hidden, _, _), _ = reference_linear.linear_gradients(
         H, M, targets, **exact, temperature=1.7, reduction=reduction
     )
+    # Sums of those, in which terms near 1 cancel.
     np.testing.assert_allclose(library.numpy(found.hidden), of_hidden, rtol=1e-12, atol=1e-14)
     if "autodiff" in library.adapter.lacks:
         return
@@ -445,6 +447,7 @@ def test_drawn_calls_against_the_whole_logits(library):
         value, found = softmaxkit.value_and_grad(linear_cross_entropy)(*arrays, **given_options)
         got = library.numpy(value)
         assert got.shape == np.shape(want)
+        # The limit of golden values above; gradients at the terms that they are sums of.
         np.testing.assert_allclose(got, want, rtol=64 * EPS, atol=64 * EPS)
         for name, one, true, scale in zip(found._fields, found, gradients, terms, strict=True):
             if one is not None:

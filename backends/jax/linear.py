@@ -26,7 +26,6 @@ from softmaxkit.backends.jax.arrays import is_array, is_plain, sharding_of, wide
 
 # Rows of the weight matrix's gradient to which a product is added at once.
 _ROWS = 1 << 13
-_BY_ROW = ("sample_weight", "temperature")
 
 
 def loss(operands, targets, options):
@@ -153,7 +152,7 @@ def _zeros(array, blocks, nothing):
 def _scan(chunk, totals, hidden, targets, options):
     """Go through the rows, `chunk_size` at a time and then the rest; return what rows gave, too."""
     given, step = options.of_logits, options.chunk_size
-    by_row = {name: getattr(given, name) for name in _BY_ROW}
+    by_row = {name: getattr(given, name) for name in _linear.BY_ROW}
     by_row = {name: one for name, one in by_row.items() if is_array(one) and one.ndim}
     every = hidden, targets, by_row
     if not is_plain(hidden) or hidden.shape[0] <= step:
