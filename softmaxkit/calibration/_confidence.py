@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from softmaxkit._activations import masked_and_scaled
 from softmaxkit._arguments import Call, as_number, begin, choice, shown
 from softmaxkit._axes import expand
-from softmaxkit._statistics import centred, entropy, log_sum, part, rest_of
+from softmaxkit._statistics import centred, entropy, log_sum, part
 from softmaxkit.calibration._rows import Rows, unlabelled
 
 if TYPE_CHECKING:
@@ -166,11 +166,17 @@ def logits_of(ops: ArrayFunctions, rows: Rows, axis: int) -> tuple[Array, Any]:
 def probabilities(ops: ArrayFunctions, rows: Rows, axis: int) -> Array:
     """Return softmax, of a block or of all rows with the same digits."""
     z, temperature = logits_of(ops, rows, axis)
-    d = centred(ops, z, ops.amax(z, axis), axis)
+    e = _exponentials(ops, z, ops.amax(z, axis), axis, temperature)
+    return e / expand(ops.sum(e, axis), axis)
+
+
+def _exponentials(
+    ops: ArrayFunctions, z: Array, top: Array, axis: int, temperature: Any
+) -> Array:
+    d = centred(ops, z, top, axis)
     if temperature is not None:
         d = d / (expand(temperature, axis) if ops.is_array(temperature) else temperature)
-    e = ops.exp(d)
-    return e / expand(ops.sum(e, axis), axis)
+    return ops.exp(d)
 
 
 def confidence_of_rows(ops: ArrayFunctions, rows: Rows, axis: int, kind: str) -> Array:
@@ -181,18 +187,19 @@ def confidence_of_rows(ops: ArrayFunctions, rows: Rows, axis: int, kind: str) ->
 def sure_class(ops: ArrayFunctions, rows: Rows, axis: int, kind: str) -> tuple[Array, Array]:
     """Return the confidence of each row, and its class."""
     z, temperature = logits_of(ops, rows, axis)
-    whole = part(ops, z, axis, temperature=temperature, first_class=0)
-    if kind == "entropy":
-        return -entropy(ops, whole), whole.place
-    if kind == "energy":
+    if kind in ("entropy", "energy"):
+        whole = part(ops, z, axis, temperature=temperature, first_class=0)
+        if kind == "entropy":
+            return -entropy(ops, whole), whole.place
         beyond = log_sum(ops, whole)
         return whole.top + (beyond if temperature is None else temperature * beyond), whole.place
-    p = 1.0 / (1.0 + rest_of(ops, whole))
+    top, place = ops.amax(z, axis), ops.argmax(z, axis)
+    p = 1.0 / ops.sum(_exponentials(ops, z, top, axis, temperature), axis)
     if kind == "margin":
-        second = ops.amax(ops.where(ops.at_class(whole.place, z, axis), -_INF, z), axis)
-        d = second - ops.where(ops.equal(abs(whole.top), _INF), _NAN, whole.top)
+        second = ops.amax(ops.where(ops.at_class(place, z, axis), -_INF, z), axis)
+        d = second - ops.where(ops.equal(abs(top), _INF), _NAN, top)
         p = -p * ops.expm1(d if temperature is None else d / temperature)
-    return p, whole.place
+    return p, place
 
 
 def _classes_of_rows(ops: ArrayFunctions, rows: Rows, axis: int, kind: str, reject: int) -> Array:

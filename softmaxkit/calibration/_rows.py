@@ -83,9 +83,20 @@ class Data:
         """Return ``function(ops, rows, axis, *options)``."""
         return self.call.backend.by_rows(function, rows, (self.axis, *options))
 
+    def by_block(self, function: Callable[[Rows], Any]) -> list[Any]:
+        """Return what a function gives of each block, in their order."""
+        blocks = self.blocks()
+        found: list[Any] = [None] * len(blocks)
+
+        def work(index: int) -> None:
+            found[index] = function(self.part(blocks[index]))
+
+        self.call.backend.each(work, range(len(blocks)))
+        return found
+
     def in_library(self, function: Callable[..., Any], *options: Any, keeps: bool = False) -> Array:
         """Return what a function gives of all rows; an array of the scores' shape if it `keeps`."""
-        parts = [self.of_block(function, self.part(one), *options) for one in self.blocks()]
+        parts = self.by_block(lambda rows: self.of_block(function, rows, *options))
         if len(parts) == 1:
             return parts[0]
         cut = self.cut - (not keeps and self.cut > self.axis)
@@ -97,9 +108,8 @@ class Data:
         Without the rows that are left out, and flat; a column may have (rows, classes).
         """
         host = self.call.backend.to_host
-        columns = []
-        for piece in self.blocks():
-            rows = self.part(piece)
+
+        def of_block(rows: Rows) -> list[np.ndarray]:
             values = self.of_block(function, rows, *options)
             labels = host(rows.labels)
             weight = np.ones(()) if rows.weight is None else host(rows.weight)
@@ -110,8 +120,10 @@ class Data:
                 keep &= labels != self.ignored
             flat = [host(one) for one in values]
             flat = [one.reshape(len(labels), *one.shape[len(self.shape) - 1 :]) for one in flat]
-            columns.append([one[keep] for one in (*flat, labels, weight)])
-        *found, labels, weight = [np.concatenate(one) for one in zip(*columns, strict=True)]
+            return [one[keep] for one in (*flat, labels, weight)]
+
+        columns = zip(*self.by_block(of_block), strict=True)
+        *found, labels, weight = [np.concatenate(one) for one in columns]
         if not ((weight > 0) & (weight < np.inf)).all():
             raise bad_weights(self)
         if not len(labels):

@@ -148,16 +148,12 @@ class Sums(NamedTuple):
 
 
 def _sums(data: Data, temperature: float, precise: bool) -> Sums:
-    blocks = data.blocks()
-    parts: list[Any] = [None] * len(blocks)
+    def of_block(rows: Rows) -> np.ndarray:
+        rows = rows._replace(temperature=temperature)
+        return data.call.backend.to_host(data.of_block(_sums_of_block, rows, data.ignored, precise))
 
-    def work(index: int) -> None:
-        rows = data.part(blocks[index])._replace(temperature=temperature)
-        sums = data.of_block(_sums_of_block, rows, data.ignored, precise)
-        parts[index] = data.call.backend.to_host(sums)
-
-    data.call.backend.each(work, range(len(blocks)))
-    with np.errstate(all="ignore"):  # in the order of the blocks, whichever thread was first
+    parts = data.by_block(of_block)
+    with np.errstate(all="ignore"):
         total = np.stack(parts).sum(0, np.float64)
     expected, seen, variance, weight, negative = total.tolist()
     if negative or not isfinite(weight):
