@@ -61,9 +61,6 @@ if len(sys.argv) > 1:
     # An unknown digit is wrong, whatever it is taken for.
     logits = torch.cat([known_logits[test], unknown_logits])
     wrong = 1 - classify(unknown_logits)
-    plot_risk_coverage(known_logits[test], labels[test], ax=right)
-    plot_risk_coverage(logits, torch.cat([labels[test], wrong]), ax=right)
-    for line, name in zip(right.lines, ("known digits", "all digits"), strict=True):
-        line.set_label(name)
-    right.legend(frameon=False)
+    plot_risk_coverage(known_logits[test], labels[test], ax=right, label="known digits")
+    plot_risk_coverage(logits, torch.cat([labels[test], wrong]), ax=right, label="all digits")
     figure.savefig(sys.argv[1], dpi=100)

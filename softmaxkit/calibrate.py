@@ -17,7 +17,7 @@ from softmaxkit._libraries import import_quietly, is_installed
 from softmaxkit.calibration import brier_score, calibration_error, fit_temperature
 from softmaxkit.calibration._pictures import plot_reliability
 
-__all__ = ["compared", "measured", "read", "run"]
+__all__ = ["compared", "fitted", "measured", "read", "run"]
 
 ENDINGS = (".npy", ".npz", ".csv", ".pt", ".safetensors")
 # Rows of float16 probabilities sum to 1 within this; rows of logits hardly ever all do.
@@ -48,12 +48,8 @@ def run(
     logits = _logits(logits_file, probabilities)
     labels = _labels(labels_file, len(logits))
     how = {"bins": bins, "binning": binning, "seed": seed}
-    warned: list[str] = []
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            temperature = fit_temperature(logits, labels)
-        warned += [str(one.message) for one in caught]
+        temperature, warned = fitted(logits, labels)
         found = {
             name: measured(logits, labels, t, **how)
             for name, t in (("before", 1.0), ("after", temperature))
@@ -81,6 +77,14 @@ def run(
         temperature_file.write_text(f"{temperature!r}\n", encoding="utf-8")
     if picture is not None:
         _save_picture(picture, logits, labels, temperature, bins, binning)
+
+
+def fitted(logits: Any, labels: Any) -> tuple[float, list[str]]:
+    """Return the temperature of `fit_temperature`, and what it warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        temperature = fit_temperature(logits, labels)
+    return temperature, [str(one.message) for one in caught]
 
 
 def measured(

@@ -18,8 +18,8 @@ from rich.table import Table
 import softmaxkit
 from softmaxkit._commands import CommandError, check_writable
 from softmaxkit._libraries import import_quietly, is_installed
-from softmaxkit.calibrate import compared, measured
-from softmaxkit.calibration import fit_temperature, plot_reliability
+from softmaxkit.calibrate import compared, fitted, measured
+from softmaxkit.calibration import plot_reliability
 from softmaxkit.demo_training import TRAINERS, Epoch, Task
 
 __all__ = ["LOSSES", "TOLERANCE", "Trajectory", "run"]
@@ -110,9 +110,11 @@ def run(
         )
     console.print(_table(task, trajectories, loss))
     _say(console, confidence_line(last.test_logits, task.test_labels))
-    temperature = fit_temperature(
+    temperature, warned = fitted(
         task.validation_images @ last.weight + last.bias, task.validation_labels
     )
+    for line in warned:
+        _say(console, line)
     worth = {
         name: measured(last.test_logits, task.test_labels, t)
         for name, t in (("before", 1.0), ("after", temperature))
@@ -377,7 +379,7 @@ def _draw_worth(figure: Any, task: Task, logits: np.ndarray, worth: Worth) -> No
     panels = figure.subplots(1, 2, sharey=True)
     for ax, one in zip(panels, worth.values(), strict=True):
         temperature = one["temperature"]
-        plot_reliability(logits, task.test_labels, ax=ax, temperature=temperature)
+        plot_reliability(logits, task.test_labels, ax=ax, interval=None, temperature=temperature)
         error = f"ECE {one['ece']:.3f} [{one['ece_low']:.3f}, {one['ece_high']:.3f}]"
         ax.set_title(f"T = {temperature:.3g}: NLL {one['nll']:.3f}\n{error}", fontsize=10)
         ax.get_legend().remove()

@@ -11,6 +11,7 @@ from softmaxkit import softmax, vjp
 from softmaxkit.calibration import (
     _rows,
     aurc,
+    calibration_error,
     classify,
     confidence,
     conformal_threshold,
@@ -199,7 +200,11 @@ def test_pictures_are_drawn_on_axes():
     left, right = Figure().subplots(1, 2)
     assert plot_reliability(logits, labels, ax=left, temperature=2.0) is left
     assert plot_risk_coverage(logits, labels, ax=right) is right
-    assert plot_risk_coverage(logits, labels, ax=right, kind="energy") is right
+    assert plot_risk_coverage(logits, labels, ax=right, label="twice", kind="energy") is right
+    error = calibration_error(logits, labels, temperature=2.0, interval=0.95)
+    above = left.get_legend().get_title().get_text()
+    assert above == f"ECE {error.value:.3f} [{error.low:.3f}, {error.high:.3f}]"
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["probability", "twice"]
     assert [line.get_linestyle() for line in right.lines] == ["-", "--"]
     curve = right.lines[0].get_data()
     np.testing.assert_array_equal(curve, risk_coverage(logits, labels)[:2])

@@ -177,6 +177,7 @@ SIGNATURES = {
 OF_SCORES = "axis=-1, sample_weight=None, where=None, ignore_index=-100, temperature=1.0"
 OF_LOGITS = "axis=-1, where=None, ignore_index=-100, temperature=1.0"
 BINS = "from_logits=True, bins=15, binning='width'"
+DRAWN = "resamples=1000, seed=0"
 KIND = "kind='probability'"
 SIGNATURES_OF_CALIBRATION = {
     "fit_temperature": "(logits, labels, *, axis=-1, sample_weight=None, where=None, "
@@ -185,7 +186,7 @@ SIGNATURES_OF_CALIBRATION = {
     "classify": f"(logits, *, threshold=None, reject=-1, {KIND}, axis=-1, where=None, "
     "temperature=1.0)",
     "calibration_error": f"(scores, labels, *, {BINS}, of='top', norm='l1', interval=None, "
-    f"resamples=1000, seed=0, {OF_SCORES})",
+    f"{DRAWN}, {OF_SCORES})",
     "reliability": f"(scores, labels, *, {BINS}, of='top', {OF_SCORES})",
     "brier_score": f"(scores, labels, *, from_logits=True, {OF_SCORES})",
     "risk_coverage": f"(logits, labels, *, {KIND}, {OF_LOGITS})",
@@ -194,8 +195,9 @@ SIGNATURES_OF_CALIBRATION = {
     "conformal_threshold": f"(logits, labels, *, error_rate, {OF_LOGITS})",
     "prediction_sets": "(logits, threshold, *, axis=-1, where=None, temperature=1.0)",
     "straight_through": "(x, axis=-1)",
-    "plot_reliability": f"(scores, labels, *, ax=None, {BINS}, {OF_SCORES})",
-    "plot_risk_coverage": f"(logits, labels, *, ax=None, {KIND}, {OF_LOGITS})",
+    "plot_reliability": f"(scores, labels, *, ax=None, {BINS}, interval=0.95, {DRAWN}, "
+    f"{OF_SCORES})",
+    "plot_risk_coverage": f"(logits, labels, *, ax=None, label=None, {KIND}, {OF_LOGITS})",
 }
 EVERY_SIGNATURE = SIGNATURES | SIGNATURES_OF_CALIBRATION
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# Takes the weights of the rows; gives the bin of each, and the edges.
+Place = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 BINNINGS = ("width", "mass")
 NORMS = ("l1", "l2", "max")
@@ -37,33 +41,43 @@ class Tables(NamedTuple):
 
 
 def tables(
-    confidence: np.ndarray, hit: np.ndarray, weight: np.ndarray, bins: int, binning: str
+    confidence: np.ndarray, hit: np.ndarray, weight: np.ndarray, places: Sequence[Place]
 ) -> Tables:
     """Return the sums by bins of (rows, classes) confidences, class by class."""
-    place = _by_width if binning == "width" else _by_mass
     found = []
-    for p, right in zip(confidence.T, hit.T, strict=True):
-        p = p.astype(np.float64)
-        index, edges = place(p, weight, bins)
+    for p, right, place in zip(confidence.T, hit.T, places, strict=True):
+        index, edges = place(weight)
+        bins = len(edges) - 1
         sums = [np.bincount(index, one, bins) for one in (weight, weight * p, weight * right)]
         found.append((*sums, edges))
     return Tables(*map(np.stack, zip(*found, strict=True)))
 
 
-def _by_width(p: np.ndarray, weight: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+def places(confidence: np.ndarray, bins: int, binning: str) -> list[Place]:
+    """Return for each class what finds the bin of each row, and the edges, for its weights."""
+    place = _by_width if binning == "width" else _by_mass
+    return [place(p, bins) for p in confidence.T]
+
+
+def _by_width(p: np.ndarray, bins: int) -> Place:
     # A quotient is the float nearest to b / bins, as a literal is; those of linspace are not.
     edges = np.arange(bins + 1) / bins
-    return np.searchsorted(edges[1:-1], p, side="left"), edges
+    index = np.searchsorted(edges[1:-1], p, side="left")
+    return lambda _: (index, edges)
 
 
-def _by_mass(p: np.ndarray, weight: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_mass(p: np.ndarray, bins: int) -> Place:
     values, which = np.unique(p, return_inverse=True)
-    mass = np.cumsum(np.bincount(which, weight))
-    before = np.concatenate([[0.0], mass[:-1]])  # of smaller confidences
-    index = np.minimum(before * bins // mass[-1], bins - 1).astype(np.int64)
-    # A bin ends with its largest confidence; an empty one where the bin before it does.
-    ends = values[np.maximum(np.searchsorted(index, np.arange(1, bins)) - 1, 0)]
-    return index[which], np.concatenate([[0.0], ends, [1.0]])
+
+    def place(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mass = np.cumsum(np.bincount(which, weight))
+        before = np.concatenate([[0.0], mass[:-1]])  # of smaller confidences
+        index = np.minimum(before * bins // mass[-1], bins - 1).astype(np.int64)
+        # A bin ends with its largest confidence; an empty one where the bin before it does.
+        ends = values[np.maximum(np.searchsorted(index, np.arange(1, bins)) - 1, 0)]
+        return index[which], np.concatenate([[0.0], ends, [1.0]])
+
+    return place
 
 
 def reliability(sums: Tables) -> Reliability:
@@ -86,18 +100,18 @@ def error(sums: Tables, norm: str) -> float:
 
 def bootstrap(
     events: tuple[np.ndarray, np.ndarray, np.ndarray],
-    how: tuple[int, str, str],
+    places: Sequence[Place],
+    norm: str,
     level: float,
     resamples: int,
     seed: Any,
 ) -> tuple[float, float]:
     """Return the bounds of the middle of the errors of samples drawn from the rows."""
     confidence, hit, weight = events
-    bins, binning, norm = how
     generator = np.random.default_rng(seed)
     rows, errors = len(weight), []
     for _ in range(resamples):
         times = np.bincount(generator.integers(rows, size=rows), minlength=rows)
-        errors.append(error(tables(confidence, hit, weight * times, bins, binning), norm))
+        errors.append(error(tables(confidence, hit, weight * times, places), norm))
     low, high = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

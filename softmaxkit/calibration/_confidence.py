@@ -170,9 +170,7 @@ def probabilities(ops: ArrayFunctions, rows: Rows, axis: int) -> Array:
     return e / expand(ops.sum(e, axis), axis)
 
 
-def _exponentials(
-    ops: ArrayFunctions, z: Array, top: Array, axis: int, temperature: Any
-) -> Array:
+def _exponentials(ops: ArrayFunctions, z: Array, top: Array, axis: int, temperature: Any) -> Array:
     d = centred(ops, z, top, axis)
     if temperature is not None:
         d = d / (expand(temperature, axis) if ops.is_array(temperature) else temperature)

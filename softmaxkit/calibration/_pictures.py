@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from softmaxkit.calibration._reliability import reliability
+from softmaxkit.calibration._reliability import Estimate, calibration_error, reliability
 from softmaxkit.calibration._selection import risk_coverage
 
 __all__ = ["plot_reliability", "plot_risk_coverage"]
@@ -23,6 +23,9 @@ def plot_reliability(
     from_logits: bool = True,
     bins: int = 15,
     binning: str = "width",
+    interval: float | None = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
     axis: int = -1,
     sample_weight: Any = None,
     where: Any = None,
@@ -31,12 +34,16 @@ def plot_reliability(
 ) -> Any:
     """Draw a reliability diagram: accuracy over confidence, and the share of rows in each bin.
 
+    The calibration error stands above the legend.
+
     Parameters
     ----------
     scores, labels, from_logits, bins, binning, axis, sample_weight, where, ignore_index
         As for `calibration_error`.
-    temperature
+    temperature, resamples, seed
         As for `calibration_error`.
+    interval : float in (0, 1) or None, default 0.95
+        As for `calibration_error`; with None the error stands alone.
     ax : matplotlib.axes.Axes, optional
         Where it is drawn; a new figure of pyplot's by default.
 
@@ -63,17 +70,19 @@ def plot_reliability(
     >>> plot_reliability(logits, labels).get_xlabel()  # doctest: +SKIP
     'confidence'
     """
-    found = reliability(
-        scores,
-        labels,
-        from_logits=from_logits,
-        bins=bins,
-        binning=binning,
-        axis=axis,
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        temperature=temperature,
+    how: dict[str, Any] = {
+        "from_logits": from_logits,
+        "bins": bins,
+        "binning": binning,
+        "axis": axis,
+        "sample_weight": sample_weight,
+        "where": where,
+        "ignore_index": ignore_index,
+        "temperature": temperature,
+    }
+    found = reliability(scores, labels, **how)
+    error = calibration_error(
+        scores, labels, interval=interval, resamples=resamples, seed=seed, **how
     )
     ax = axes("plot_reliability", ax)
     there = found.count > 0
@@ -87,7 +96,11 @@ def plot_reliability(
     stroke = {"color": "black", "linestyle": ":", "linewidth": 1.5}
     ax.stairs(share, found.edges, label="share of rows", **stroke)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    ax.legend(frameon=False, fontsize="small", loc="best")
+    if isinstance(error, Estimate):
+        title = f"ECE {error.value:.3f} [{error.low:.3f}, {error.high:.3f}]"
+    else:
+        title = f"ECE {error:.3f}"
+    ax.legend(title=title, frameon=False, fontsize="small", title_fontsize="small", loc="best")
     return ax
 
 
@@ -96,6 +109,7 @@ def plot_risk_coverage(
     labels: Any,
     *,
     ax: Any = None,
+    label: str | None = None,
     kind: str = "probability",
     axis: int = -1,
     where: Any = None,
@@ -111,6 +125,8 @@ def plot_risk_coverage(
     ax : matplotlib.axes.Axes, optional
         Where it is drawn; a new figure of pyplot's by default. Curves that are drawn on the same
         one differ in their strokes.
+    label : str, optional
+        Of this curve in the legend; `kind` by default.
 
     Returns
     -------
@@ -146,7 +162,7 @@ def plot_risk_coverage(
     )
     ax = axes("plot_risk_coverage", ax)
     stroke = STROKES[len(ax.lines) % len(STROKES)]
-    ax.plot(found.coverage, found.risk, label=kind, color="black", linestyle=stroke)
+    ax.plot(found.coverage, found.risk, label=label or kind, color="black", linestyle=stroke)
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1))
     ax.set_ylim(bottom=0, auto=None)  # whose top the next curve may raise
     ax.legend(frameon=False, fontsize="small")

@@ -119,7 +119,7 @@ def fit_temperature(
 
 def _reason(temperature: float) -> str:
     if temperature == SMALLEST:
-        says = "every label has the largest logit of its row, so that no temperature is too small"
+        says = "every label has the largest logit of its row, or all logits are next to nothing"
     elif temperature == LARGEST:
         says = "the logits say no more about the labels than chance does, or are huge"
     else:
