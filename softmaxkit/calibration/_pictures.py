@@ -89,9 +89,9 @@ def plot_reliability(
     left, width = found.edges[:-1], np.diff(found.edges)
     bars = {"align": "edge", "color": "0.8", "edgecolor": "0.35", "linewidth": 0.8}
     ax.bar(left[there], found.accuracy[there], width[there], label="accuracy", **bars)
-    ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="as it should be")
-    points = found.confidence[there], found.accuracy[there]
-    ax.plot(*points, color="black", marker="o", linestyle="", markersize=4, label="mean confidence")
+    ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="calibrated")
+    dots = {"color": "black", "marker": "o", "linestyle": "", "markersize": 4, "clip_on": False}
+    ax.plot(found.confidence[there], found.accuracy[there], label="mean confidence", **dots)
     share = found.count / found.count.sum()
     stroke = {"color": "black", "linestyle": ":", "linewidth": 1.5}
     ax.stairs(share, found.edges, label="share of rows", **stroke)
