@@ -286,7 +286,7 @@ def pick(x, labels, axis):
     if hasattr(xp, "take_along_axis"):
         index = xp.expand_dims(labels, axis=axis)
         return xp.squeeze(xp.take_along_axis(x, index, axis=axis), axis=axis)
-    return xp.sum(where(at_class(labels, x, axis), x, 0.0), axis=axis)  # Dask lacks the former
+    return xp.sum(where(at_class(labels, x, axis), x, 0.0), axis=axis)  # Dask lacks take_along_axis
 
 
 def at_class(labels, like, axis):

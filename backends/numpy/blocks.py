@@ -113,7 +113,7 @@ class Layout:
         return view.reshape(self._form(view)) if self.turned else view
 
     def by_row(self, values):
-        """Reshape values that broadcast to the rows like blocks; leave floats and None unchanged."""
+        """Reshape values that broadcast to the rows like blocks; leave floats and None alone."""
         if values is None or type(values) is float:
             return values
         return _seen(values, self.row_shape, self.per_row)
