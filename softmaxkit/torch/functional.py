@@ -33,7 +33,8 @@ __all__ = [
     "softmin",
 ]
 
-# torch.fx.symbolic_trace then records the call, not its body. It records torch's own nll_loss anyway.
+# torch.fx.symbolic_trace then records the call, not its body. It always does so with nll_loss,
+# which is torch's own.
 for _name in set(__all__) - {"nll_loss"}:
     torch.fx.wrap(_name)
 
