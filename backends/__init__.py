@@ -194,7 +194,7 @@ class Backend(Protocol):
         """Return "bool", "int", "float", "complex" or "other"."""
 
     def as_dtype(self, dtype: DType, like: Array) -> DType:
-        """Return the floating dtype of `like`'s library for a name or a dtype, or TypeError."""
+        """Return the floating dtype of `like`'s library for a name or dtype, or raise TypeError."""
 
 
 class ArrayFunctions(Protocol):

@@ -37,7 +37,7 @@ Shape = tuple[int | None, ...]
 
 
 def shown(value: Any) -> str:
-    """Return what was received as part of one line; an array, which has many, by its type."""
+    """Return a received value as part of one line; an array, whose repr has many, by its type."""
     if hasattr(value, "dtype") and not isinstance(value, (type, np.generic)):
         return f"a {type_name(value)}"
     text = " ".join(repr(value).split())
@@ -201,7 +201,7 @@ class Call:
     def number(
         self, name: str, value: Any, low: float, high: float = np.inf, *, neutral: float | None
     ) -> Any:
-        """Return a number in [low, high], or None if it is `neutral`; a 0-d array stays one."""
+        """Return a number in [low, high], or None if it is `neutral`; keep a 0-d array."""
         if type(value) is float and value == neutral:  # most often: the default
             return None
         value = as_number(value)

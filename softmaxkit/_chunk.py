@@ -27,7 +27,7 @@ _INF, _NAN = float("inf"), float("nan")
 class Products(NamedTuple):
     """How a library multiplies, with results in float32 or wider whatever the operands' dtype."""
 
-    operand: Callable[[Array], Array]  # to the dtype of the product
+    operand: Callable[[Array], Array]  # converts to the dtype of the product
     product: Callable[[Array, Array], Array]  # a @ b
     against: Callable[[Array, Array], Array]  # a @ b.T
     add_outer: Callable[[Array | None, Array, Array], Array]  # (sum, a, b) -> sum + a.T @ b

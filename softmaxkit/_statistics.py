@@ -324,8 +324,8 @@ def centred(ops: ArrayFunctions, z: Array, top: Array, axis: int) -> Array:
 
 
 def _over(value: Any, temperature: Any) -> Any:
-    # None, not 1.0: dividing by 1.0 would take a pass over the logits, and Dynamo would trace it
-    # as a number.
+    # None, not 1.0: dividing by 1.0 would take a pass over the logits, and 1.0 would be one more
+    # number for Dynamo to trace.
     return value if temperature is None else value / temperature
 
 

@@ -48,7 +48,7 @@ def set_count(number: int) -> None:
 def share(work: Callable[[Iterator[Any]], object], blocks: Iterable[Any]) -> None:
     """Let up to `count()` threads each call `work` with an iterator over some of the blocks.
 
-    Each block is in one of the iterators. Which one is chance, so that must make no difference.
+    Each block is in one of the iterators. Which one is chance, so `work` must treat it the same.
     """
     queue = deque(blocks)
     helpers = _helpers(work, queue, min(count(), len(queue)) - 1)

@@ -132,8 +132,8 @@ def _native_loss(logits, targets, options):
     return _losses.loss(ops, kernels, *fitted(logits, targets, options))[0]
 
 
-# Lengths that were unknown while tracing are compared at run time, where arrays of other lengths
-# would otherwise broadcast. XLA drops assertions, but rejects a shape with a negative length.
+# Lengths that were unknown while tracing are compared at run time: otherwise, arrays of different
+# lengths would broadcast. XLA drops assertions, but rejects a shape with a negative length.
 def _shaped(x, wanted):
     given = tf.shape(x)
     differ = "lengths that were unknown while tracing differ"

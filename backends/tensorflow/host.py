@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-# No public function says whether an eager tensor is being watched, or records an operation that
-# TensorFlow did not do without the 150 µs of tf.custom_gradient.
+# No public function says whether an eager tensor is being watched, or records, without the 150 µs
+# of tf.custom_gradient, an operation that TensorFlow did not do.
 from tensorflow.python.eager import forwardprop_util, record
 
 from softmaxkit.backends import numpy as host

@@ -46,7 +46,7 @@ def is_traced():
 
 
 def has_written_derivative():
-    """Return True under torch.compile, unless the traced code transforms by more than one grad."""
+    """Return True under torch.compile, unless it traces other transforms than a single grad."""
     return is_compiling() and not _is_transformed()
 
 

@@ -31,7 +31,7 @@ from softmaxkit.backends.torch.memory import (
 
 # On the CPU, torch's own softmax is slow for rows shorter than this; see `has_kernel`.
 SHORT_ROW = 16
-# Up to this many logits, that costs less than the calls of separate operations.
+# Up to this many logits, it is still faster than the calls of separate operations.
 SHORT_ELEMENTS = 2000
 # From this row length on, torch's own softmax on the CPU loses digits of Σ e^d; see `_even`.
 LONG_ROW = 1 << 14

@@ -82,7 +82,7 @@ def _loss(operands, targets, options):
 
 
 def _kept(operands, targets, options):
-    """Return the indices of the rows that are not ignored; None for all or if labels are unseen."""
+    """Return the indices of rows that are not ignored; None for all, or if labels are not read."""
     hidden, ignored = operands.hidden, options.of_logits.ignore_index
     if ignored is None or targets.is_floating_point():
         return None
@@ -111,7 +111,7 @@ def _outputs(operands, targets, options):
 
 
 class _LinearLoss(torch.autograd.Function):
-    """A linear loss as one node, which saves the gradients, or the operands without a reduction."""
+    """A linear loss as one node; saves the gradients or, if losses are not reduced, operands."""
 
     @staticmethod
     def forward(ctx, options, names, *tensors):

@@ -30,7 +30,7 @@ def wide_dtype(dtype):
 
 
 def is_large(x):
-    """Return whether a result of the size of `x` is large enough for memory from `empty`."""
+    """Return whether a result of the size of `x` should use memory from NumPy; see `empty`."""
     return x.nbytes > FRESH_BYTES
 
 
