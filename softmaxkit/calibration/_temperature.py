@@ -25,8 +25,8 @@ SMALLEST, LARGEST = 1e-12, 1e12
 # square, 1e-11. In float32, rounding makes steps of 1e-6 forever. Once a step is as small as the
 # third, float64 is worth its time.
 LAST_STEP, LAST_STEP_IN_FLOAT32, FIRST_STEP_IN_FLOAT64 = 3e-6, 1e-4, 3e-3
-# Scores of the smallest sample. Each sample has 8 times as many rows as the one before. With so good
-# a start, all rows are read only twice, once in float32, instead of 6 times (1 M rows of 100
+# Scores of the smallest sample. Each sample has 8 times as many rows as the one before. With so
+# good a start, all rows are read only twice, once in float32, instead of 6 times (1 M rows of 100
 # classes).
 SAMPLE_ELEMENTS, FACTOR = 1 << 17, 8
 # Below this d, e^(d/T) is 0 for any T; as a lower bound of d, it keeps e^(d/T) d² from 0 · inf.
