@@ -16,6 +16,9 @@ def main() -> None:
             f"softmaxkit: {missing.name} is not installed; the command line needs it; "
             f"pip install 'softmaxkit[cli]'"
         )
+    except KeyboardInterrupt:
+        print("softmaxkit: interrupted.", file=sys.stderr)
+        sys.exit(130)
     app(prog_name="softmaxkit")
 
 
