@@ -91,11 +91,13 @@ def print_table(console: Console, table: Table, caption: str = "") -> None:
         console.print(Text(str(table.title), "bold"))
     cells = [[_text(cell) for cell in column.cells] for column in table.columns]
     first, *others = range(len(table.columns))
-    for places in _parts(table.columns, cells, first, others, console.width):
+    for i, places in enumerate(_parts(table.columns, cells, first, others, console.width)):
+        if i:
+            console.print()
         part = Table(
             box=table.box, show_edge=False, pad_edge=False, collapse_padding=table.collapse_padding
         )
-        needed = _width(table.columns, cells, places)
+        needed = _width(table.columns, cells, places, prose=0)
         for place in places:
             column = table.columns[place]
             part.add_column(
@@ -104,8 +106,8 @@ def print_table(console: Console, table: Table, caption: str = "") -> None:
                 no_wrap=column.no_wrap and needed <= console.width,
                 overflow="fold",
             )
-        for i, row in enumerate(table.rows):
-            part.add_row(*(cells[place][i] for place in places), style=row.style)
+        for at, row in enumerate(table.rows):
+            part.add_row(*(cells[place][at] for place in places), style=row.style)
         console.print(part)
     if caption:
         console.print(Text(caption, "italic"))
@@ -125,18 +127,19 @@ def _parts(
     yield part
 
 
-def _width(columns: Sequence[Column], cells: list[list[Text]], places: list[int]) -> int:
-    return sum(_least(columns[place], cells[place]) for place in places) + _GAP * (len(places) - 1)
-
-
-def _least(column: Column, cells: list[Text]) -> int:
-    """Return the least width in which nothing of a column is cut."""
-    texts = [_text(column.header).plain, *(cell.plain for cell in cells)]
-    longest = max(cell_len(line) for text in texts for line in text.split("\n"))
-    if column.no_wrap:
-        return longest
-    word = max(cell_len(word) for text in texts for word in [*text.split(), ""])
-    return max(word, min(longest, _PROSE_WIDTH))
+def _width(
+    columns: Sequence[Column], cells: list[list[Text]], places: list[int], prose: int = _PROSE_WIDTH
+) -> int:
+    """Return the width of a part in which nothing is cut, and sentences have `prose` columns."""
+    widths = []
+    for place in places:
+        texts = [_text(columns[place].header).plain, *(cell.plain for cell in cells[place])]
+        longest = max(cell_len(line) for text in texts for line in text.split("\n"))
+        if not columns[place].no_wrap:
+            word = max(cell_len(word) for text in texts for word in [*text.split(), ""])
+            longest = max(word, min(longest, prose))
+        widths.append(longest)
+    return sum(widths) + _GAP * (len(places) - 1)
 
 
 def _text(cell: object) -> Text:

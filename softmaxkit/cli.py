@@ -155,9 +155,9 @@ def check(
     ] = False,
 ) -> None:
     """Run the conformance suite, some minutes; show the largest error by operation and library."""
-    from softmaxkit.check import run
-
     with _one_line("check"):
+        from softmaxkit.check import run
+
         raise typer.Exit(run(backend, dtype=dtype, transform=transform, every=every))
 
 
@@ -183,9 +183,9 @@ def demo(
     ),
 ) -> None:
     """Train a softmax classifier of handwritten digits on every library, with the same result."""
-    from softmaxkit.demo import run
-
     with _one_line("demo"):
+        from softmaxkit.demo import run
+
         run(
             backend,
             loss=loss,
@@ -218,9 +218,9 @@ def calibrate(
     ] = None,
 ) -> None:
     """Fit a temperature to held-out logits; show what their probabilities are worth with it."""
-    from softmaxkit.calibrate import run
-
     with _one_line("calibrate"):
+        from softmaxkit.calibrate import run
+
         run(
             logits,
             labels,
@@ -302,9 +302,9 @@ def bench(
     chart: Annotated[Path | None, typer.Option(help="Where a picture goes (PNG).")] = None,
 ) -> None:
     """Measure speed and memory beside each library's own functions, on this machine."""
-    from softmaxkit.bench.running import run
-
     with _one_line("bench"):
+        from softmaxkit.bench.running import run
+
         run(
             backend,
             operations=operation,

@@ -98,7 +98,7 @@ def save(path: Path, results: Sequence[Result], environment: dict[str, Any]) -> 
     ]
     if any(result.is_unsteady(*result.seconds) for result in results):
         label = f"hollow: spread of {LARGE_SPREAD:.0%} or more, not to be relied on"
-        hollow = {"color": _palette.BLACK, "marker": "o", "fillstyle": "none"}
+        hollow: dict[str, Any] = {"color": _palette.BLACK, "marker": "o", "fillstyle": "none"}
         handles.append(Line2D([], [], linestyle="", label=label, **hollow))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(columns), frameon=False)
     save_picture("--chart", path, figure, dpi=100)

@@ -33,8 +33,8 @@ def busy_line(load: float | None, cores: int) -> str:
     if load is None or load <= cores:
         return ""
     return (
-        f"the machine is busy: over the last minute {load:.1f} processes wanted its {cores} cores. "
-        f"Close other programs, or wait: ratios measured now can be off by any factor."
+        f"busy machine: {load:.1f} processes wanted its {cores} cores in the minute before the "
+        f"start. Close other programs, or wait: ratios can be off by any factor."
     )
 
 

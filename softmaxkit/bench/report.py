@@ -258,7 +258,7 @@ def shown_environment(environment: dict[str, Any]) -> list[str]:
     ]
     busy = busy_line(environment.get("load_at_start"), environment["cores_usable"])
     if busy:
-        lines.append(f"when this began {busy}")
+        lines.append(busy)
     for name, about in environment["libraries"].items():
         versions = ", ".join(f"{each} {version}" for each, version in about["versions"].items())
         lines.append(f"{name}: {versions}; threads: {about['threads']}")

@@ -118,6 +118,8 @@ def run(
                     found.append(result)
     except KeyboardInterrupt:
         interrupted = True  # what was measured until now is shown
+        if not found:
+            raise
     if json_file:
         from softmaxkit.bench import files
 
