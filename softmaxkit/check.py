@@ -110,7 +110,7 @@ def run(
     total = len(cases) * len(settings)
     say(
         console,
-        f"check: {len(cases)} cases in {where} on {', '.join(one.name for one in adapters)}: "
+        f"check: {len(cases)} cases on {_listed(adapters)} in {where}: "
         f"{_duration(adapters, every, transform)}. Ctrl-C shows what was found until then.",
     )
     found = Found()
@@ -135,6 +135,11 @@ def run(
         return INTERRUPTED
     say(console, f"check: {found.verdict()}, in {found.cases} cases.")
     return 1 if found.errors else 0
+
+
+def _listed(adapters: Sequence[conformance.Adapter]) -> str:
+    names = ", ".join(adapter.name for adapter in adapters)
+    return f"each of {len(adapters)} libraries ({names})" if len(adapters) > 1 else names
 
 
 def _duration(adapters: Sequence[conformance.Adapter], every: bool, transform: str) -> str:

@@ -15,7 +15,8 @@ from softmaxkit._commands import INTERRUPTED, CommandError
 from softmaxkit._libraries import import_quietly, is_installed
 from softmaxkit._terminal import new_console, new_table, print_table, say
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+# Plain help: the one with boxes cuts long defaults where the terminal is narrow.
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @contextmanager
@@ -98,7 +99,10 @@ _LIBRARIES: list[tuple[str, str, str, Callable[[Any], list[str]], Callable[[Any]
 
 @app.command()
 def info() -> None:
-    """Show which array libraries are installed: version, devices, default float, backend."""
+    """Show which array libraries are installed.
+
+    With version, devices, default float and backend.
+    """
     with _one_line("info"):
         _show_libraries()
 
@@ -154,7 +158,10 @@ def check(
         bool, typer.Option("--every", help="Every dtype and every transform of each backend.")
     ] = False,
 ) -> None:
-    """Run the conformance suite, some minutes; show the largest error by operation and library."""
+    """Run the conformance suite: some minutes.
+
+    Shows the largest error by operation and library. Ctrl-C shows what was found until then.
+    """
     with _one_line("check"):
         from softmaxkit.check import run
 
@@ -182,7 +189,10 @@ def demo(
         "softmaxkit-demo.png"
     ),
 ) -> None:
-    """Train a softmax classifier of handwritten digits on every library, with the same result."""
+    """Train a digit classifier on every library.
+
+    With the same result, up to rounding; draws it.
+    """
     with _one_line("demo"):
         from softmaxkit.demo import run
 
@@ -217,7 +227,10 @@ def calibrate(
         Path | None, typer.Option(help="Where the temperature goes, as a line of text.")
     ] = None,
 ) -> None:
-    """Fit a temperature to held-out logits; show what their probabilities are worth with it."""
+    """Fit a temperature to held-out logits.
+
+    Shows what their probabilities are worth without it and with it.
+    """
     with _one_line("calibrate"):
         from softmaxkit.calibrate import run
 
@@ -248,7 +261,8 @@ def bench(
     operation: Annotated[
         list[str] | None,
         typer.Option(
-            help="softmax, log_softmax, cross_entropy, cross_entropy_grad (forward and backward), "
+            help="softmax, softmax_masked, log_softmax, cross_entropy, cross_entropy_grad (forward "
+            "and backward), "
             "cross_entropy_smoothing_grad, cross_entropy_probabilities_grad or focal_loss_grad; "
             "may be repeated. Default: all.",
             show_default=False,
@@ -258,7 +272,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="ROWSxCLASSES, such as 4096x4096; may be repeated. Axes after the second, as in "
-            "8x21x256x256, are more rows. Default: eight shapes, tiny to large.",
+            "8x21x256x256, are more rows. Default: nine shapes, tiny to large.",
             show_default=False,
         ),
     ] = None,
@@ -272,7 +286,7 @@ def bench(
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            help="eager, jit, tf.function or XLA; may be repeated. Default: all of a library.",
+            help="eager, compile, jit, tf.function or XLA; may be repeated. Default: all of a library.",
             show_default=False,
         ),
     ] = None,
@@ -284,7 +298,10 @@ def bench(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two operations, three small shapes: half a minute.")
+        bool,
+        typer.Option(
+            "--quick", help="Two operations, three small shapes: half a minute for each library."
+        ),
     ] = False,
     linear: Annotated[
         bool,
@@ -301,7 +318,10 @@ def bench(
     ] = None,
     chart: Annotated[Path | None, typer.Option(help="Where a picture goes (PNG).")] = None,
 ) -> None:
-    """Measure speed and memory beside each library's own functions, on this machine."""
+    """Measure speed and memory on this machine.
+
+    Beside each library's own functions. Ctrl-C shows what was measured until then.
+    """
     with _one_line("bench"):
         from softmaxkit.bench.running import run
 

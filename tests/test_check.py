@@ -34,7 +34,7 @@ def test_it_says_what_it_does_and_how_it_went(invoke):
     assert (done.exit_code, done.stderr) == (0, "")
     first, *_, last = done.stdout.splitlines()
     count = 3 * len(conformance.OPERATIONS)
-    assert first.startswith(f"check: {count} cases in float32, eager on numpy: about 10 seconds.")
+    assert first.startswith(f"check: {count} cases on numpy in float32, eager: about 10 seconds.")
     assert re.fullmatch(rf"check: all \d+ checks passed, in {count} cases\.", last)
     for operation in conformance.OPERATIONS:
         assert re.search(rf"^{operation} +\d", done.stdout, re.M)

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
+import softmaxkit
+
 FRAMEWORKS = ("torch", "jax", "tensorflow")
 LABELS = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
 
@@ -74,6 +76,71 @@ def test_help_names_the_commands(invoke):
     assert result.exit_code == 0
     assert "info" in result.stdout
     assert "demo" in result.stdout
+
+
+def test_the_version(invoke):
+    result = invoke("--version")
+    assert (result.exit_code, result.output) == (0, f"softmaxkit {softmaxkit.__version__}\n")
+
+
+def test_without_a_command_it_shows_them(invoke):
+    result = invoke()
+    assert result.exit_code == 2
+    for command in ("info", "check", "demo", "calibrate", "bench"):
+        assert f" {command} " in result.output
+
+
+def test_an_unknown_command_is_named(invoke):
+    result = invoke("frobnicate")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "frobnicate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["", "info", "check", "demo", "calibrate", "bench"])
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_help_fits_the_terminal(invoke, monkeypatch, command, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    text = invoke(*command.split(), "--help").stdout
+    assert max(map(len, text.splitlines())) <= int(columns)
+    assert "…" not in text
+    assert "..." not in text.replace("[ARGS]...", "")
+
+
+def test_an_interrupted_start_is_one_line():
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'softmaxkit.cli': raise KeyboardInterrupt\n"
+        "import softmaxkit.__main__ as m\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "m.main()"
+    )
+    result = run_python("-c", code)
+    assert result.returncode == 130
+    assert (result.stdout, result.stderr) == ("", "softmaxkit: interrupted.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_ends_the_demo_without_a_traceback_or_half_a_picture(tmp_path):
+    for module in ("typer", "sklearn", "matplotlib"):
+        pytest.importorskip(module, reason="the demo needs it: pip install '.[demo]'")
+    code = (
+        "import os, signal\n"
+        "from softmaxkit import demo\n"
+        "def trainer(task):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    yield\n"
+        "demo.TRAINERS['numpy'] = trainer\n"
+        "from softmaxkit.__main__ import main\n"
+        "main()"
+    )
+    picture = tmp_path / "picture.png"
+    result = run_python("-c", code, "demo", "--backend", "numpy", "--output", str(picture))
+    assert result.returncode == 130
+    assert (result.stdout, result.stderr) == ("", "demo: interrupted.\n")
+    assert not picture.exists()
 
 
 def test_importing_the_command_line_and_the_demo_imports_no_framework():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil, log10
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,11 @@ def _set_log_scale(axes: Any, values: Sequence[float]) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_xscale("log")
-    decades = log10(max(*values, 1) / min(*values, 1))
+    low, high = min(*values, 0.5) / 1.2, max(*values, 2) * 1.2
+    axes.set_xlim(low, high)
+    decades = log10(high / low)
     steps = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)
-    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=ceil(decades) + 3))
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=7))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
 
