@@ -152,7 +152,8 @@ def check(
     ] = None,
     dtype: Annotated[str, typer.Option(help="Floating dtype under test.")] = "float32",
     transform: Annotated[
-        str, typer.Option(help="eager, or what a backend offers: jit, torch.compile, XLA ...")
+        str,
+        typer.Option(help="eager, or what a backend offers: jit, torch.compile, XLA and others."),
     ] = "eager",
     every: Annotated[
         bool, typer.Option("--every", help="Every dtype and every transform of each backend.")
@@ -286,7 +287,8 @@ def bench(
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            help="eager, compile, jit, tf.function or XLA; may be repeated. Default: all of a library.",
+            help="eager, compile, jit, tf.function or XLA; may be repeated. "
+            "Default: all of a library.",
             show_default=False,
         ),
     ] = None,
