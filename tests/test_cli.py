@@ -128,6 +128,17 @@ def test_an_interrupted_start_is_one_line():
     assert (result.stdout, result.stderr) == ("", "softmaxkit: interrupted.\n")
 
 
+def test_what_an_encoding_has_not_is_no_error():
+    pytest.importorskip("typer", reason="the command line needs typer: pip install '.[cli]'")
+    code = (
+        "import softmaxkit.__main__ as m, softmaxkit.cli\n"
+        "softmaxkit.cli.app = lambda **_: print('5 \\xb5s')\n"
+        "m.main()"
+    )
+    result = run_python("-c", code, PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stdout) == (0, "5 ?s\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_ends_the_demo_without_a_traceback_or_half_a_picture(tmp_path):
     for module in ("typer", "sklearn", "matplotlib"):

@@ -25,7 +25,7 @@ _MARKS = dict(
         strict=True,
     )
 )  # fmt: skip
-_INCHES_PER_SHAPE = 0.36
+_INCHES_PER_SHAPE, _INCHES_PER_MARKER = 0.36, 0.07
 
 
 def over_fastest_rival(result: Result) -> float | None:
@@ -71,7 +71,8 @@ def save(path: Path, results: Sequence[Result], environment: dict[str, Any]) -> 
     shapes = list(dict.fromkeys(result.cell.shape for result in results))
     operations = list(dict.fromkeys(result.cell.operation for result in results))
     columns = [one for one in _COLUMNS if any(one[2](result) for result in results)]
-    height = len(places) * (len(shapes) * _INCHES_PER_SHAPE + 0.6) + 1.8
+    inches = max(_INCHES_PER_SHAPE, _INCHES_PER_MARKER * len(operations))
+    height = len(places) * (len(shapes) * inches + 0.6) + 1.8
     figure: Any = Figure(figsize=(2 + 4.5 * len(columns), height), layout="constrained")
     machine = environment["machine"]
     figure.suptitle(

@@ -161,7 +161,7 @@ def plot_risk_coverage(
     >>> from softmaxkit.calibration import plot_risk_coverage
     >>> logits, labels = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([0, 1])
     >>> plot_risk_coverage(logits, labels).get_xlabel()  # doctest: +SKIP
-    'coverage'
+    'coverage: share of rows answered'
     """
     found = risk_coverage(
         logits,
@@ -176,7 +176,8 @@ def plot_risk_coverage(
     place = len(ax.lines) % len(STROKES)
     stroke = {"color": COLOURS[place], "linestyle": STROKES[place], "linewidth": 1.8}
     ax.plot(found.coverage, found.risk, label=label or kind, **stroke)
-    ax.set(xlabel="coverage", ylabel="risk: share of wrong answers", xlim=(0, 1))
+    ax.set(xlabel="coverage: share of rows answered", ylabel="risk: share of wrong answers")
+    ax.set_xlim(0, 1)
     ax.set_ylim(bottom=0, auto=None)  # whose top the next curve may raise
     ax.legend(**LEGEND)
     return ax
