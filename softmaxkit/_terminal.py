@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -32,11 +31,10 @@ def say(console: Console, line: str, style: str | None = None) -> None:
     console.print(line, style=style, markup=False, highlight=False, soft_wrap=whole)
 
 
-@contextmanager
-def progress(*more: TextColumn) -> Iterator[Progress]:
-    """Show bars on stderr, with more columns after the numbers; nothing where it is no terminal."""
+def progress(*more: TextColumn) -> Progress:
+    """Return bars for stderr, with more columns after the numbers; silent where no terminal is."""
     console = new_console(stderr=True)
-    with Progress(
+    return Progress(
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -45,8 +43,7 @@ def progress(*more: TextColumn) -> Iterator[Progress]:
         console=console,
         disable=not console.is_interactive,
         transient=True,
-    ) as bars:
-        yield bars
+    )
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -65,21 +62,18 @@ def new_table(title: str, names: Sequence[str], prose: Sequence[str] = (), left:
     The first `left` columns and those of `prose`, which may be broken between words, are set to the
     left, the others, of numbers, to the right.
     """
-    table = Table(
-        title=title,
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = _bare_table(title)
     for i, name in enumerate(names):
         is_left = i < left or name in prose
-        table.add_column(
-            name,
-            justify="left" if is_left else "right",
-            no_wrap=name not in prose,
-        )
+        justify: JustifyMethod = "left" if is_left else "right"
+        table.add_column(name, justify=justify, no_wrap=name not in prose)
     return table
+
+
+def _bare_table(title: str | None = None) -> Table:
+    return Table(
+        title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
+    )
 
 
 def print_table(console: Console, table: Table, caption: str = "") -> None:
@@ -94,9 +88,7 @@ def print_table(console: Console, table: Table, caption: str = "") -> None:
     for i, places in enumerate(_parts(table.columns, cells, first, others, console.width)):
         if i:
             console.print()
-        part = Table(
-            box=table.box, show_edge=False, pad_edge=False, collapse_padding=table.collapse_padding
-        )
+        part = _bare_table()
         needed = _width(table.columns, cells, places, prose=0)
         for place in places:
             column = table.columns[place]

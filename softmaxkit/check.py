@@ -14,7 +14,8 @@ from softmaxkit._terminal import heading, new_console, new_table, print_table, p
 
 __all__ = ["run"]
 
-# What the whole suite takes, eagerly and in one dtype, on an idle core of an AMD EPYC, rounded up.
+# Processor time of the suite, eagerly and in one dtype, rounded up: `time softmaxkit check --backend`
+# of each library on an AMD EPYC.
 SECONDS = {"numpy": 10, "torch": 30, "jax": 120, "tensorflow": 30, "array_api_strict": 20}
 SECONDS_OF_ANOTHER = 120  # Dask's, too
 

@@ -347,8 +347,7 @@ def _save_picture(
 def _draw_losses(figure: Any, trajectories: Sequence[Trajectory], loss: str) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
-    several = len(trajectories) > 1
-    figure.suptitle(f"Training loss{': one curve on every library' if several else ''}")
+    figure.suptitle(f"Training loss{' on each library' if len(trajectories) > 1 else ''}")
     axes = figure.subplots()
     for i, trajectory in enumerate(trajectories):
         losses = [epoch.train_loss for epoch in trajectory.epochs]

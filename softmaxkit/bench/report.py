@@ -203,10 +203,8 @@ def _limits(results: Sequence[Result]) -> Table:
         table.add_row(place)
         for (where, family), among in found.items():
             if where == place:
-                row = _times_over_copy(among) + (
-                    _mean_and_worst_memory(among) if has_memory else []
-                )
-                table.add_row(f"  {family}", *row)
+                memory = _mean_and_worst_memory(among)  # of none, no cells
+                table.add_row(f"  {family}", *_times_over_copy(among), *memory)
     return table
 
 
