@@ -10,12 +10,14 @@ from rich.console import Console
 
 from softmaxkit import conformance
 from softmaxkit._commands import INTERRUPTED, CommandError
+from softmaxkit._libraries import is_installed
 from softmaxkit._terminal import heading, new_console, new_table, print_table, progress, say
+from softmaxkit.conformance.adapters import REQUIRES
 
 __all__ = ["run"]
 
-# Processor time of the suite, eagerly and in one dtype, rounded up: `time softmaxkit check --backend`
-# of each library on an AMD EPYC.
+# Processor time of the suite in one dtype, eagerly, rounded up: what `time softmaxkit check
+# --backend` printed for each library on an AMD EPYC.
 SECONDS = {"numpy": 10, "torch": 30, "jax": 120, "tensorflow": 30, "array_api_strict": 20}
 SECONDS_OF_ANOTHER = 120  # Dask's, too
 
@@ -156,6 +158,15 @@ def _adapter(name: str, dtype: str, transform: str) -> conformance.Adapter:
     try:
         adapter = conformance.load(name)
     except (ImportError, AttributeError, ValueError) as error:
+        if ":" not in name and name not in REQUIRES:
+            raise CommandError(
+                f"--backend is {name!r}; expected one of {', '.join(REQUIRES)}, or "
+                f"package.module:adapter."
+            ) from None
+        if name in REQUIRES and not is_installed(REQUIRES[name]):
+            raise CommandError(
+                f"--backend is {name!r}, which is not installed; pip install {name}", exit_code=1
+            ) from None
         raise CommandError(f"--backend is {name!r}, which cannot be loaded: {error}") from None
     for option, value, known in (
         ("--dtype", dtype, adapter.dtypes),

@@ -1,7 +1,9 @@
 """`softmaxkit check`: what it says before, after, of a wrong library, and when interrupted."""
 
+import dataclasses
 import importlib
 import re
+import sys
 
 import pytest
 
@@ -62,14 +64,10 @@ def test_its_tables_fit_and_name_every_operation(invoke, monkeypatch, columns, e
 
 
 def renamed(adapter, name):
-    import dataclasses
-
     return dataclasses.replace(adapter, name=name)
 
 
 def test_a_wrong_library_fails(invoke, monkeypatch):
-    import dataclasses
-
     adapter = conformance.load("numpy")
     wrong = dataclasses.replace(adapter, to_numpy=lambda array: adapter.to_numpy(array) * 1.001)
     monkeypatch.setattr(conformance, "load", lambda name: wrong)
@@ -113,7 +111,11 @@ def test_an_interruption_before_anything_is_one_line(invoke, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--backend", "nump"], r"check: --backend is 'nump', which cannot be loaded: .+"),
+        (["--backend", "nump"], r"check: --backend is 'nump'; expected one of numpy, .+:adapter\."),
+        (
+            ["--backend", "no_such_package:adapter"],
+            r"check: --backend is 'no_such_package:adapter', which cannot be loaded: .+",
+        ),
         (
             ["--backend", "numpy", "--dtype", "int8"],
             r"check: --dtype is 'int8', which numpy has not; expected one of float32, .+",
@@ -128,6 +130,14 @@ def test_refused_in_one_line(invoke, arguments, line):
     done = invoke(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert re.fullmatch(line + "\n", done.stderr)
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_remedy(invoke, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = invoke("--backend", "torch")
+    assert (done.exit_code, done.stdout) == (1, "")
+    line = "check: --backend is 'torch', which is not installed; pip install torch\n"
+    assert done.stderr == line
 
 
 def test_how_long_it_takes_is_said_of_every_library():
