@@ -306,6 +306,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the frontend; kernels are typed by their libraries, if at all."""
-    install(session, "-e", ".[cli]", "mypy")
+    """Check the types of the frontend, and those of a user's program, by mypy and pyright.
+
+    Kernels are typed by their libraries, if at all. TensorFlow's stubs need no TensorFlow.
+    """
+    install(session, "-e", ".[cli,plot]", "mypy", "pyright[nodejs]")
+    install(session, "torch", "jax", "types-tensorflow")
     session.run("mypy")
+    # Without pyproject.toml, and the errors of other files: as a user of the package has it.
+    program = ("--strict", "--config-file=", "--follow-imports=silent", "tests/typed_program.py")
+    session.run("mypy", *program, env={"MYPYPATH": "."})
+    session.run("pyright")

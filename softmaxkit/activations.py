@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
-from softmaxkit._arguments import Axis, begin, flag
+from softmaxkit._arguments import begin, flag
+from softmaxkit._typing import (
+    AnyArray,
+    ArrayLike,
+    ArrayOf,
+    ArrayT,
+    Axis,
+    NumpyArray,
+    NumpyLike,
+    NumpyResult,
+)
 from softmaxkit.backends import ActivationOptions
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
+# fmt: off
+@overload
 def softmax(
-    x: Any,
+    x: NumpyLike, axis: Axis = -1, *, where: ArrayLike | None = None, temperature: ArrayLike = 1.0,
+    dtype: Any = None,
+) -> NumpyArray: ...
+@overload
+def softmax(
+    x: ArrayOf[ArrayT], axis: Axis = -1, *, where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def softmax(
+    x: AnyArray,
     axis: Axis = -1,
     *,
-    where: Any = None,
-    temperature: Any = 1.0,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
     dtype: Any = None,
 ) -> Any:
     r"""Probabilities :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, computed from x minus its maximum.
@@ -65,12 +87,24 @@ def softmax(
     return _activation("softmax", x, axis, where, dtype, temperature=temperature)
 
 
+# fmt: off
+@overload
 def log_softmax(
-    x: Any,
+    x: NumpyLike, axis: Axis = -1, *, where: ArrayLike | None = None, temperature: ArrayLike = 1.0,
+    dtype: Any = None,
+) -> NumpyArray: ...
+@overload
+def log_softmax(
+    x: ArrayOf[ArrayT], axis: Axis = -1, *, where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def log_softmax(
+    x: AnyArray,
     axis: Axis = -1,
     *,
-    where: Any = None,
-    temperature: Any = 1.0,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
     dtype: Any = None,
 ) -> Any:
     r"""Log-probabilities :math:`x_i/T - \log\sum_j e^{x_j/T}`, accurate in saturated rows too.
@@ -108,11 +142,23 @@ def log_softmax(
     return _activation("log_softmax", x, axis, where, dtype, temperature=temperature)
 
 
+# fmt: off
+@overload
 def logsumexp(
-    x: Any,
+    x: NumpyLike, axis: Axis = -1, *, where: ArrayLike | None = None, keepdims: bool = False,
+    dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def logsumexp(
+    x: ArrayOf[ArrayT], axis: Axis = -1, *, where: ArrayLike | None = None, keepdims: bool = False,
+    dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def logsumexp(
+    x: AnyArray,
     axis: Axis = -1,
     *,
-    where: Any = None,
+    where: ArrayLike | None = None,
     keepdims: bool = False,
     dtype: Any = None,
 ) -> Any:

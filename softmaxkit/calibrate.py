@@ -125,7 +125,7 @@ def compared(found: dict[str, dict[str, float]], title: str, caption: str) -> Ta
 
 
 def _save_picture(
-    path: Path, logits: np.ndarray, labels: np.ndarray, temperature: float, bins: int, binning: str
+    path: Path, logits: np.ndarray, labels: np.ndarray, temperature: float, bins: int, binning: Any
 ) -> None:
     from matplotlib.figure import Figure
 

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate, overload
 
 from softmaxkit import activations, linear, losses
 from softmaxkit._arguments import Wanted, shown
+from softmaxkit._typing import (
+    ArrayOf,
+    LinearLoss,
+    LinearLossAndGradients,
+    Loss,
+    LossAndGradient,
+    P,
+    ValueAndProduct,
+)
 
 __all__ = ["value_and_grad", "vjp"]
 
 
-def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+@overload
+def value_and_grad(loss: partial[Any]) -> Callable[..., tuple[Any, Any]]: ...
+@overload
+def value_and_grad(loss: Loss) -> LossAndGradient: ...
+@overload
+def value_and_grad(loss: LinearLoss) -> LinearLossAndGradients: ...
+def value_and_grad(loss: Loss | LinearLoss | partial[Any]) -> Callable[..., tuple[Any, Any]]:
     """Turn a loss of this package into one that also returns its gradient.
 
     Parameters
@@ -47,7 +62,7 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     return _LossAndGradient(loss, "value_and_grad", base)
 
 
-def vjp(activation: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+def vjp(activation: Callable[Concatenate[ArrayOf[Any], P], Any]) -> ValueAndProduct[P]:
     """Turn an activation of this package into one that also carries a gradient back through it.
 
     Parameters

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
 
 from softmaxkit._arguments import Call, begin, count, one_axis
 from softmaxkit._targets import labels_in_range
+from softmaxkit._typing import AnyArray, ArrayLike, ArrayOf, ArrayT, Number, NumpyArray, NumpyLike
 
 __all__ = ["one_hot", "smooth_labels"]
 
 
-def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None) -> Any:
+# fmt: off
+@overload
+def one_hot(
+    labels: NumpyLike | int | np.integer, num_classes: int, *, axis: int = -1, dtype: Any = None
+) -> NumpyArray: ...
+@overload
+def one_hot(
+    labels: ArrayOf[ArrayT], num_classes: int, *, axis: int = -1, dtype: Any = None
+) -> ArrayT: ...
+# fmt: on
+def one_hot(
+    labels: AnyArray | int | np.integer,
+    num_classes: int,
+    *,
+    axis: int = -1,
+    dtype: Any = None,
+) -> Any:
     """Probabilities that are 1 at the label and 0 elsewhere.
 
     Parameters
@@ -57,13 +76,25 @@ def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None)
     return _one_hot(call, num_classes, axis, dtype)
 
 
+# fmt: off
+@overload
 def smooth_labels(
-    targets: Any,
-    smoothing: float,
+    targets: NumpyLike | int | np.integer, smoothing: Number, *, num_classes: int | None = None,
+    axis: int = -1, where: ArrayLike | None = None,
+) -> NumpyArray: ...
+@overload
+def smooth_labels(
+    targets: ArrayOf[ArrayT], smoothing: Number, *, num_classes: int | None = None, axis: int = -1,
+    where: ArrayLike | None = None,
+) -> ArrayT: ...
+# fmt: on
+def smooth_labels(
+    targets: AnyArray | int | np.integer,
+    smoothing: Number,
     *,
     num_classes: int | None = None,
     axis: int = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> Any:
     """Move a part of the probability to all classes alike: y(1-α) + α/K.
 

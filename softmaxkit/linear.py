@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from softmaxkit._arguments import Call, Shape, Wanted, as_number, choice, count, shown
 from softmaxkit._dispatch import resolve
 from softmaxkit._targets import class_targets
+from softmaxkit._typing import (
+    AnyArray,
+    ArrayLike,
+    ArrayOf,
+    ArrayT,
+    LinearOutputs,
+    Normalizer,
+    Number,
+    NumpyLike,
+    NumpyResult,
+    Reduced,
+    Reduction,
+)
 from softmaxkit.backends import ClassOptions, LinearOptions, Operands
-
-if TYPE_CHECKING:
-    from softmaxkit.backends import Array
 
 __all__ = ["linear_cross_entropy"]
 
@@ -23,24 +35,76 @@ _FEWEST_ROWS = 16
 _MANY_CLASSES = 1 << 16  # where their number is not known yet
 
 
+# fmt: off
+@overload
 def linear_cross_entropy(
-    hidden: Any,
-    weight_matrix: Any,
-    targets: Any,
+    hidden: NumpyLike, weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["loss"] = "loss",
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Reduced = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> np.floating: ...
+@overload
+def linear_cross_entropy(
+    hidden: NumpyLike, weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["loss"] = "loss",
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Literal["none"],
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def linear_cross_entropy(
+    hidden: NumpyLike, weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["all"],
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> LinearOutputs[NumpyResult]: ...
+@overload
+def linear_cross_entropy(
+    hidden: ArrayOf[ArrayT], weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["loss"] = "loss",
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+@overload
+def linear_cross_entropy(
+    hidden: ArrayOf[ArrayT], weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["all"],
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> LinearOutputs[ArrayT]: ...
+# fmt: on
+def linear_cross_entropy(
+    hidden: AnyArray,
+    weight_matrix: ArrayLike,
+    targets: ArrayLike,
     *,
-    bias: Any = None,
+    bias: ArrayLike | None = None,
     softcap: float | None = None,
     chunk_size: int | tuple[int | None, int] | None = None,
-    outputs: str = "loss",
-    weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
+    outputs: Literal["loss", "all"] = "loss",
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
     r"""Cross-entropy of logits :math:`z = h W^T + b`, of which only some rows are there at once.
@@ -217,7 +281,7 @@ class _Product(Call):
             )
         return float(value)
 
-    def linear_loss(self, targets: Array, options: LinearOptions) -> Any:
+    def linear_loss(self, targets: Any, options: LinearOptions) -> Any:
         """Return the loss, or (loss, gradients of the operands) if they are wanted."""
         if self._wanted is None:
             return self.backend.linear_loss(self.operands, targets, options)

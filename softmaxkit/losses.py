@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from softmaxkit._arguments import Call, as_number, begin
 from softmaxkit._targets import binary_targets, class_targets
+from softmaxkit._typing import (
+    AnyArray,
+    ArrayLike,
+    ArrayOf,
+    ArrayT,
+    Normalizer,
+    Number,
+    NumpyLike,
+    NumpyResult,
+    Reduced,
+    Reduction,
+)
 from softmaxkit.backends import BinaryOptions, ClassOptions
 
 __all__ = [
@@ -18,20 +32,46 @@ __all__ = [
 ]
 
 
+# fmt: off
+@overload
 def cross_entropy(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, axis: int = -1, weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0, reduction: Reduced = "mean", normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> np.floating: ...
+@overload
+def cross_entropy(
+    logits: NumpyLike, targets: ArrayLike, *, axis: int = -1, weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0, reduction: Literal["none"], normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def cross_entropy(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, axis: int = -1, weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0, reduction: Reduction = "mean", normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def cross_entropy(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
     axis: int = -1,
-    weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
     r"""Cross-entropy :math:`-\sum_c y_c \log p_c` of logits, for class indices or probabilities.
@@ -128,20 +168,44 @@ def cross_entropy(
     return call.loss(targets, options)
 
 
+# fmt: off
+@overload
 def focal_loss(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, gamma: Number = 2.0, alpha: ArrayLike | None = None,
+    axis: int = -1, sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    reduction: Reduced = "mean", normalizer: Normalizer | None = None, dtype: Any = None,
+) -> np.floating: ...
+@overload
+def focal_loss(
+    logits: NumpyLike, targets: ArrayLike, *, gamma: Number = 2.0, alpha: ArrayLike | None = None,
+    axis: int = -1, sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    reduction: Literal["none"], normalizer: Normalizer | None = None, dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def focal_loss(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, gamma: Number = 2.0,
+    alpha: ArrayLike | None = None, axis: int = -1, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def focal_loss(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
-    gamma: float = 2.0,
-    alpha: Any = None,
+    gamma: Number = 2.0,
+    alpha: ArrayLike | None = None,
     axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
-    temperature: Any = 1.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
     r"""Focal loss over classes, :math:`-\sum_c y_c\,\alpha_c (1-p_c)^\gamma \log p_c`.
@@ -207,20 +271,46 @@ def focal_loss(
     return call.loss(targets, options)
 
 
+# fmt: off
+@overload
 def poly_loss_cross_entropy(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, epsilon: Number = 2.0, axis: int = -1,
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, reduction: Reduced = "mean", normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> np.floating: ...
+@overload
+def poly_loss_cross_entropy(
+    logits: NumpyLike, targets: ArrayLike, *, epsilon: Number = 2.0, axis: int = -1,
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, reduction: Literal["none"], normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def poly_loss_cross_entropy(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, epsilon: Number = 2.0, axis: int = -1,
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def poly_loss_cross_entropy(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
-    epsilon: float = 2.0,
+    epsilon: Number = 2.0,
     axis: int = -1,
-    weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
-    temperature: Any = 1.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
     r"""Poly-1 loss, :math:`\sum_c y_c\,(-\log p_c + \epsilon\,(1-p_c))`.
@@ -284,15 +374,35 @@ def poly_loss_cross_entropy(
     return call.loss(targets, options)
 
 
+# fmt: off
+@overload
 def binary_cross_entropy(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Reduced = "mean", normalizer: Normalizer | None = None, dtype: Any = None,
+) -> np.floating: ...
+@overload
+def binary_cross_entropy(
+    logits: NumpyLike, targets: ArrayLike, *, pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Literal["none"], normalizer: Normalizer | None = None, dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def binary_cross_entropy(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Reduction = "mean", normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def binary_cross_entropy(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
-    pos_weight: Any = None,
-    sample_weight: Any = None,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: Number = 0.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
     r"""Cross-entropy of independent labels, :math:`-w\,t\log\sigma(x) - (1-t)\log(1-\sigma(x))`.
@@ -353,16 +463,37 @@ def binary_cross_entropy(
     return call.loss(targets, options)
 
 
+# fmt: off
+@overload
 def sigmoid_focal_loss(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, gamma: Number = 2.0, alpha: Number | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Reduced = "mean", normalizer: Normalizer | None = None, dtype: Any = None,
+) -> np.floating: ...
+@overload
+def sigmoid_focal_loss(
+    logits: NumpyLike, targets: ArrayLike, *, gamma: Number = 2.0, alpha: Number | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Literal["none"], normalizer: Normalizer | None = None, dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def sigmoid_focal_loss(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, gamma: Number = 2.0,
+    alpha: Number | None = None, sample_weight: ArrayLike | None = None,
+    label_smoothing: Number = 0.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def sigmoid_focal_loss(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
-    gamma: float = 2.0,
-    alpha: float | None = None,
-    sample_weight: Any = None,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    gamma: Number = 2.0,
+    alpha: Number | None = None,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: Number = 0.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
     r"""Focal loss of independent labels, :math:`-\alpha_t (1-p_t)^\gamma \log p_t`.

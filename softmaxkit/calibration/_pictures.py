@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from softmaxkit._typing import AnyArray, ArrayLike, Kind
 from softmaxkit.calibration._reliability import Estimate, calibration_error, reliability
 from softmaxkit.calibration._selection import risk_coverage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    Axes = Any
 
 __all__ = ["plot_reliability", "plot_risk_coverage"]
 
@@ -16,22 +22,22 @@ STROKES = ("-", "--", ":", "-.")
 
 
 def plot_reliability(
-    scores: Any,
-    labels: Any,
+    scores: AnyArray,
+    labels: ArrayLike,
     *,
-    ax: Any = None,
+    ax: Axes | None = None,
     from_logits: bool = True,
     bins: int = 15,
-    binning: str = "width",
+    binning: Literal["width", "mass"] = "width",
     interval: float | None = 0.95,
     resamples: int = 1000,
     seed: int = 0,
     axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
-) -> Any:
+    temperature: ArrayLike = 1.0,
+) -> Axes:
     """Draw a reliability diagram: accuracy over confidence, and the share of rows in each bin.
 
     The calibration error stands above the legend.
@@ -87,13 +93,19 @@ def plot_reliability(
     ax = axes("plot_reliability", ax)
     there = found.count > 0
     left, width = found.edges[:-1], np.diff(found.edges)
-    bars = {"align": "edge", "color": "0.8", "edgecolor": "0.35", "linewidth": 0.8}
+    bars: dict[str, Any] = {"align": "edge", "color": "0.8", "edgecolor": "0.35", "linewidth": 0.8}
     ax.bar(left[there], found.accuracy[there], width[there], label="accuracy", **bars)
     ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="calibrated")
-    dots = {"color": "black", "marker": "o", "linestyle": "", "markersize": 4, "clip_on": False}
+    dots: dict[str, Any] = {
+        "color": "black",
+        "marker": "o",
+        "linestyle": "",
+        "markersize": 4,
+        "clip_on": False,
+    }
     ax.plot(found.confidence[there], found.accuracy[there], label="mean confidence", **dots)
     share = found.count / found.count.sum()
-    stroke = {"color": "black", "linestyle": ":", "linewidth": 1.5}
+    stroke: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.5}
     ax.stairs(share, found.edges, label="share of rows", **stroke)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     if isinstance(error, Estimate):
@@ -105,17 +117,17 @@ def plot_reliability(
 
 
 def plot_risk_coverage(
-    logits: Any,
-    labels: Any,
+    logits: AnyArray,
+    labels: ArrayLike,
     *,
-    ax: Any = None,
+    ax: Axes | None = None,
     label: str | None = None,
-    kind: str = "probability",
+    kind: Kind = "probability",
     axis: int = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
-) -> Any:
+    temperature: ArrayLike = 1.0,
+) -> Axes:
     """Draw the share of wrong answers over the share of rows that are given one.
 
     Parameters
