@@ -39,7 +39,7 @@ def one_hot(
     num_classes : int
         C, at least 1.
     axis : int, default -1
-        Where the result has its class axis.
+        The class axis of the result.
     dtype : floating dtype or its name, optional
         Of the result; the library's default float by default.
 
@@ -55,8 +55,8 @@ def one_hot(
     ValueError
         `num_classes` is below 1.
     IndexError
-        A label is out of range; where labels cannot be read, its row is NaN instead, or in a graph
-        of TensorFlow on the CPU TensorFlow's InvalidArgumentError is raised when that runs.
+        A label is out of range. Where labels cannot be read, its row is NaN instead. A TensorFlow
+        graph on the CPU raises TensorFlow's InvalidArgumentError when it runs.
 
     Examples
     --------
@@ -96,27 +96,27 @@ def smooth_labels(
     axis: int = -1,
     where: ArrayLike | None = None,
 ) -> Any:
-    """Move a part of the probability to all classes alike: y(1-α) + α/K.
+    """Spread a part of the probability evenly over all K classes: (1-α) y + α/K.
 
     Parameters
     ----------
     targets : array
-        Floats: probabilities with the classes along `axis`. Integers: class indices, which need
-        `num_classes`.
+        Floats are probabilities, with the classes along `axis`. Integers are class indices, which
+        need `num_classes`.
     smoothing : float in [0, 1]
         α.
     num_classes : int, optional
-        For class indices.
+        C; needed for class indices.
     axis : int, default -1
         The class axis of the result.
     where : bool array that broadcasts to the result, optional
-        True where a class takes part; K counts those, and the others get
-        no share of the smoothing.
+        True where a class takes part. K counts those classes; the others get no share of the
+        smoothing.
 
     Returns
     -------
     array
-        Probabilities; for class indices in the library's default float.
+        Probabilities, in the dtype of `targets`; for class indices in the library's default float.
 
     Raises
     ------

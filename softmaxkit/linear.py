@@ -107,14 +107,14 @@ def linear_cross_entropy(
     normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
-    r"""Cross-entropy of logits :math:`z = h W^T + b`, of which only some rows are there at once.
+    """Cross-entropy of logits z = h Wᵀ + b, of which only some rows exist at a time.
 
-    It equals ``cross_entropy(hidden @ weight_matrix.T + bias, targets, ...)``. The memory that it
-    needs, also for its gradients, is that of a chunk of logits, where a large vocabulary makes the
-    logits the largest array of a model. Where a gradient is wanted of a loss that is reduced to one
-    number, it is made on the way forward, chunk by chunk; else, and with ``outputs="all"``, chunks
-    are made once more on the way back. Second derivatives, on PyTorch also
-    `torch.func` and forward mode, keep all chunks.
+    It equals ``cross_entropy(hidden @ weight_matrix.T + bias, targets, ...)``, but needs the memory
+    of one chunk of logits only, for its gradients too. With a large vocabulary the logits would be
+    the largest array of a model. If the loss is reduced to one number, its gradient is computed
+    chunk by chunk in the forward pass. With ``reduction="none"`` or ``outputs="all"`` the backward
+    pass computes the chunks again. Second derivatives keep all chunks; on PyTorch `torch.func` and
+    forward mode do so, too.
 
     Parameters
     ----------
@@ -123,18 +123,19 @@ def linear_cross_entropy(
     weight_matrix : (V, D) array
         One vector for each class: the layout of a linear layer's weight, or of an embedding table.
     targets : array, or list
-        Of integers: class indices in [0, V), in the shape (...). Of floats: probabilities (..., V).
+        Integers are class indices in [0, V), in the shape (...). Floats are probabilities (..., V).
     bias : (V,) array, optional
     softcap : positive number, optional
         The logits become softcap · tanh(z / softcap).
     chunk_size : int, or pair of ints, optional
-        Rows of logits that are there at once; by default as many as have 2^24 logits, which are
-        64 MiB of float32, or on an accelerator 2^26 (not measured on one), and at least 16. A pair
-        is of rows, or None, and of classes: blocks of the vocabulary are made twice where there is
-        a gradient, which takes a third more time, and are worth it where a few rows are too large.
-        JAX does not cut it for rows that are not reduced.
+        How many rows of logits exist at a time. By default as many as make 2^24 logits, which is
+        64 MiB of float32, or on an accelerator 2^26 (not measured on one), but at least 16. A pair
+        gives the number of rows, or None, and of classes: then the vocabulary is cut, too, for
+        where a few rows are too large. With a gradient that takes a third more time, since each
+        block is computed twice. JAX does not cut the vocabulary for ``reduction="none"``.
     outputs : {"loss", "all"}
-        With "all" a named tuple, `LinearOutputs`, of what the same pass gives of each row.
+        With "all" the result is a named tuple, `LinearOutputs`, of the loss and of what the same
+        pass gives of each row.
     weight : (V,) array, optional
         Weight of each class.
     sample_weight : array that broadcasts to the rows (...), optional

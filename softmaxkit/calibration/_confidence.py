@@ -41,16 +41,16 @@ def confidence(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> Any:
-    r"""How sure each row is of its class; larger is surer, whatever the kind.
+    """How sure each row is of its class; larger is surer, whatever the kind.
 
     Parameters
     ----------
     logits : floating array
         Unnormalised log-probabilities, with the classes along `axis`.
     kind : {"probability", "margin", "entropy", "energy"}
-        Of p = softmax(z / T): its maximum; that less the second largest; :math:`\sum_c p_c \log
-        p_c`, which is the entropy with its sign turned, in nats, from -log C to 0; or
-        :math:`T \log \sum_c e^{z_c / T}`. Nothing cancels in rows where one class dominates.
+        Of p = softmax(z / T): its maximum; that less the second largest; Σ_c p_c log p_c,
+        which is the entropy with its sign turned, in nats, from -log C to 0; or
+        T log Σ_c e^(z_c / T). Nothing cancels in rows where one class dominates.
     axis : int, default -1
         The class axis.
     where : bool array that broadcasts to `logits`, optional

@@ -28,12 +28,11 @@ def conformal_threshold(
     ignore_index: int | None = -100,
     temperature: ArrayLike = 1.0,
 ) -> float:
-    r"""Probability from which on a class belongs to `prediction_sets`: split conformal prediction.
+    """Probability from which on a class belongs to `prediction_sets`: split conformal prediction.
 
-    The k-th largest of the n probabilities of the labels, with :math:`k = \lceil (n + 1)(1 -
-    \alpha) \rceil`. If these rows and a new one are exchangeable, its set holds its label with a
-    probability of at least 1-α, whatever the model is worth, and below 1-α + 1/(n+1) where no
-    probabilities are equal.
+    The k-th largest of the n probabilities of the labels, with k = ⌈(n + 1)(1 - α)⌉. If these rows
+    and a new one are exchangeable, its set holds its label with a probability of at least 1-α,
+    whatever the model is worth, and below 1-α + 1/(n+1) where no probabilities are equal.
 
     Parameters
     ----------

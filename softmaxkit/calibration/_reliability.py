@@ -55,11 +55,10 @@ def calibration_error(
     ignore_index: int | None = -100,
     temperature: ArrayLike = 1.0,
 ) -> float | Estimate:
-    r"""Difference between confidence and accuracy, by bins of confidence.
+    """Difference between confidence and accuracy, by bins of confidence.
 
-    The expected calibration error (ECE) is :math:`\sum_b \frac{n_b}{n}\,|\mathrm{acc}_b -
-    \mathrm{conf}_b|`. It is 0 for no finite sample of a calibrated model: noise adds to it, the
-    more so the more bins there are.
+    The expected calibration error (ECE) is Σ_b (n_b / n) |acc_b - conf_b|. It is 0 for no
+    finite sample of a calibrated model: noise adds to it, the more so the more bins there are.
 
     Parameters
     ----------
@@ -216,7 +215,7 @@ def brier_score(
     ignore_index: int | None = -100,
     temperature: ArrayLike = 1.0,
 ) -> float:
-    r"""Mean over the rows of :math:`\sum_c (p_c - y_c)^2`, with y the one-hot label.
+    """Mean over the rows of Σ_c (p_c - y_c)², with y the one-hot label.
 
     A proper score: its expectation is smallest at the true probabilities. For two classes it is
     twice the score of one probability that others report.

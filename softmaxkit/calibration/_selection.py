@@ -88,7 +88,7 @@ def aurc(
     ignore_index: int | None = -100,
     temperature: ArrayLike = 1.0,
 ) -> float:
-    r"""Area under the curve of risk over coverage: :math:`\frac1n \sum_k r_k`.
+    """Area under the curve of risk over coverage: Σ_k r_k / n.
 
     r_k is the share of wrong answers among the k surest of n rows. Smaller is better.
 

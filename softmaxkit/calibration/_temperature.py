@@ -42,12 +42,13 @@ def fit_temperature(
     where: ArrayLike | None = None,
     ignore_index: int | None = -100,
 ) -> float:
-    r"""Temperature T at which :math:`-\sum_i w_i \log \mathrm{softmax}(z_i / T)_{y_i}` is smallest.
+    """Temperature T at which the cross-entropy of softmax(z / T) is smallest.
 
-    The sum is convex in 1/T, and has one minimum. There the mean over the rows of max z - Σ p z,
-    the gap that the model expects, equals that of max z - z_y, the gap that is seen. Newton's
-    method finds it in a bracket that shrinks; there is nothing to choose. Fit it on rows that the
-    model was not trained on, and pass it on as ``temperature=``.
+    The sum -Σ_i w_i log softmax(z_i / T)[y_i] is convex in 1/T, and has one minimum. There
+    the mean over the rows of max z - Σ p z, the gap that the model expects, equals that of
+    max z - z_y, the gap that is seen. Newton's method finds it in a bracket that shrinks; there is
+    nothing to choose. Fit it on rows that the model was not trained on, and pass it on as
+    ``temperature=``.
 
     Parameters
     ----------

@@ -176,7 +176,7 @@ def poly_loss_cross_entropy(
     axis: Axes = -1,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Cross-entropy :math:`+\;\epsilon\sum_c y_c (1-p_c)`, as `optax.poly_loss_cross_entropy`.
+    """Cross-entropy + ε Σ_c y_c (1-p_c), as `optax.poly_loss_cross_entropy`.
 
     Parameters
     ----------
