@@ -13,8 +13,10 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest`
-# and `shuffled`.
+# A session that names a version of Python fails where that is missing.
+nox.options.error_on_missing_interpreters = True
+# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest`,
+# `shuffled`, `pythons` and `free_threaded`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -176,6 +178,21 @@ def shuffled(session: nox.Session) -> None:
     """Test NumPy in an order drawn at random, which pytest prints; not among the defaults."""
     install(session, "pytest-randomly")
     run_tests(session, "none", "-p", "randomly")
+
+
+@nox.session(python=["3.12", "3.13", "3.14"])
+def pythons(session: nox.Session) -> None:
+    """Test NumPy on the later versions of Python; not among the defaults."""
+    run_tests(session, "none")
+
+
+@nox.session(python="3.13t")
+def free_threaded(session: nox.Session) -> None:
+    """Test threads on NumPy where Python has no global lock; not among the defaults."""
+    install(session, "-e", ".", "pytest")  # hypothesis has no wheel for it
+    session.run("python", "-c", "import numpy, sys; sys.exit(sys._is_gil_enabled())")
+    tests = ("tests/test_threads.py", "tests/test_dispatch.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env=demand("numpy"))
 
 
 @nox.session
