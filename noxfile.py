@@ -333,4 +333,4 @@ def types(session: nox.Session) -> None:
     # Without pyproject.toml, and the errors of other files: as a user of the package has it.
     program = ("--strict", "--config-file=", "--follow-imports=silent", "tests/typed_program.py")
     session.run("mypy", *program, env={"MYPYPATH": "."})
-    session.run("pyright")
+    session.run("pyright", "--project", "pyproject.toml")
