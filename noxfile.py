@@ -13,8 +13,10 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest`
-# and `shuffled`.
+# A session that names a version of Python fails where that is missing.
+nox.options.error_on_missing_interpreters = True
+# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest`,
+# `shuffled`, `pythons` and `free_threaded`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -178,6 +180,21 @@ def shuffled(session: nox.Session) -> None:
     run_tests(session, "none", "-p", "randomly")
 
 
+@nox.session(python=["3.12", "3.13", "3.14"])
+def pythons(session: nox.Session) -> None:
+    """Test NumPy on the later versions of Python; not among the defaults."""
+    run_tests(session, "none")
+
+
+@nox.session(python="3.13t")
+def free_threaded(session: nox.Session) -> None:
+    """Test threads on NumPy where Python has no global lock; not among the defaults."""
+    install(session, "-e", ".", "pytest")  # hypothesis has no wheel for it
+    session.run("python", "-c", "import numpy, sys; sys.exit(sys._is_gil_enabled())")
+    tests = ("tests/test_threads.py", "tests/test_dispatch.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env=demand("numpy"))
+
+
 @nox.session
 def mutations(session: nox.Session) -> None:
     """Show that the tests find every small fault of tests/mutations; not among the defaults."""
@@ -306,6 +323,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the frontend; kernels are typed by their libraries, if at all."""
-    install(session, "-e", ".[cli]", "mypy")
+    """Check the types of the frontend, and those of a user's program, by mypy and pyright.
+
+    Kernels are typed by their libraries, if at all. TensorFlow's stubs need no TensorFlow.
+    """
+    install(session, "-e", ".[cli,plot]", "mypy", "pyright[nodejs]")
+    install(session, "torch", "jax", "types-tensorflow")
     session.run("mypy")
+    # Without pyproject.toml, and the errors of other files: as a user of the package has it.
+    program = ("--strict", "--config-file=", "--follow-imports=silent", "tests/typed_program.py")
+    session.run("mypy", *program, env={"MYPYPATH": "."})
+    session.run("pyright", "--project", "pyproject.toml")

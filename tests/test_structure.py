@@ -5,13 +5,14 @@ import doctest
 import inspect
 import re
 import sys
+import typing
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import softmaxkit
-from softmaxkit import _operations, backends, calibration
+from softmaxkit import _operations, _typing, backends, calibration
 
 PACKAGE = Path(softmaxkit.__file__).parent
 BACKENDS = Path(backends.__file__).parent
@@ -217,6 +218,39 @@ def test_signatures(name):
     signature = inspect.signature(function(name))
     bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
     assert str(inspect.Signature(bare)) == EVERY_SIGNATURE[name]
+
+
+def given_by_name(signature):
+    """Return what an option is by default, by its name, in the order of the signature."""
+    return {name: one.default for name, one in signature.parameters.items()}
+
+
+@pytest.mark.parametrize("name", EVERY_SIGNATURE)
+def test_overloads_have_the_arguments_of_the_function(name):
+    wanted = given_by_name(inspect.signature(function(name)))
+    for one in typing.get_overloads(function(name)):
+        found = given_by_name(inspect.signature(one))
+        assert list(found) == list(wanted)
+        # What decides which overload it is has no default where it is another one's.
+        differ = {option for option in wanted if found[option] != wanted[option]}
+        assert all(found[option] is inspect.Parameter.empty for option in differ)
+        assert differ <= {"reduction", "outputs", "interval"}
+
+
+@pytest.mark.parametrize("name", EVERY_SIGNATURE)
+def test_annotations_can_be_looked_up(name):
+    assert "return" in typing.get_type_hints(function(name))
+
+
+def test_the_options_of_value_and_grad_are_those_of_the_losses():
+    losses = (*import_module("softmaxkit.losses").__all__, "linear_cross_entropy")
+    options = {
+        option
+        for loss in losses
+        for option, one in inspect.signature(getattr(softmaxkit, loss)).parameters.items()
+        if one.kind is one.KEYWORD_ONLY
+    }
+    assert set(_typing.LossOptions.__annotations__) == options - {"reduction", "outputs"}
 
 
 def test_the_operations_are_those_of_the_frontends():
