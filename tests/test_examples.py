@@ -22,6 +22,7 @@ OTHERS = {
     "torch_focal_loss.py",
     "torch_tied_character_model.py",
     "transformers_accumulation.py",
+    "why.py",
 }
 
 
@@ -99,6 +100,19 @@ def test_reject_others(backend, tmp_path):
     assert rejected == sorted(rejected), printed
     assert 0.1 < rejected[1] < 0.4, printed  # as its first lines say, and no more
     assert rejected[1] > 1 - nine[1], printed  # it gives up unknown digits rather than known ones
+
+
+def test_why_prints_what_stands_in_the_readme():
+    need("torch", jax="jax", optax="optax")
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    row = r"^\|.*\| (.+) \| (.+) \| `python examples/why.py (\w+)` \|$"
+    promised = {
+        name: [theirs, ours] for theirs, ours, name in re.findall(row, readme, re.MULTILINE)
+    }
+    facts = r"^(\w+): .+\n +(?:torch|optax) +(.+)\n +softmaxkit +(.+)$"
+    printed = re.findall(facts, run("why.py"), re.MULTILINE)
+    assert len(printed) == 8
+    assert promised == {name: [theirs, ours] for name, theirs, ours in printed}
 
 
 def test_torch_focal_loss():
