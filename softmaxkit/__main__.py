@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -16,6 +17,9 @@ def main() -> None:
             f"softmaxkit: {missing.name} is not installed; the command line needs it; "
             f"pip install 'softmaxkit[cli]'"
         )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a code page of Windows lacks some characters
     app(prog_name="softmaxkit")
 
 

@@ -50,7 +50,10 @@ def _worked(
         progress.update(bar, description=f"{cells[0].library} starts")
         done = 0
         broken = ""
-        with TemporaryFile("w+") as errors, _worker(cells, memory, rounds, errors) as worker:
+        with (
+            TemporaryFile("w+", errors="replace") as errors,  # of whatever encoding
+            _worker(cells, memory, rounds, errors) as worker,
+        ):
             try:
                 assert worker.stdout is not None
                 for event in map(json.loads, worker.stdout):
