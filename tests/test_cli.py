@@ -61,7 +61,7 @@ def test_a_character_that_the_terminal_lacks_is_replaced():
     pytest.importorskip("typer", reason="the command line needs typer: pip install '.[cli]'")
     code = (
         "import softmaxkit.cli as cli, softmaxkit.__main__ as m; "
-        "cli.app = lambda **_: print('Σ of 2'); m.main()"
+        "cli.app = lambda **_: print(chr(0x3A3), 'of 2'); m.main()"
     )
     result = run_python("-c", code, PYTHONIOENCODING="cp1252")
     assert (result.returncode, result.stdout, result.stderr) == (0, "? of 2\n", "")
@@ -100,7 +100,7 @@ def test_info_shows_what_is_installed_and_nothing_on_stderr():
     result = run_python("-m", "softmaxkit", "info", COLUMNS="120")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    rows = {row.split()[1]: row for row in result.stdout.splitlines() if row.startswith("│")}
+    rows = {row.split()[1]: row for row in result.stdout.splitlines() if row.startswith(("│", "|"))}
     for backend in backends_under_test():
         assert "not installed" not in rows[LABELS[backend]]
         assert f" {backend} " in rows[LABELS[backend]]
