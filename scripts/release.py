@@ -127,8 +127,14 @@ def test_on_every_python() -> None:
     print(f"Python found: {', '.join(found) or 'none'}; not found: {', '.join(missing) or 'none'}")
     if not found:
         raise NotRightError(f"none of Python {', '.join(PYTHONS)} stands in PATH; install one.")
+    failed = []
     for version in found:
-        nox("-s", "built", "--force-python", version)
+        try:
+            nox("-s", "built", "--force-python", version)
+        except NotRightError:
+            failed.append(version)
+    if failed:
+        raise NotRightError(f"the session built failed on Python {', '.join(failed)}.")
 
 
 def steps(version: str, dependencies: bool) -> dict[str, Callable[[], None]]:

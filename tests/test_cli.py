@@ -100,7 +100,11 @@ def test_info_shows_what_is_installed_and_nothing_on_stderr():
     result = run_python("-m", "softmaxkit", "info", COLUMNS="120")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    rows = {row.split()[1]: row for row in result.stdout.splitlines() if row.startswith(("│", "|"))}
+    rows = {
+        row.split()[1]: row
+        for row in result.stdout.splitlines()
+        if row[:1] in ("│", "|") and len(row.split()) > 1
+    }
     for backend in backends_under_test():
         assert "not installed" not in rows[LABELS[backend]]
         assert f" {backend} " in rows[LABELS[backend]]
