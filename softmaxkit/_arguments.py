@@ -157,8 +157,8 @@ class Call:
         ndim = len(self.shape)
         if ndim == 0:
             raise np.exceptions.AxisError(
-                f"{self.name}: axis is {axis}; expected an axis of an array with a class axis, and "
-                f"{self.argument} is 0-d; pass an array with a class axis."
+                f"{self.name}: {self.argument} is 0-d, and axis is {axis}; expected an array with "
+                f"a class axis; pass one with at least one axis."
             )
         return one_axis(self.name, axis, ndim)
 

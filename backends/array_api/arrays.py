@@ -59,7 +59,7 @@ def unusable(x):
         if lacking:
             name = f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
             wanted = f"expected an array whose library has {lacking} of the array-API standard"
-            return TypeError, f"is a {name}; {wanted}; convert it to one of NumPy"
+            return TypeError, f"is a {name}; {wanted}; convert it to a NumPy array"
         _complete.add(kind)
     if all(n == n for n in x.shape):  # Dask writes NaN for a length that it does not know yet
         return None

@@ -136,7 +136,7 @@ def _native_loss(logits, targets, options):
 # lengths would broadcast. XLA drops assertions, but rejects a shape with a negative length.
 def _shaped(x, wanted):
     given = tf.shape(x)
-    differ = "lengths that were unknown while tracing differ"
+    differ = "shapes whose lengths were unknown while tracing differ; expected equal shapes"
     with tf.control_dependencies([tf.debugging.assert_equal(given, wanted, differ)]):
         wrong = tf.cast(tf.reduce_any(tf.not_equal(given, wanted)), tf.int32)
     out = tf.reshape(x, wanted - 2**30 * wrong)

@@ -100,7 +100,7 @@ _SPARSE = (
 
 def unusable(x):
     if x.is_nested and x.layout is torch.strided:
-        padded = "pass its to_padded_tensor(0.0), and where= for what is no padding"
+        padded = "pass its to_padded_tensor(0.0), and where= for the entries that are not padding"
         return TypeError, f"is a nested tensor of layout strided; expected a dense one; {padded}"
     if x.layout not in _SPARSE:
         return None

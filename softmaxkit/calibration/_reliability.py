@@ -120,7 +120,7 @@ def calibration_error(
     if not 0 < level < 1:
         raise ValueError(
             f"{data.call.name}: interval is {level:g}; expected a number between 0 and 1; "
-            f"pass 0.95, say."
+            f"pass one such as 0.95."
         )
     count(data.call.name, "resamples", resamples, "1000 is usual")
     return Estimate(value, *_bins.bootstrap(events, places, norm, level, resamples, seed))

@@ -157,8 +157,8 @@ def bad_weights(data: Data) -> ValueError:
 def no_rows(data: Data) -> ValueError:
     """Return the error for data in which every row is left out."""
     return ValueError(
-        f"{data.call.name}: {data.call.argument} has shape {data.shape}, and no row that counts; "
-        f"expected at least one; check ignore_index and sample_weight."
+        f"{data.call.name}: {data.call.argument} has shape {data.shape}, and none of its rows "
+        f"counts; expected at least one that does; check ignore_index and sample_weight."
     )
 
 
@@ -187,8 +187,9 @@ def checked(
     data = unlabelled(call, axis, where, temperature)
     if not call.backend.has_values(call.array):
         raise TypeError(
-            f"{name}: {argument} is a {type(call.array).__name__} without values, as inside jit; "
-            f"expected an array with values, since the result is a Python number; call it outside."
+            f"{name}: {argument} is a {type(call.array).__name__}, which has no values, as inside "
+            f"jit; expected an array with values, since the result is a Python number; call {name} "
+            f"outside jit."
         )
     axis, shape = data.axis, call.shape
     labels, ignored = class_labels(call, labels, axis, ignore_index)

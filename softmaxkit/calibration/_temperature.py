@@ -121,9 +121,9 @@ def fit_temperature(
 
 def _reason(temperature: float) -> str:
     if temperature == SMALLEST:
-        says = "every label has the largest logit of its row, or all logits are next to nothing"
+        says = "every label has the largest logit of its row, or all logits are nearly 0"
     elif temperature == LARGEST:
-        says = "the logits say no more about the labels than chance does, or are huge"
+        says = "the logits predict the labels no better than chance, or are huge"
     else:
         says = "every row has equal logits, so that no temperature changes anything"
     return f"fit_temperature: {says}; the result is {temperature:g}; check logits and labels."
@@ -161,7 +161,11 @@ def _sums(data: Data, temperature: float, precise: bool) -> Sums:
     if negative or not isfinite(weight):
         raise bad_weights(data)
     if not isfinite(expected + seen):
-        what = "a label's logit of -inf, or its class is masked" if seen == inf else "NaN or inf"
+        what = (
+            "-inf for the class of a label, or that class is masked"
+            if seen == inf
+            else "NaN or inf"
+        )
         raise not_finite(data, what)
     return Sums(expected, seen, variance, weight, parts[0].dtype == np.float64)
 

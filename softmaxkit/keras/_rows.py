@@ -216,6 +216,6 @@ def _same_shape(call: Call, y_true: Any, expected: tuple[int | None, ...]) -> No
     if not call.same_shape(given, expected):
         raise ValueError(
             f"{call.name}: y_true has shape {given}; expected {expected} beside y_pred of shape "
-            f"{call.shape}: they must have the same shape, but for the class axis where y_true "
-            f"holds labels; reshape it."
+            f"{call.shape}, whose shape it must have (without the class axis if y_true holds "
+            f"labels); reshape y_true."
         )
