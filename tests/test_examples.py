@@ -67,7 +67,7 @@ def number(text):
 
 
 def test_there_is_an_example_for_each_backend_and_a_line_about_it():
-    readme = (EXAMPLES / "README.md").read_text()
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     names = {path.name for path in EXAMPLES.glob("*.py")}
     of_each = {f"{what}_{one}.py" for what in ("digits", "reject_others") for one in BACKENDS}
     assert names == of_each | OTHERS

@@ -116,8 +116,27 @@ def test_nothing_imports_a_facade(name):
 
 
 def test_backends_stand_beside_the_package_or_inside_it():
-    """In a checkout softmaxkit/backends is a link to backends/; installed, they are one folder."""
-    assert (PACKAGE / "backends").resolve() == BACKENDS.resolve()
+    """In a checkout softmaxkit/backends is a link to backends/; installed, they are one folder.
+
+    Where git makes no links (Windows), an editable install finds backends/ by `package-dir`.
+    """
+    beside = CONTRIBUTING.parent / "backends"
+    assert BACKENDS.resolve() in ((PACKAGE / "backends").resolve(), beside.resolve())
+
+
+def test_a_checkout_without_the_link_says_what_to_do(run_python):
+    script = """
+import sys
+sys.modules["softmaxkit.backends"] = None  # cannot be imported
+try:
+    import softmaxkit
+except ImportError as error:
+    print(error)
+"""
+    assert run_python(script).splitlines() == [
+        "softmaxkit.backends cannot be imported. In a checkout or an unpacked sdist without the "
+        "symbolic link softmaxkit/backends, run: python -m pip install -e ."
+    ]
 
 
 # --- what is public -------------------------------------------------------------------------------
