@@ -30,8 +30,8 @@ class Case:
     is the refusal; IndexError, which is for labels, holds where they can be read (or an exception
     that a `Transform` names), and elsewhere the reference's NaN does. `by` names options whose
     gradient is asked for too. `cotangent` is that of an activation's value; without it one is
-    drawn. A rule has the `section` of ``docs/semantics.md`` it stands in, and there may be shown as
-    `text` and in `page_dtype`.
+    drawn. A rule has the `section` of ``docs/semantics.md`` it stands in, may be shown there as
+    `text` and in `page_dtype`, and has a `variant` where an operation has several cases of it.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Case:
     section: str = ""
     text: str = ""
     page_dtype: str = "float32"
+    variant: str = ""
 
     def __str__(self) -> str:
-        return f"{self.operation}-{self.name}"
+        return ", ".join(filter(None, (f"{self.operation}-{self.name}", self.variant)))
