@@ -1,4 +1,4 @@
-"""What the commands of the command line share: how they refuse."""
+"""What the commands of the command line share: how they report an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class CommandError(Exception):
-    """What went wrong, in one line, and the exit code of the command: 2 for a wrong option."""
+    """One line that says what went wrong, and the command's exit code: 2 for a wrong option."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
@@ -14,7 +14,7 @@ class CommandError(Exception):
 
 
 def check_writable(option: str, path: Path, ending: str) -> None:
-    """Refuse a file of another kind, or one that cannot be written; leave no trace of the trial."""
+    """Refuse a file with another ending, or one that cannot be written; leave no file behind."""
     if path.suffix.lower() != ending:
         raise CommandError(f"{option} is {str(path)!r}; expected a name that ends in {ending}.")
     existed = path.exists()
