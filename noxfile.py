@@ -162,13 +162,13 @@ def mlx(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_(session: nox.Session) -> None:
-    """Test every library in one process; also Keras, the demo, the examples, docs/semantics.md.
+    """Test every library in one process; also Keras, the demo, the examples, the semantics.
 
     The conformance suite ran in the session of each library, in every dtype and transform: here
     each of its cases runs once, on one library or another.
     """
     session.log("conformance: each case on one library; all of them in the library's session")
-    install(session, "optax", "keras", "scipy")  # the page quotes them, too
+    install(session, "optax", "keras", "scipy")  # docs/semantics.md quotes them, too
     run_tests(session, "all", extras="test,demo,bench")
     session.run("python", "docs/make_semantics.py", "--check")
 

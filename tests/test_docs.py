@@ -1,4 +1,4 @@
-"""The blocks of docs/reading_a_softmax.md run in their order, and print what stands there."""
+"""The blocks of docs/reading_a_softmax.md print what stands there, as do counts of the tests."""
 
 import contextlib
 import io
@@ -7,6 +7,7 @@ import re
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "reading_a_softmax.md").read_text(encoding="utf-8")
@@ -42,8 +43,16 @@ def test_the_blocks_print_what_stands_beside_them(tmp_path, monkeypatch):
 def test_its_pictures_are_there_and_small():
     pictures = re.findall(r"!\[.+\]\((pictures/\w+\.png)\)", PAGE)
     assert len(pictures) == 2
-    assert {f"pictures/{path.name}" for path in (DOCS / "pictures").iterdir()} == set(pictures)
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    shown = {*pictures, *re.findall(r"\]\(docs/(pictures/\w+\.png)\)", readme)}
+    assert {f"pictures/{path.name}" for path in (DOCS / "pictures").iterdir()} == shown
     for picture in pictures:
         content = (DOCS / picture).read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
         assert len(content) < 60_000
+
+
+def test_how_we_test_has_the_counts_of_today():
+    printed = run_path(str(Path(__file__).with_name("counts.py")))["table"]()
+    page = (DOCS / "how-we-test.md").read_text(encoding="utf-8")
+    assert printed in page, "run python tests/counts.py, which writes the table"
