@@ -51,9 +51,10 @@ def _summary(module: ModuleType, name: str) -> str:
 def _index() -> str:
     parts = ["# Operations", "Each page is the docstring of the call, as `help()` prints it."]
     for module, title in MODULES:
+        names = sorted(module.__all__, key=str.lower)
         parts += [f"## {title}", f"In `{module.__name__}`:"]
-        lines = [f"- [`{name}`]({name}.md): {_summary(module, name)}" for name in module.__all__]
-        pages = "\n".join(module.__all__)
+        lines = [f"- [`{name}`]({name}.md): {_summary(module, name)}" for name in names]
+        pages = "\n".join(names)
         parts += ["\n".join(lines), f"```{{toctree}}\n:hidden:\n\n{pages}\n```"]
     return "\n\n".join(parts) + "\n"
 
