@@ -47,6 +47,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 60
+nb_merge_streams = True
 
 # Links to files of the repository, by the page that shows them.
 PAGES = {

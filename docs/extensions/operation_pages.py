@@ -27,7 +27,7 @@ def _page(module: ModuleType, name: str) -> str:
         f"# {name}",
         f"```{{eval-rst}}\n.. currentmodule:: {module.__name__}\n.. {directive}:: {name}\n```",
     ]
-    if name in pictures.PICTURES:
+    if name in pictures.PICTURES or name in pictures.DRAWN:
         parts += ["## Picture", pictures.markdown(name)]
     if FACADES.get(name):
         parts += ["## Under other libraries' names", _facades(FACADES[name])]

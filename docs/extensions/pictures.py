@@ -182,6 +182,15 @@ def _prediction_sets(ax: Any) -> str:
     return "Size of the sets, and how often they miss on new rows, by the rate that was asked for."
 
 
+def _confidence(ax: Any) -> str:
+    x = np.linspace(0, 6, 121)
+    logits = np.stack([x, np.zeros_like(x), np.full_like(x, -1.0)], 1)
+    for kind in ("probability", "margin", "entropy"):
+        ax.plot(x, calibration.confidence(logits, kind), label=kind)
+    ax.set(xlabel="logit x of the first class, beside 0 and -1", ylabel="confidence")
+    return "Three of the kinds for a row of the logits (x, 0, −1); each grows as the row is surer."
+
+
 PICTURES: dict[str, Callable[[Any], str]] = {
     "softmax": _softmax,
     "log_softmax": _log_softmax,
@@ -196,7 +205,15 @@ PICTURES: dict[str, Callable[[Any], str]] = {
     "calibration_error": _reliability,
     "fit_temperature": _fit_temperature,
     "risk_coverage": _risk_coverage,
+    "aurc": _risk_coverage,
+    "confidence": _confidence,
+    "conformal_threshold": _prediction_sets,
     "prediction_sets": _prediction_sets,
+}
+# What the calls that draw have drawn, for `reading_a_softmax.md`.
+DRAWN = {
+    "plot_reliability": ("reliability.png", "Reliability before and after `fit_temperature`."),
+    "plot_risk_coverage": ("reject_others.png", "On the right: two curves, of other labels each."),
 }
 CAPTIONS: dict[str, str] = {}
 
@@ -225,6 +242,9 @@ def draw(folder: Path) -> None:
 
 def markdown(name: str) -> str:
     """Return the picture of a page, in both colours, and its caption."""
+    if name in DRAWN:
+        picture, caption = DRAWN[name]
+        return f"![{caption}](../pictures/{picture})\n\n{caption}"
     caption = CAPTIONS[name]
     images = [
         f"```{{image}} pictures/{name}-{page}.svg\n:alt: {caption}\n:class: only-{page}\n```"
