@@ -1,5 +1,6 @@
 """How Sphinx builds the site; `python -m nox -s docs` does that, and checks it."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,11 @@ def _no_link(app: Sphinx, env: Any, node: Any, content: nodes.Node) -> nodes.Nod
 
 
 def _page_links(app: Sphinx, page: str, source: list[str]) -> None:
+    """Write links to files of the repository, and to anchors in headings, as MyST has them."""
     for file, shown in PAGES.items():
         source[0] = source[0].replace(f"]({file}", f"]({shown}")
+    source[0] = re.sub(r'^(#+ )<a id="([^"]+)"></a>', r"(\2)=\n\1", source[0], flags=re.MULTILINE)
+    source[0] = source[0].replace("](semantics_evidence.md#", "](#")
 
 
 def setup(app: Sphinx) -> None:
