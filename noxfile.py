@@ -1,7 +1,7 @@
 """Test sessions: each framework alone, none, all together, the built wheel, lint and types.
 
-``python -m nox`` runs them all, ``python -m nox -s torch`` one; what follows ``--`` goes to pytest.
-constraints.txt pins every version.
+``python -m nox`` runs all the default ones, ``python -m nox -s torch`` only one; arguments after
+``--`` go to pytest. constraints.txt pins every version.
 """
 
 import json
@@ -20,7 +20,7 @@ nox.options.sessions = [
 ]  # fmt: skip
 
 ROOT = Path(__file__).parent
-# What SOFTMAXKIT_BACKENDS calls a library -> what installs it.
+# The name of a library in SOFTMAXKIT_BACKENDS -> the requirement that installs it.
 REQUIREMENTS = {
     "torch": "torch",
     "jax": "jax",
@@ -28,23 +28,23 @@ REQUIREMENTS = {
     "array_api_strict": "array-api-strict",
     "dask": "dask[array]",
 }
-# What has wheels for some systems only, and a session that is not among the defaults.
+# Libraries that have wheels only for some systems; their sessions are not among the defaults.
 ON_REQUEST = {"mlx": "mlx[cpu]"}
-# Whose programs `integrations` runs, beside those of the libraries above.
+# Libraries whose programs `integrations` runs, beside those of the libraries above.
 PROGRAMS_OF = (
     "transformers", "accelerate", "lightning", "opacus", "flax", "equinox", "ai-edge-litert",
     "ndonnx", "onnxruntime",
 )  # fmt: skip
-# Half a minute of mpmath, the same with every framework: once, in the session `none`.
+# It takes half a minute and is the same with every framework: it runs once, in `none`.
 SKIP_GOLDEN = ("--deselect", "tests/test_golden.py::test_golden_json_is_what_its_script_writes")
-# Tests of NumPy by itself run in the session `none`; in bfloat16 where a library brings ml_dtypes.
+# Tests of NumPy alone run in the session `none`; in bfloat16, where a library brings ml_dtypes.
 SKIP_NUMPY = (
     *SKIP_GOLDEN,
     "--ignore=tests/test_integrations.py",
     "--ignore=tests/test_threads.py",
     *("-k", "not [numpy] and not [numpy-float"),
 )
-# What looks at one library at a time, and has done so in that library's session.
+# Tests of one library at a time, which have run in that library's session.
 SKIP_ALONE = (
     *SKIP_GOLDEN,
     "--ignore-glob=*_transforms.py",
@@ -89,13 +89,13 @@ TESTS = {
         {"OMP_NUM_THREADS": "1", "SOFTMAXKIT_CONFORMANCE": "dealt"},
     ),
 }
-# The tests of a compiler are slow and stand together: one worker would still have minutes of them
-# when the other has nothing left (torch: 556 and 396 s), and so that takes half of what is there.
+# The tests of a compiler are slow and follow each other: one worker would have minutes of them left
+# when the other has finished (torch: 556 and 396 s). With worksteal, the other takes half of them.
 PYTEST = ("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal")
 
 
-# pip would byte-compile every module that is installed, TensorFlow's for half a minute; Python
-# compiles what is imported.
+# pip would byte-compile every installed module, which takes half a minute for TensorFlow; Python
+# compiles the modules that are imported.
 PINNED = ("--no-compile", "-c", str(ROOT / "constraints.txt"))
 
 
@@ -114,7 +114,7 @@ def run_tests(session: nox.Session, name: str, *arguments: str, extras: str = "t
 
 
 def demand(*libraries: str) -> dict[str, str]:
-    """Make a library that is named and missing an error, not a skip."""
+    """Return an environment in which a missing library is an error, not a skip."""
     return {"SOFTMAXKIT_BACKENDS": ",".join(libraries)}
 
 
@@ -131,13 +131,13 @@ def none(session: nox.Session) -> None:
 
 @nox.session
 def torch(session: nox.Session) -> None:
-    install(session, "onnx", "onnxscript")  # to which torch exports
+    install(session, "onnx", "onnxscript")  # torch exports to these
     run_tests(session, "torch")
 
 
 @nox.session
 def jax(session: nox.Session) -> None:
-    install(session, "optax")  # which softmaxkit.jax is compared with
+    install(session, "optax")  # softmaxkit.jax is compared with it
     run_tests(session, "jax")
 
 
@@ -212,14 +212,14 @@ def mutations(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the suite on the oldest versions that pyproject.toml promises; not among the defaults.
 
-    torch of that age brings gigabytes of CUDA from PyPI.
+    A torch of that age installs gigabytes of CUDA from PyPI.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     promised = [*project["dependencies"], *extras["torch"], *extras["jax"], *extras["tensorflow"]]
     pins = {name: version for name, _, version in (one.partition(">=") for one in promised)}
     pins["tensorflow-cpu"] = pins.pop("tensorflow")
-    pins["jaxlib"] = pins["jax"]  # newer ones are refused by it
+    pins["jaxlib"] = pins["jax"]  # jax refuses newer ones
     exact = (f"{name}=={version}" for name, version in pins.items())
     session.install("-e", ".[test]", *exact, "array-api-strict", "dask[array]")
     run_suite(session)
@@ -260,13 +260,13 @@ def transforms(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Run on the façades the tests that their peers publish; not among the default sessions.
+    """Run the tests that other libraries publish on the façades; not among the defaults.
 
-    And compare `softmaxkit.calibration` with scikit-learn, torchmetrics and netcal.
+    Also compare `softmaxkit.calibration` with scikit-learn, torchmetrics and netcal.
     """
     frameworks = ("torch", "expecttest", "jax", "optax", "tensorflow-cpu", "keras", "scipy", "onnx")
     install(session, "-e", ".[test]", *frameworks, "scikit-learn", "torchmetrics", "tqdm")
-    # Its calibration errors need neither Pyro nor GPyTorch, which it asks for.
+    # netcal requires Pyro and GPyTorch, but its calibration errors do not need them.
     install(session, "--no-deps", "netcal")
     session.run(*PYTEST, "peers", *session.posargs)
 
@@ -275,9 +275,9 @@ def peers(session: nox.Session) -> None:
 def integrations(session: nox.Session) -> None:
     """Train in other libraries' programs with their loss and with ours; not among the defaults.
 
-    One table says how far apart they are, and the session fails beyond a tolerance. A library that
-    cannot be installed stands in it with the reason. What follows ``--`` selects programs by their
-    file; without it the examples of these libraries run, too.
+    A table says how far apart the two are, and the session fails beyond a tolerance. A library that
+    cannot be installed is listed with the reason. Arguments after ``--`` select programs by their
+    file; without them, the examples of these libraries run, too.
     """
     install(session, "-e", ".[test,demo]", *REQUIREMENTS.values(), "optax", "keras", "scipy")
     missing = {}
@@ -303,9 +303,9 @@ def wheel(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT))
     (archive,) = dist.glob("*.whl")
     install(session, f"softmaxkit[cli] @ {archive.as_uri()}")
-    session.chdir(dist)  # beside the checkout's softmaxkit, Python would import that
+    session.chdir(dist)  # next to the checkout's softmaxkit, Python would import it
     session.run("python", "-c", "import softmaxkit as s; assert 'site-packages' in s.__file__")
-    # What the code computes was tested in `none`; here, that all of it is there and can be called.
+    # The code's results were tested in `none`; test here that all of it is there and can be called.
     pytest = ("python", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"))
     tests, env = ROOT / "tests", demand("numpy")
     session.run(*pytest, "--pyargs", "softmaxkit.conformance", env=env)

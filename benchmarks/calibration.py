@@ -1,9 +1,9 @@
-"""What `fit_temperature` and `calibration_error` take beside one softmax of the same array.
+"""Time and memory of `fit_temperature` and `calibration_error`, beside one softmax of the array.
 
 python benchmarks/calibration.py --backend torch --shape 1000000x100
 
-Each backend in a process of its own. `cpu` is the processor's time over all threads, which a busy
-machine disturbs least; memory is VmHWM, set back before the call, over the size of the logits.
+Each backend runs in a process of its own. `cpu` is the processor's time over all threads, which a
+busy machine disturbs least; memory is VmHWM, reset before the call, over the size of the logits.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def peak():
 
 
 def measured(call, rounds=3):
-    """Return the least seconds of the clock and of the processor, and the most memory in kB."""
+    """Return the smallest wall and processor time in seconds, and the largest memory in kB."""
     wall, cpu, memory = [], [], []
     for _ in range(rounds):
         Path("/proc/self/clear_refs").write_text("5")

@@ -3,9 +3,9 @@
 python benchmarks/dispatch.py [--backend numpy torch] [--rounds 41] [--imports 30] [--profile]
 
 The whole call, the function of the backend that it ends in, with the arguments that it gets, and
-`_dispatch.resolve` alternate; medians. What is left of the whole is the frontend's checks. With
---profile also the functions in which cProfile, which slows short ones down most, sees the time.
-What a rival takes for small arrays: softmaxkit bench --shape 32x10.
+`_dispatch.resolve` alternate; the times are medians. The rest of the whole is the frontend's
+checks. --profile also prints the functions in which cProfile, which slows short ones down most,
+sees the time. For the time of a rival on small arrays: softmaxkit bench --shape 32x10.
 """
 
 import argparse
@@ -32,12 +32,12 @@ PROFILED_CALLS = 2000
 
 
 class KernelReached(Exception):  # noqa: N818  # it is not an error
-    """The kernel is called."""
+    """Raised in place of calling the kernel."""
 
 
 def kernel_call(backend, call):
-    """Return the function of `backend` that `call` ends in, bound to what it is called with."""
-    # What a frontend calls in the end; the others are for its tests.
+    """Return the function of `backend` that `call` ends in, bound to its arguments."""
+    # The functions that a frontend calls in the end; the others are for its checks.
     names = ("activation", "vjp", "loss", "value_and_grad", "one_hot", "smooth_labels")
     own = {name: getattr(backend, name) for name in names}
     reached = []
@@ -91,7 +91,7 @@ def profile(call):
 
 
 def import_milliseconds(repeats):
-    """Return the median time of `import softmaxkit` where NumPy is imported already."""
+    """Return the median time of `import softmaxkit` after NumPy has been imported."""
     script = (
         "import numpy, time; start = time.perf_counter(); import softmaxkit\n"
         "print((time.perf_counter() - start) * 1000)"

@@ -2,7 +2,7 @@
 
 python benchmarks/goals.py results.json [more.json ...]
 
-Every goal, every cell that misses, and what was not measured.
+It prints every goal, every cell that misses it, and what was not measured.
 """
 
 import argparse
@@ -23,8 +23,8 @@ class Goal:
     families: tuple[str, ...]
     mean: float | None  # at least
     worst: float | None
-    worst_small: float | None  # None: as the others
-    small: bool = False  # nothing but small arrays
+    worst_small: float | None  # None: the same as `worst`
+    small: bool = False  # small arrays only
 
 
 EVERY = ("activation", "loss", "gradient")
@@ -41,8 +41,8 @@ GOALS = (
 )
 COPY_MEAN, COPY_WORST = 2.5, 4.0  # softmax of large float32 arrays over a copy: at most
 MEMORY = 1.1  # peak extra memory of cross_entropy_grad over the logits: at most
-# Ours over the loss of all the logits at once, at most; memory at most that of chunks of torch's.
-LINEAR_TIME = {"linear_cross_entropy_rows_grad": 1.4}  # of rows that are not reduced
+# Ours over the loss of all the logits at once, at most; memory at most that of torch's own chunks.
+LINEAR_TIME = {"linear_cross_entropy_rows_grad": 1.4}  # losses that are not reduced
 LINEAR_TIME_REDUCED, LINEAR_MEMORY = 1.1, 0.1
 
 

@@ -2,12 +2,12 @@
 
 python benchmarks/gpu.py [--only accuracy memory] [--dry-run]
 
-Not measured on a GPU yet: so far it has only been run with --dry-run, which has the errors on the
-CPU and skips the rest. It takes the torch that it finds, from 2.12 on, and is meant to take at most
-4 minutes. The exit code is 1 if something failed, 2 if torch finds no GPU.
+Not measured on a GPU yet: so far it has only been run with --dry-run, which computes the errors on
+the CPU and skips the rest. It uses the installed torch, from 2.12 on, and should take at most 4
+minutes. The exit code is 1 if something failed, 2 if torch finds no GPU.
 
-accuracy         largest error of value and gradient in ULP/what is allowed, by the reference in
-                 float64 and the limits of the conformance suite
+accuracy         largest error of value and gradient in ULP/limit, by the reference in float64 and
+                 the limits of the conformance suite
 synchronisation  forward and backward under torch.cuda.set_sync_debug_mode("error")
 memory           peak of forward and backward over the size of the logits, gradient included
 graphs           forward and backward in a CUDA graph, replayed on other values, against eager
@@ -33,16 +33,16 @@ from softmaxkit.conformance.case import ACTIVATIONS, LINEAR_LOSSES, LOSSES
 
 SMALL = (33, 1000)
 LARGE = (130, 32768)  # two blocks of ACCELERATOR_ELEMENTS, the second of two rows
-LARGEST = (8192, 32768)  # for memory; fewer rows where the device has no room for 8 such arrays
-# float16 goes through kernels as bfloat16 does; left out where a dtype takes half a minute.
+LARGEST = (8192, 32768)  # for memory; fewer rows if the device has no room for 8 such arrays
+# float16 takes the same path as bfloat16; it is left out where a dtype takes half a minute.
 DTYPES = ("float32", "bfloat16", "float16")
 ON_DEVICE = {"labels": "they are on the device, for which nothing waits"}
 
 
 def calls(rows, classes):
-    """Yield every operation, on ordinary and on saturated rows, with what has a path of its own."""
+    """Yield every operation, on ordinary and saturated rows, and every option with its own path."""
     random = np.random.default_rng(0)
-    # Further from the largest logit than 16 an ordinary softmax may be off by more than its limit.
+    # More than 16 below the largest logit, an ordinary softmax may be off by more than its limit.
     x = random.normal(0.0, 1.0, (rows, classes))
     labels = random.integers(0, classes, rows)
     q = random.gamma(0.5, 1.0, x.shape)
@@ -55,7 +55,7 @@ def calls(rows, classes):
     ignored, wrong = labels.copy(), labels.copy()
     ignored[::3], wrong[1] = -100, classes
     each = {"reduction": "none"}
-    # Eighths, of which a product is exact: it is the loss that is judged.
+    # Eighths, whose products are exact, so that only the loss is judged.
     h, weight_matrix = (random.normal(0.0, 1.0, (n, 4)) for n in (rows, classes))
     h, weight_matrix = ((8 * one).round() / 8 for one in (h, weight_matrix))
     parts = {"chunk_size": rows // 2}
@@ -180,7 +180,7 @@ def every_call(device, check):
 
 
 def prepared(adapter, case, dtype):
-    """Return forward and backward as a function without arguments, and the array they are of."""
+    """Return forward and backward as a function without arguments, and the array it is for."""
 
     def moved(value):
         if not isinstance(value, np.ndarray):
@@ -191,7 +191,7 @@ def prepared(adapter, case, dtype):
     options = {name: moved(value) for name, value in case.options.items()}
     call = getattr(softmaxkit, case.operation)
     if case.operation in ACTIVATIONS:
-        others = [call(x, **options)]  # a cotangent as good as another
+        others = [call(x, **options)]  # a cotangent like any other
         call = softmaxkit.vjp(call)
     elif case.operation in LOSSES + LINEAR_LOSSES:
         call = softmaxkit.value_and_grad(call)
@@ -280,7 +280,7 @@ def main():
                 for problem in problems:
                     print(f"    FAILED {problem}")
                     failed += 1
-        except Exception:  # the other checks are worth having
+        except Exception:  # run the other checks anyway
             traceback.print_exc()
             failed += 1
     print(f"\n{failed} failed")

@@ -2,9 +2,9 @@
 
 python benchmarks/growth.py [--backend numpy] [--setting eager] [--operation softmax ...]
 
-The trend is fixed cost + c·nᵏ: the fixed cost is the time of the fastest shape, c and k are fitted
-to the logarithms where the rest is more than that. A cliff is a shape that takes more than twice,
-or less than half, of it.
+The trend is fixed cost + c·nᵏ: the fixed cost is the time of the fastest shape; c and k are fitted
+to the logarithms of the rest, where the rest exceeds the fixed cost. A cliff is a shape that takes
+more than twice, or less than half, the time of the trend.
 """
 
 import argparse

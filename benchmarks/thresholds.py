@@ -2,10 +2,10 @@
 
 python benchmarks/thresholds.py [--backend numpy] [--name BLOCK_ELEMENTS] [--rounds 7]
 
-Every constant of a backend module that is a whole number in capitals is tried at its present value
-times 1/8 to 8, on the shapes it decides about (CALLS below; else on DEFAULT_CALLS), the candidates
-alternating. A constant is worth changing where another value is faster by more than the noise,
-which is what the present value measured twice differs by.
+Every constant of a backend module that is a whole number in capitals is tried at 1/8 to 8 times its
+present value, on the shapes for which it matters (CALLS below, otherwise DEFAULT_CALLS); the
+candidates alternate. A constant is worth changing if another value is faster by more than the
+noise, which is the difference between two measurements of the present value.
 """
 
 import argparse
@@ -34,7 +34,7 @@ BY_SIZE = [(rows, 1000) for rows in (100, 300, 1000, 3000, 10_000)]
 BY_FEW = [(rows, 10) for rows in (30, 100, 300, 1000, 3000)]
 MIDDLE = [(32, 100), (128, 100), (1000, 32), (32, 1000), (512, 128)]
 COLUMNS = [(8, classes, 4000) for classes in (20, 80, 320)]
-# Backend and name -> the calls that it decides about, as operations x shapes.
+# Backend and name -> the calls for which it matters, as operations x shapes.
 CALLS = {
     key: [(operation, shape) for operation in operations for shape in shapes]
     for key, (operations, shapes) in {
@@ -63,7 +63,7 @@ CALLS = {
 
 
 def constants(backend):
-    """Yield (module, name, value) of the whole numbers in capitals that the backend has."""
+    """Yield (module, name, value) of the backend's whole numbers in capitals."""
     parts = ("arrays", "blocks", "classes", "cpu", "host", "memory", "rows")
     for name in (backend, *(f"{backend}.{part}" for part in parts)):
         if find_spec(f"softmaxkit.backends.{name}") is not None:
@@ -74,7 +74,7 @@ def constants(backend):
 
 
 def forget(backend):
-    """Drop what was compiled with another value."""
+    """Drop programs that were compiled with another value."""
     if backend == "jax":
         import jax
 

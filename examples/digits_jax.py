@@ -26,7 +26,7 @@ def loss_fn(params, images, labels):
 
 @jax.jit
 def step(params, images, labels):
-    """Descend once."""
+    """Take one step of gradient descent."""
     loss, grads = jax.value_and_grad(loss_fn)(params, images, labels)
     return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), loss
 

@@ -19,7 +19,7 @@ bias = tf.Variable(tf.zeros(10))
 
 @tf.function(reduce_retracing=True)
 def step(images, labels):
-    """Descend once."""
+    """Take one step of gradient descent."""
     with tf.GradientTape() as tape:
         loss = softmaxkit.cross_entropy(images @ weight + bias, labels)
     weight_gradient, bias_gradient = tape.gradient(loss, (weight, bias))

@@ -2,8 +2,8 @@
 
 Each image comes with the knowledge whether its digit is even: five of ten classes are possible.
 `where` leaves the others out of the loss and of the probabilities. The usual way is to set their
-logits to -1e9, with the same result until labels are smoothed: then each of these classes is given
-a share of the label, and costs it times 1e9.
+logits to -1e9, with the same result until labels are smoothed: then each of these classes gets a
+share of the label, and costs 1e9 times that share.
 """
 
 import jax
@@ -40,7 +40,7 @@ def possible(labels):
 
 
 def by_optax(logits, labels, smoothing):
-    """Return optax's loss, where the logits of other classes are -1e9."""
+    """Return optax's loss, with logits of -1e9 for the other classes."""
     logits = jnp.where(possible(labels), logits, -1e9)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, 10), smoothing)
     return optax.softmax_cross_entropy(logits, targets).mean()
@@ -54,7 +54,7 @@ def by_where(logits, labels, smoothing):
 
 
 def every_class(logits, labels, smoothing):
-    """Return the loss of who does not know."""
+    """Return the loss without knowing which classes are possible."""
     return softmaxkit.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 

@@ -1,9 +1,9 @@
 """Keras with a `train_step` of its own, on TensorFlow: a small network learns from a large one.
 
-Distillation (Hinton et al. 2015, arXiv:1503.02531): beside the labels the student has the teacher's
-probabilities, both sides at a temperature T. That is `cross_entropy` of probabilities with
-`temperature`; Keras's has no such argument and is given the logits divided, to the same numbers.
-`fit` compiles the step.
+In distillation (Hinton et al. 2015, arXiv:1503.02531), the student learns from the labels and from
+the teacher's probabilities, with both networks at a temperature T. That is `cross_entropy` of
+probabilities with `temperature`; Keras's loss has no such argument and gets the divided logits,
+with the same result. `fit` compiles the step.
 """
 
 import os
@@ -34,7 +34,7 @@ def soft_by_keras(logits, teacher):
 
 
 def soft_by_softmaxkit(logits, teacher):
-    """Return the same."""
+    """Return the same with softmaxkit."""
     soft = softmaxkit.softmax(teacher, temperature=T)
     return softmaxkit.cross_entropy(logits, soft, temperature=T)
 
@@ -53,7 +53,7 @@ class Network(keras.Model):
         return self.output_layer(self.hidden(images))
 
     def train_step(self, data):
-        """Descend once; return the loss."""
+        """Take one step of gradient descent; return the loss."""
         images, labels = data
         with tf.GradientTape() as tape:
             logits = self(images, training=True)

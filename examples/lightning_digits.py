@@ -1,8 +1,9 @@
 """Lightning: a classifier of handwritten digits, and a temperature for its probabilities.
 
-The training step calls the loss by torch's name, from another module, to the same numbers. What it
-trains is too sure of itself, or with smoothed labels not sure enough. A temperature mends that: it
-is fitted by its gradient, on images that were not trained on, and tested on others.
+The training step calls the loss by torch's name, from another module, with the same numbers. The
+trained network is too sure of itself or, with smoothed labels, not sure enough. A temperature
+corrects that: it is fitted by its gradient, on images that were not trained on, and tested on
+others.
 """
 
 import logging
@@ -79,7 +80,7 @@ def temperature_of(logits):
     return log_t.exp().detach()
 
 
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it tells of devices, and tips
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it logs devices and tips
 print(f"{'':42} {'T':>6} {'accuracy':>9} {'confidence':>11} {'test loss':>10}")
 for name, cross_entropy, label_smoothing in [
     ("torch", torch.nn.functional.cross_entropy, 0.0),

@@ -1,8 +1,8 @@
 """A JAX and optax training loop whose last batch is padded, so that `jit` compiles one shape.
 
-``import softmaxkit.jax`` has optax's names: the second line of the table is the first with another
-import, to the same numbers. The third uses what optax has no argument for: labels of -1 are left
-out of the loss and its mean, so that no image is dropped, and class indices are smoothed.
+`softmaxkit.jax` has optax's names: the second line of the table is the first with another import,
+and the same numbers. The third line uses two options that optax lacks: labels of -1 are left out of
+the loss and its mean, so that no image is dropped, and class indices are smoothed.
 """
 
 import jax
@@ -42,7 +42,7 @@ def apply(params, images):
 
 
 def whole_batches(rng):
-    """Yield shuffled batches, and drop what does not fill one."""
+    """Yield shuffled batches, and drop the images that do not fill one."""
     order = rng.permutation(len(train_labels))
     for start in range(0, len(order) - BATCH + 1, BATCH):
         batch = order[start : start + BATCH]

@@ -1,9 +1,9 @@
 """Two known digits and eight unknown ones, on JAX: the answer "not sure enough".
 
 A network learns 3 and 8, and is then shown every digit. The temperature and the threshold are
-chosen on known digits that it did not learn from. What it is sure of is that a digit is rather a 3
-than an 8, not that it is one of the two: where nine in ten of the known digits are to be answered,
-so are more than six in ten of the unknown.
+chosen on known digits that it did not learn from. The network can be sure that a digit is a 3
+rather than an 8, not that it is one of the two: if nine in ten of the known digits are to be
+answered, so are more than six in ten of the unknown ones.
 """
 
 import jax
@@ -37,7 +37,7 @@ def loss_fn(params, images, labels):
 
 @jax.jit
 def step(params, state, images, labels):
-    """Descend once."""
+    """Take one step of gradient descent."""
     updates, state = optimizer.update(jax.grad(loss_fn)(params, images, labels), state)
     return optax.apply_updates(params, updates), state
 

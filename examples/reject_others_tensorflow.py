@@ -1,9 +1,9 @@
 """Two known digits and eight unknown ones, on TensorFlow: the answer "not sure enough".
 
 A network learns 3 and 8, and is then shown every digit. The temperature and the threshold are
-chosen on known digits that it did not learn from. What it is sure of is that a digit is rather a 3
-than an 8, not that it is one of the two: where nine in ten of the known digits are to be answered,
-so are more than six in ten of the unknown.
+chosen on known digits that it did not learn from. The network can be sure that a digit is a 3
+rather than an 8, not that it is one of the two: if nine in ten of the known digits are to be
+answered, so are more than six in ten of the unknown ones.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def predict(images):
 
 @tf.function
 def step(images, labels):
-    """Descend once."""
+    """Take one step of gradient descent."""
     with tf.GradientTape() as tape:
         loss = softmaxkit.cross_entropy(predict(images), labels)
     for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):

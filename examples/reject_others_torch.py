@@ -1,11 +1,11 @@
 """Two known digits and eight unknown ones, on PyTorch: the answer "not sure enough".
 
 A network learns 3 and 8, and is then shown every digit. The temperature and the threshold are
-chosen on known digits that it did not learn from. What it is sure of is that a digit is rather a 3
-than an 8, not that it is one of the two: where nine in ten of the known digits are to be answered,
-so are more than six in ten of the unknown.
+chosen on known digits that it did not learn from. The network can be sure that a digit is a 3
+rather than an 8, not that it is one of the two: if nine in ten of the known digits are to be
+answered, so are more than six in ten of the unknown ones.
 
-python examples/reject_others_torch.py picture.png draws it, too, with matplotlib.
+python examples/reject_others_torch.py picture.png also draws a picture, with matplotlib.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Multinomial regression by scipy.optimize, equal to scikit-learn's LogisticRegression.
 
-What SciPy minimises is `softmaxkit.value_and_grad(softmaxkit.cross_entropy)`, its gradient carried
-back to the weights, and scikit-learn's penalty. Where LogisticRegression has no option, the loss
-has one: the last line of the table smooths the labels.
+SciPy minimises the loss of `softmaxkit.value_and_grad(softmaxkit.cross_entropy)`, with its gradient
+carried back to the weights, plus scikit-learn's penalty. The loss has an option that
+LogisticRegression lacks: the last line of the table smooths the labels.
 """
 
 import numpy as np

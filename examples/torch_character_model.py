@@ -1,9 +1,9 @@
 """A language model of characters on PyTorch, on lines of unequal length: padding and ignore_index.
 
 The text is the reference manual that Python carries for `help()`, pydoc_data.topics (© Python
-Software Foundation): every line of it is a sequence. A batch of them is padded to its longest line;
-targets there are -100, which `cross_entropy` leaves out of sum and mean, as torch's does. Losses
-are in bits per character: guessing among all characters, or by their frequency, is the yardstick.
+Software Foundation): every line of it is a sequence. A batch is padded to its longest line; targets
+in the padding are -100, which `cross_entropy` leaves out of sum and mean, as torch's does. Losses
+are in bits per character; guessing among all characters, or by their frequency, is the baseline.
 """
 
 import math

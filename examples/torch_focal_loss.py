@@ -1,8 +1,8 @@
 """A convolutional network on PyTorch, trained on digits of which one is rare; then focal loss.
 
-One import line makes the change. The same network is trained with torch's cross-entropy and with
-softmaxkit's, to the same numbers; then with focal loss, which attends to what is not yet right,
-and with the older remedy for a rare class, weights.
+Only one import line changes. The same network is trained with torch's cross-entropy and with
+softmaxkit's, with the same numbers; then with focal loss, which attends to images that are not yet
+right, and with the older remedy for a rare class, weights.
 """
 
 import torch

@@ -1,9 +1,9 @@
 """A language model of characters on PyTorch whose output weights are its embedding table.
 
 `linear_cross_entropy` takes the vectors before the output layer and that table, to which gradients
-flow from both ends of the model, and never holds all logits. With 94 characters they are small.
-What that saves with 32,768 classes is measured at the end, for the loss and its gradients: each way
-in a process of its own, of which Linux keeps the most memory that it ever held.
+flow from both ends of the model, and never holds all logits. With 94 characters these are small.
+The memory that this saves with 32,768 classes is measured at the end, for the loss and its
+gradients: each way runs in a process of its own, because Linux records the peak of a process.
 
 The text is the reference manual that Python carries for `help()`, pydoc_data.topics (© Python
 Software Foundation).
@@ -51,7 +51,7 @@ def windows(text, starts, length=64):
 
 
 def of_all_logits(hidden, weight, targets):
-    """Return the loss by way of logits that are whole."""
+    """Return the loss computed from all logits at once."""
     return nn.functional.cross_entropy(hidden @ weight.T, targets)
 
 
@@ -93,7 +93,7 @@ print(most() - before)
 
 
 def extra_memory(how):
-    """Return how many MiB more than before it a process held at most in a step of many classes."""
+    """Return by how many MiB a step with many classes raises the peak memory of a process."""
     command = [sys.executable, "-c", MEMORY, how]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -1,9 +1,10 @@
 """A GPT-2 of transformers, trained through gradient accumulation with softmaxkit's loss.
 
-A step adds the gradients of four batches, whose lines have different lengths. It descends by the
-mean over all their characters only if each batch divides its sum by the labels of the whole step,
-`num_items_in_batch`: means of batches, averaged, are something else. `Trainer` hands that number to
-the model, as is done here, and the model to its `loss_function`: that is the line to change.
+A step adds the gradients of four batches, whose lines have different lengths. It follows the mean
+over all their characters only if each batch divides its sum by the number of labels in the whole
+step, `num_items_in_batch`: the average of the batches' means is another number. `Trainer` passes
+that number to the model, as is done here, and the model passes it to its `loss_function`: that is
+the line to change.
 """
 
 import copy

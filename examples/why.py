@@ -1,4 +1,4 @@
-"""What PyTorch and optax give for inputs that occur, and what softmaxkit gives.
+"""What PyTorch, optax and softmaxkit return for inputs that occur in practice.
 
 python examples/why.py              # needs torch, jax and optax
 python examples/why.py float16      # this line alone

@@ -1,4 +1,4 @@
-"""What the programs share: data, the usual training of a network, and what is said of two runs.
+"""What the programs share: data, the usual training of a network, and the report on two runs.
 
 A program is a function that takes a loss and trains with it. It runs with the framework's own loss
 and with softmaxkit's, from the same start on the same data; `report` prints how far losses and
@@ -19,12 +19,12 @@ FLOAT32 = 5e-6
 FEATURES, HIDDEN, CLASSES, ROWS, STEPS = 32, 64, 1000, 64, 10
 ROUNDS, ROUND_SECONDS = 9, 0.1
 
-# Some frameworks warn of themselves; of softmaxkit none may.
+# Some frameworks warn about their own code; softmaxkit must not cause a warning.
 warnings.filterwarnings("error", module="softmaxkit")
 
 
 class Outcome(NamedTuple):
-    """What a training leaves."""
+    """The result of a training."""
 
     losses: Any  # a number for each step
     arrays: list[Any]  # weights at the end, or gradients
@@ -117,7 +117,7 @@ def jax_training(step: Callable[..., Any], *state: Any) -> Outcome:
     return Outcome(losses, params, lambda: jax.block_until_ready(step(*state, *again)))
 
 
-# --- what is said of two runs ---------------------------------------------------------------------
+# --- the report on two runs -----------------------------------------------------------------------
 def report(program: Callable[[Any], Outcome], theirs: Any, ours: Any, *, tolerance: float) -> None:
     """Print what `program` gives with their loss and with ours, as a line of JSON."""
     outcomes = [program(loss) for loss in (theirs, ours)]
@@ -143,7 +143,7 @@ def apart(theirs: Outcome, ours: Outcome) -> float:
 
 
 def times(theirs: Outcome, ours: Outcome) -> float:
-    """Return their time of a step over ours; the two take turns."""
+    """Return the time of a step with their loss over that with ours; the two alternate."""
     steps = theirs.step, ours.step
     if not callable(steps[0]):
         return steps[0] / steps[1]

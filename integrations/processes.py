@@ -14,9 +14,9 @@ PROCESSES = 2
 
 
 def train_in_processes(worker: Callable[..., Outcome], loss_fn: Any) -> Outcome:
-    """Return what ``worker(loss_fn, data)`` leaves in the first process, and a step's time there.
+    """Return the outcome of ``worker(loss_fn, data)`` in the first process, with a step's time.
 
-    `data` is the part that a process has of every batch.
+    `data` is the process's part of every batch.
     """
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_run, (worker, loss_fn, folder), PROCESSES)
@@ -32,7 +32,7 @@ def _run(rank: int, worker: Callable[..., Outcome], loss_fn: Any, folder: str) -
     )
     data = [[torch.from_numpy(each[rank::PROCESSES]) for each in batch] for batch in batches()]
     losses, arrays, step = worker(loss_fn, data)
-    taken = median(seconds(step, 10) for _ in range(ROUNDS))  # both processes do as many
+    taken = median(seconds(step, 10) for _ in range(ROUNDS))  # the same number in both processes
     if rank == 0:
         torch.save((losses, arrays, taken), Path(folder, "outcome"))
     torch.distributed.destroy_process_group()

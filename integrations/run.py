@@ -3,9 +3,9 @@
     python integrations/run.py [WORD ...] [--missing JSON]
 
 Each program runs in an interpreter of its own. The table says how far its losses and its weights or
-gradients are apart, how long a step takes with their loss over ours, and with which versions. The
-exit status is 1 if a program fails, or is further apart than the tolerance that it states. Words
-select programs by their file. `--missing` has the reason for each library that is not there.
+gradients are apart, the time of a step with their loss over that with ours, and the versions. The
+exit status is 1 if a program fails, or if the two are further apart than the tolerance that it
+states. Words select programs by their file. `--missing` has the reason for each missing library.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
-SECONDS = 300  # after which a program that hangs is ended
+SECONDS = 300  # after this time, a program that hangs is ended
 
 
 class Program(NamedTuple):
@@ -60,13 +60,13 @@ PROGRAMS = (
 
 
 def title(program: Program, folder: Path) -> str:
-    """Return the first line of a file, and what its environment variables are."""
+    """Return the first line of a file's docstring, and the values of its environment variables."""
     text = ast.get_docstring(ast.parse((folder / f"{program.file}.py").read_text("utf-8")))
     return ", ".join([text.splitlines()[0].rstrip("."), *program.env.values()])
 
 
 def versions(program: Program) -> tuple[str, list[str]]:
-    """Return the versions of what a program needs, and what is not there."""
+    """Return the versions of the distributions that a program needs, and those that are missing."""
     found, lacking = [], []
     for name in program.needs:
         try:

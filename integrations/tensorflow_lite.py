@@ -16,7 +16,7 @@ labels = rng.integers(CLASSES, size=ROWS, dtype="int32")
 
 
 def convert(functions):
-    """Return what runs the converted model: logits and labels -> arrays by name."""
+    """Return a function that runs the converted model: logits and labels -> arrays by name."""
     loss_fn, softmax = functions
 
     @tf.function(
@@ -53,7 +53,7 @@ def theirs(logits, labels):
 
 def ours(logits, labels):
     # The sum of reduction="mean", and sums over 256 classes or more, are float64, which the
-    # converter has for TensorFlow's own kernels only.
+    # converter supports only for TensorFlow's own kernels.
     return tf.reduce_mean(softmaxkit.cross_entropy(logits, labels, reduction="none"))
 
 

@@ -23,7 +23,7 @@ def train(cross_entropy):
     exported = torch.export.export(
         WithLoss(cross_entropy), (example,), dynamic_shapes={"batch": (rows, rows)}
     )
-    # Where the loss is, there is no label left to be given.
+    # The exported model contains the loss, so that no label is left to pass.
     data = [((torch.from_numpy(x), torch.from_numpy(y)), None) for x, y in batches()]
     return torch_training(exported.module(), lambda loss, _: loss, data=data)
 

@@ -13,7 +13,7 @@ LENGTH, VOCABULARY, IGNORED = 32, 500, -100
 
 
 def sequences():
-    """Return sequences, more and more of which is ignored."""
+    """Yield sequences of which more and more is ignored."""
     rng = torch.Generator().manual_seed(0)
     for i in range(32):
         tokens = torch.randint(VOCABULARY, (LENGTH,), generator=rng)
@@ -35,7 +35,7 @@ def make_trainer(folder, **options):
 
 
 def one_step(trainer):
-    """Return what computes a loss and its gradients once more."""
+    """Return a function that computes a loss and its gradients once more."""
     batch = trainer.data_collator([*sequences()][:4])
     count = (batch["labels"][:, 1:] != IGNORED).sum()
     return lambda: trainer.training_step(trainer.model, dict(batch), count)

@@ -30,6 +30,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register them: the tests are marked for array libraries other than NumPy."""
+    """Register the marks of SciPy's tests, which are for array libraries other than NumPy."""
     for name in ("skip_xp_backends", "xfail_xp_backends"):
         config.addinivalue_line("markers", f"{name}(*backends): SciPy's own")

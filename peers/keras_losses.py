@@ -1,4 +1,4 @@
-"""Keras's own tests, as its wheel has them, on softmaxkit.keras in the place of `keras.losses`.
+"""Keras's own tests, from its wheel, run on softmaxkit.keras in place of `keras.losses`.
 
 Run by `test_keras.py`, once for each backend in a process of its own; or by hand,
 ``KERAS_BACKEND=jax python -m pytest peers/keras_losses.py``.
@@ -36,7 +36,7 @@ EXPECTED_DIFFERENCES = {
     )
     for kind in ("binary", "multi_class")
 }
-# keras.ops.convert_to_numpy of a torch tensor meets NumPy 2.4.
+# NumPy 2.4 warns about keras.ops.convert_to_numpy of a torch tensor.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't:DeprecationWarning"
 )
@@ -44,9 +44,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(autouse=True)
 def calls(request, monkeypatch):
-    """Put softmaxkit.keras where Keras's tests look for `losses`, and count what they take there.
+    """Put softmaxkit.keras where Keras's tests look for `losses`, and count what they use of it.
 
-    It has no other losses: a test that takes Keras's own fails.
+    There are no other losses: a test that uses one of Keras's own fails.
     """
     counts = Counter()
 
@@ -73,7 +73,7 @@ def calls(request, monkeypatch):
 
 
 def test_every_class_that_tests_our_losses_is_here():
-    """A class that a new Keras adds is not passed over."""
+    """A class that a new Keras adds is not overlooked."""
     for name, suite in vars(theirs).items():
         if inspect.isclass(suite) and issubclass(suite, testing.TestCase):
             called = set(re.findall(r"\blosses\.(\w+)", inspect.getsource(suite)))

@@ -3,8 +3,8 @@
 They publish no tests that run on other functions. Their results are compared here: on drawn rows
 where they are right, and case by case where they are not, or mean something else.
 
-How far they are from what is right, at most: T from the root of the derivative that SciPy's brentq
-finds, relative, over logits of five scales; the calibration error from softmaxkit's, absolute.
+The largest errors: of T, relative to the root of the derivative that SciPy's brentq finds, over
+logits of five scales; of the calibration error, the absolute difference from softmaxkit's.
 
 | compared          | softmaxkit | scikit-learn 1.9.1 | torchmetrics 1.9.0 | netcal 1.4.0 |
 |-------------------|------------|--------------------|--------------------|--------------|
@@ -59,7 +59,7 @@ def drawn(classes=5, rows=3000):
 
 # --- temperature ----------------------------------------------------------------------------------
 class Given(base.ClassifierMixin, base.BaseEstimator):
-    """A classifier whose logits are what it is given."""
+    """A classifier whose logits are its input."""
 
     def fit(self, logits, labels):
         self.classes_ = np.unique(labels)
@@ -120,7 +120,7 @@ def test_two_classes_are_one_logit_in_sklearn(tally):
     assert temperature == pytest.approx(by_brentq(truth, labels), rel=1e-12)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         by_sklearn(truth, labels)
-    # It makes (-x, x) of x, which is twice the difference.
+    # It turns x into (-x, x), whose difference is 2 x.
     assert by_sklearn(truth[:, 1] - truth[:, 0], labels) == pytest.approx(2 * temperature, rel=1e-7)
     tally("fit_temperature, scikit-learn", differs=1)
 
@@ -169,7 +169,7 @@ def test_errors_are_the_same(bins, norm, tally):
     truth, labels = drawn()
     p = softmaxkit.softmax(2 * truth)
     expected = ours(p, labels, bins, norm=norm)
-    # torchmetrics adds up in float32, whatever the dtype.
+    # torchmetrics sums in float32, whatever the dtype.
     assert by_torchmetrics(p, labels, bins, norm) == pytest.approx(expected, abs=1e-6)
     tally("calibration_error, torchmetrics", compared=1)
     if norm != "l2":

@@ -1,8 +1,8 @@
-"""ONNX's own node tests, as its wheel has them, on softmaxkit and its façades.
+"""ONNX's own node tests, from its wheel, run on softmaxkit and its façades.
 
-A node of a façade is run where the library has a function that says the same; `EXPRESSED` says
-which, and by what. softmaxkit itself takes all but NegativeLogLikelihoodLoss, whose input is
-whatever is to be gathered and no logits.
+A node runs on a façade if its library has a function that means the same; `EXPRESSED` lists these
+nodes and functions. softmaxkit itself runs all but NegativeLogLikelihoodLoss, which gathers from
+any numbers and does not take logits.
 """
 
 import warnings
@@ -29,7 +29,7 @@ OPERATORS = (
     *("Softmax", "LogSoftmax", "ReduceLogSumExp", "SoftmaxCrossEntropyLoss"),
     "NegativeLogLikelihoodLoss",
 )
-# ONNX's name -> operator, attributes, case. The same written out as many nodes is not run again.
+# ONNX's name -> operator, attributes, case. Cases that expand an operator to many nodes do not run.
 NODES = {
     case.name: (node.op_type, {a.name: get_attribute_value(a) for a in node.attribute}, case)
     for case in EVERY
@@ -38,7 +38,7 @@ NODES = {
 }
 
 
-# --- what a node says, in the words of each library -----------------------------------------------
+# --- what a node means, as each library expresses it ----------------------------------------------
 def activation(function, axis_name, x, *, axis=-1):
     return function(x, **{axis_name: axis})
 
@@ -87,7 +87,7 @@ CORE = operations(
     SoftmaxCrossEntropyLoss=ours,
 )
 FUNCTIONS = softmaxkit.torch, softmaxkit.jax, softmaxkit.tensorflow
-# What is called -> how arrays are made, operator -> call, how a loss can be asked for.
+# Library or façade -> how arrays are made, operator -> call, the options that its loss has.
 EXPRESSED = {
     "NumPy": (lambda x: x, CORE, {"weight", "ignore_index", "mean", "sum"}),
     "PyTorch": (torch.tensor, CORE, {"weight", "ignore_index", "mean", "sum"}),
@@ -128,7 +128,7 @@ EXPECTED_DIFFERENCES: dict[tuple[str, str], str] = {}
 
 
 def asked(operator, attributes, inputs):
-    """Return what a loss is asked for beside rows."""
+    """Return the options that a loss needs."""
     if not operator.endswith("Loss"):
         return set()
     wanted = {attributes.get("reduction", b"mean").decode()} - {"none"}
@@ -164,7 +164,7 @@ def test_nodes(tally, where):
             if operator not in functions or not asked(operator, attributes, inputs) <= offered:
                 left_out += 1
                 continue
-            axes = {1} if operator == "ReduceLogSumExp" else set()  # are no array of the library
+            axes = {1} if operator == "ReduceLogSumExp" else set()  # not an array of the library
             given = [x if place in axes else array(x) for place, x in enumerate(inputs)]
             results = [functions[operator](*given, **attributes)]
             if len(outputs) > 1 and "LogSoftmax" in functions:  # the log-probabilities

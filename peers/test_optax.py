@@ -1,4 +1,4 @@
-"""optax's own tests, as its wheel has them, on softmaxkit.jax in the place of optax's functions."""
+"""optax's own tests, from its wheel, run on softmaxkit.jax in place of optax's functions."""
 
 import inspect
 import re
@@ -49,8 +49,8 @@ def calls(request, monkeypatch):
     for name in SUITES:
         module = _smoothing if name == "smooth_labels" else _classification
         monkeypatch.setattr(module, name, counting(name))
-    # optax's tests draw masks. One in 32 keeps nothing, and logits without a class, for which
-    # optax has a loss of 0, softmaxkit refuses.
+    # optax's tests draw masks, of which one in 32 keeps nothing. softmaxkit refuses logits without
+    # a class, for which optax has a loss of 0.
     np.random.seed(0)  # noqa: NPY002 - their tests draw from the global generator
     if request.cls is not None:
         key = f"{request.cls.__name__}.{request.node.name}"
@@ -64,7 +64,7 @@ def calls(request, monkeypatch):
 
 
 def test_every_class_that_tests_our_functions_is_here():
-    """A class that a new optax adds is not passed over."""
+    """A class that a new optax adds is not overlooked."""
     for module in (_classification_test, _smoothing_test):
         for name, suite in vars(module).items():
             if inspect.isclass(suite) and issubclass(suite, unittest.TestCase):
@@ -75,7 +75,7 @@ def test_every_class_that_tests_our_functions_is_here():
 
 
 def test_optax_itself_is_not_called(calls):
-    """The test of the counting: what optax's module holds is softmaxkit's."""
+    """A test of the counting: the functions in optax's modules are softmaxkit's."""
     for name in SUITES:
         module = _smoothing if name == "smooth_labels" else _classification
         assert inspect.unwrap(getattr(module, name)) is getattr(softmaxkit.jax, name)

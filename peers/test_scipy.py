@@ -1,7 +1,7 @@
-"""SciPy's own tests, as its wheel has them, on softmaxkit in the place of SciPy's functions.
+"""SciPy's own tests, from its wheel, run on softmaxkit in place of SciPy's functions.
 
-Two conventions of SciPy's signatures are met in `calls`: axis=None is the default, and a NumPy
-scalar comes where softmaxkit returns a 0-d array.
+`calls` adapts softmaxkit to two conventions of SciPy: axis=None is the default, and a NumPy scalar
+is returned where softmaxkit returns a 0-d array.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ TestLogSoftmax = theirs.TestLogSoftmax
 
 
 class TestLogSumExp:
-    """Those that give no factors `b`, ask for no sign, and have no complex numbers among them."""
+    """The tests that pass no factors `b`, ask for no sign, and are not about complex numbers."""
 
     test_logsumexp = theirs.TestLogSumExp.test_logsumexp
     test_array_like = theirs.TestLogSumExp.test_array_like

@@ -1,4 +1,4 @@
-"""TensorFlow's own tests, as its wheel has them, on softmaxkit.tensorflow in the place of nn_ops.
+"""TensorFlow's own tests, from its wheel, run on softmaxkit.tensorflow in place of nn_ops.
 
 nn_ops has the signatures of TensorFlow 1, too: there the axis is called `dim`, and no gradient
 flows into the labels.
@@ -17,8 +17,8 @@ import softmaxkit.tensorflow as nn
 tf.test.TestCase.test_session.__test__ = False  # a context manager
 
 
-# TensorFlow's tests have methods "structured to be easily overridden by a child class", for numbers
-# and words that are another implementation's own.
+# TensorFlow's tests have methods "structured to be easily overridden by a child class", for the
+# numbers and messages of another implementation.
 class TestXent(xent_op_test_base.XentOpTestBase):
     def testSingleClass(self):  # noqa: N802
         # Labels of -1 and 0 for the only class: (Σq) p - q is 0, TensorFlow's p - q is 2 and 1.
@@ -78,5 +78,5 @@ def calls(request, monkeypatch):
         mark = pytest.mark.xfail(reason=EXPECTED_DIFFERENCES[key], strict=True)
         request.applymarker(mark)
     yield
-    if request.node.name not in ("testNpXent", "testInvalidLabelGPU"):  # of their reference, a GPU
+    if request.node.name not in ("testNpXent", "testInvalidLabelGPU"):  # their reference; a GPU
         assert counts[request.cls], f"{request.node.name} called no function of softmaxkit"

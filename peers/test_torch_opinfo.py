@@ -1,8 +1,8 @@
 """PyTorch's own tests on softmaxkit.torch: its OpInfo and ModuleInfo samples, from its wheel.
 
-What an op gives here is compared with what it gives in torch, value and gradient, within the limits
-of `torch.testing` for the dtype. Variants of linear_cross_entropy named "chunked" are of torch's
-chunks, which have no second derivatives and no forward mode; here they have both.
+The value and gradient of an op are compared with torch's, within the limits of `torch.testing` for
+the dtype. Variants of linear_cross_entropy named "chunked" use torch's chunks, which have no second
+derivatives and no forward mode; here they have both.
 """
 
 import copy
@@ -39,8 +39,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:linear_cross_entropy. ``options`
 HALF = (torch.float16, torch.bfloat16)
 FULL = (torch.float32, torch.float64)
 
-# Samples in half precision where softmaxkit's result is too far from torch's for `torch.testing`,
-# and nearer to that of torch in float64. Each of these has some, no other has one.
+# Ops with samples in half precision where softmaxkit's result is too far from torch's for
+# `torch.testing`, but nearer to that of torch in float64. Each of these has some, no other has any.
 EXPECTED_DIFFERENCES = {
     "softmax": "torch takes the gradient from probabilities that are rounded already",
     "nn.functional.softmin": "torch takes the gradient from probabilities that are rounded already",
@@ -98,8 +98,8 @@ def in_float64(value):
 def judged(ours, theirs, exact, dtype):
     """Return "passed", "failed" or "excused".
 
-    Excused: in half precision, and nearer to the exact result in float64 wherever an element is too
-    far from torch's. Shape and dtype are torch's in any case.
+    A result is excused if it is in half precision and, wherever an element is too far from torch's,
+    nearer to the exact result in float64. Shape and dtype must be torch's in any case.
     """
     verdict = "passed"
     for mine, other, true in zip(ours, theirs, exact, strict=True):
@@ -190,7 +190,7 @@ def test_errors(tally, name):
 @pytest.mark.parametrize("dtype", FULL, ids=str)
 @pytest.mark.parametrize("training", [True, False])
 def test_modules(tally, name, dtype, training):
-    """Also against the reference functions that torch tests its modules with."""
+    """Compare also with the reference functions with which torch tests its modules."""
     info, count, tolerance = MODULE_INFOS[name], 0, {}
     if dtype is torch.float32 and info.module_cls is torch.nn.LinearCrossEntropyLoss:
         # Gradients by the input are sums of numbers up to 375, of which this is an ULP.

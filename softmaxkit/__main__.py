@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
     """Run the command line, or say in one line what it needs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # "÷" in ASCII is a question mark, and no exception
+            stream.reconfigure(errors="replace")
     try:
         from softmaxkit.cli import app
     except ModuleNotFoundError as missing:
@@ -16,6 +20,9 @@ def main() -> None:
             f"softmaxkit: {missing.name} is not installed; the command line needs it; "
             f"pip install 'softmaxkit[cli]'"
         )
+    except KeyboardInterrupt:
+        print("softmaxkit: interrupted.", file=sys.stderr)
+        sys.exit(130)
     app(prog_name="softmaxkit")
 
 

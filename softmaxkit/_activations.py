@@ -1,7 +1,7 @@
 """Softmax, log-softmax and logsumexp with every option, and their derivatives, over kernels.
 
-Masks, the temperature and several axes are laid around kernels that know one axis only. `ops` are
-the array functions of a backend, `kernels` those that see N x C.
+Masks, the temperature and several axes are handled here, around kernels that know only one axis.
+`ops` are the array functions of a backend, `kernels` its functions over N x C.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def logsumexp(ops: ArrayFunctions, kernels: Kernels, x: Array, options: Activati
     if no_classes(ops, x, axis):
         lse = ops.sum(x, axis) - _INF
     else:
-        # A row of -inf is -inf, with a gradient of 0; one with +inf is +inf, with that of softmax.
+        # A row of -inf gives -inf, with a gradient of 0; a row with +inf gives +inf, with the
+        # gradient of softmax.
         top = ops.stop_gradient(ops.amax(x, axis))
         infinite = ops.equal(abs(top), _INF)
         if isinstance(axis, int):
@@ -89,7 +90,8 @@ def pull(
 ) -> Array:
     """Return the vector-Jacobian product of an activation, whose value is given, with `cotangent`.
 
-    p (v - Σ p v) / T for softmax; for the others that of a row statistic, Σ v log p and logsumexp.
+    It is p (v - Σ p v) / T for softmax; for the others it is the gradient of a row statistic,
+    Σ v log p or logsumexp.
     """
     axis, where, temperature = options.axis, options.where, options.temperature
     if no_classes(ops, x, axis):
@@ -106,7 +108,7 @@ def pull(
             out = _along_axes(ops, partial(_of_log_softmax, ops, kernels), axis, z, v)
         else:
             p = value
-            if p.dtype != z.dtype:  # rounded
+            if p.dtype != z.dtype:  # the value is rounded
                 p = _along_axes(ops, lambda z, one: kernels.softmax(z, one, z.dtype), axis, z)
             out = _along_axes(ops, kernels.softmax_gradient, axis, p, v)
     out = out if temperature is None else out / temperature
@@ -125,7 +127,7 @@ def _of_log_softmax(
 def _of_logsumexp(
     ops: ArrayFunctions, kernels: GradientKernels, by_row: Array, z: Array, axis: int
 ) -> Array:
-    request = Request(axis, skip=ops.equal(ops.amax(z, axis), -_INF))  # a gradient of 0
+    request = Request(axis, skip=ops.equal(ops.amax(z, axis), -_INF))  # whose gradient is 0
     _, kept = kernels.row_statistics(z, request, lse=False, keep=True)
     return kernels.row_gradient(z, request, kept, Rows(None, None, None, by_row))
 
@@ -133,8 +135,9 @@ def _of_logsumexp(
 def softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -> Array:
     """Return p (v - Σ p v), the product of softmax's derivative, which is symmetric, and `v`.
 
-    Where p_k > 1/2, v - Σ p v rounds away all that v_k and the sum do not have in common; there
-    v_k is taken off first. Taking Σ p v off twice does the same for rows without such a class.
+    Where p_k > 1/2, v - Σ p v would round away all that v_k and the sum do not have in common;
+    there v_k is subtracted first. In rows without such a class, subtracting Σ p v twice has the
+    same effect.
     """
     dominates = p > 0.5
     v_k = ops.sum(ops.where(dominates, v, 0.0), axis)
@@ -146,7 +149,7 @@ def softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -> Ar
 def log_softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -> Array:
     """Return v - p Σ v, the vector-Jacobian product of log-softmax.
 
-    Where p_k > 1/2 the entry at k would cancel: it is what makes the entries sum to 0.
+    Where p_k > 1/2, the entry at k would cancel; it is the number that makes the entries sum to 0.
     """
     dominates = p > 0.5
     out = ops.where(dominates, 0.0, v - p * expand(ops.sum(v, axis), axis))
@@ -157,7 +160,7 @@ def log_softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -
 def _along_axes(
     ops: ArrayFunctions, kernel: Callable[..., Array], axis: Axes, *arrays: Array
 ) -> Array:
-    """Apply a kernel of one axis, its last argument; several are laid together as the last."""
+    """Apply a kernel along one axis, its last argument; several axes are first merged into one."""
     if isinstance(axis, int):
         return kernel(*arrays, axis)
     order = _order(ops, arrays[0], axis)
@@ -174,8 +177,9 @@ def _order(ops: ArrayFunctions, x: Array, axes: tuple[int, ...]) -> list[int]:
 
 
 def _as_float(ops: ArrayFunctions, x: Array, dtype: DType) -> tuple[Array, DType]:
-    # Integers become floats before any arithmetic: uint8 would wrap in x - max. To float64 at once:
-    # float32, the default of most libraries, would round away what tells 2**24 + 1 from 2**24.
+    # Integers become floats before any arithmetic: uint8 would wrap in x - max. For a float64
+    # result they become float64 directly: float32, the default of most libraries, would round away
+    # what distinguishes 2**24 + 1 from 2**24.
     x = as_wide_as(ops, x, dtype)
     if ops.kind(x) != "float":
         x = ops.astype(x, ops.default_float(x))
@@ -183,17 +187,18 @@ def _as_float(ops: ArrayFunctions, x: Array, dtype: DType) -> tuple[Array, DType
 
 
 def as_wide_as(ops: ArrayFunctions, x: Array, dtype: DType) -> Array:
-    """Return `x` in float64 if the result is to be in float64: its digits shall mean something."""
+    """Return `x` in float64 if the result is to be float64, so that all its digits are right."""
     return ops.astype(x, dtype) if dtype is not None and "float64" in str(dtype) else x
 
 
 def masked_and_scaled(
     ops: ArrayFunctions, x: Array, axis: Axes, where: Array, temperature: Array
 ) -> tuple[Array, Array | None, Array | None]:
-    """Return logits with masked classes at -inf, over the temperature.
+    """Return the logits divided by the temperature, with masked classes at -inf.
 
-    Also what that took off each row's logsumexp (None for nothing), and which rows have no class
-    left (None without a mask); such rows are returned as zeros, so that no NaN arises in them.
+    Also return what this subtracted from each row's logsumexp (None for nothing), and which rows
+    have no class left (None without a mask); such rows are returned as zeros, so that no NaN arises
+    in them.
     """
     if where is None and temperature is None:
         return x, None, None
@@ -202,7 +207,7 @@ def masked_and_scaled(
     if where is not None:
         absent = ops.broadcast_like(~where, x)
         missing = len(ops.shape(x)) - len(ops.shape(where))
-        empty = ~ops.any(where[(None,) * missing + (...,)], axis)  # of as many rows as the mask has
+        empty = ~ops.any(where[(None,) * missing + (...,)], axis)  # one per row of the mask
         fill = ops.astype(ops.where(expand(empty, axis), 0.0, -_INF), x.dtype)
         x = ops.where(absent, fill, x)
     if temperature is None:
@@ -211,8 +216,8 @@ def masked_and_scaled(
     if ops.is_array(temperature):
         temperature = ops.compute_like(temperature, x)
         constant = ops.stop_gradient(temperature)
-    # (z - max) / T: z / T first would round away what distinguishes large logits. A temperature
-    # that differs between classes leaves no such freedom.
+    # (z - max) / T: z / T first would round away what distinguishes large logits. If the
+    # temperature differs between classes, the maximum cannot be subtracted first.
     shift = None
     if _constant_along(ops, temperature, x, axis):
         top = ops.stop_gradient(ops.amax(x, axis))
@@ -221,7 +226,7 @@ def masked_and_scaled(
         shift = ops.sum(expand(top, axis) / temperature, axis)
     if constant is temperature:
         return x / temperature, shift, empty
-    # -inf / T would hand T a gradient of inf x 0.
+    # -inf / T would give T a gradient of inf x 0.
     lost = ops.equal(x, -_INF)
     x = ops.where(lost, x / constant, ops.where(lost, 0.0, x) / temperature)
     return x, shift, empty

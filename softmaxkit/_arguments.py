@@ -1,11 +1,11 @@
-"""A call: whose array it is about, the checks of what is beside that, and who computes it.
+"""A call: which backend its array belongs to, the checks of its arguments, and its result.
 
-A frontend reads ``call = begin("cross_entropy", "logits", logits)``, then checks one argument after
-the other, ``call.mask(where)``, and ends with ``return call.loss(targets, options)``.
+A frontend begins with ``call = begin("cross_entropy", "logits", logits)``, checks one argument
+after another, as in ``call.mask(where)``, and ends with ``return call.loss(targets, options)``.
 
-Each refusal is one line that names the call, the argument, what came, what was expected, and what
-to do. TypeError for kinds (array type, dtype), ValueError for values and shapes, IndexError for
-class labels, NumPy's AxisError for axes.
+Each refusal is one line that names the call, the argument, what was received, what was expected,
+and the remedy. It is a TypeError for kinds (array type, dtype), a ValueError for values and shapes,
+an IndexError for class labels, and NumPy's AxisError for axes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 REDUCTIONS = ("none", "mean", "sum")
 NORMALIZERS = ("weight", "count", "batch")
-# What else is a string, NumPy is not asked: its TypeError cannot be caught while Dynamo traces.
+# NumPy is not asked about any other string: its TypeError cannot be caught while Dynamo traces.
 _NUMPY_NAMES = ("f2", "f4", "f8", *(name for name in np.sctypeDict if isinstance(name, str)))
 Axis = int | tuple[int, ...] | None
 Shape = tuple[int | None, ...]
 
 
 def shown(value: Any) -> str:
-    """Return what came as part of one line: arrays, which have many, by their type."""
+    """Return a received value as part of one line; an array, whose repr has many, by its type."""
     if hasattr(value, "dtype") and not isinstance(value, (type, np.generic)):
         return f"a {type_name(value)}"
     text = " ".join(repr(value).split())
@@ -45,14 +45,14 @@ def shown(value: Any) -> str:
 
 
 class Wanted(NamedTuple):
-    """An array from which a call returns its gradient, too: see `softmaxkit.gradients`."""
+    """An array for which a call also returns the gradient: see `softmaxkit.gradients`."""
 
     array: Any
     cotangent: Any = None  # of an activation's result
 
 
 def begin(name: str, argument: str, x: Any) -> Call:
-    """Begin the call `name`; the array that it has as `argument` decides on the library."""
+    """Begin the call `name`; the array passed as `argument` decides which library computes it."""
     wanted = x if isinstance(x, Wanted) else None
     array = x if wanted is None else wanted.array
     backend, array = resolve(name, argument, array, recorders=True)
@@ -66,7 +66,7 @@ class Call:
         self, name: str, argument: str, backend: Backend, array: Array, wanted: Wanted | None
     ) -> None:
         self.name = name
-        self.argument = argument  # what the array is called
+        self.argument = argument  # the array's argument name
         self.backend = backend
         self.array = array
         self._wanted = wanted
@@ -77,7 +77,7 @@ class Call:
         return self.backend.shape(self.array)
 
     def same_shape(self, a: Shape, b: Shape) -> bool:
-        """Tell whether two shapes are the same, or may be where lengths are not known."""
+        """Return whether two shapes are the same, or may be if lengths are not known."""
         if not self.backend.is_compiling() and a == b:
             return True
         same = self.backend.same_length
@@ -86,9 +86,9 @@ class Call:
         )
 
     def recorded(self, function: Any, given: Mapping[str, Any]) -> Any:
-        """Return what an array without a backend, a Proxy of torch.fx, makes of a function's call.
+        """Return what an array without a backend, a Proxy of torch.fx, records for a call.
 
-        The arguments are among those `given`.
+        The function's arguments are taken from `given`.
         """
         code, kind = function.__code__, type(self.array)
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -129,7 +129,7 @@ class Call:
 
     # --- the array ------------------------------------------------------------------------------
     def real_kind(self, name: str, x: Array) -> str:
-        """Return "bool", "int" or "float", and refuse what has no order."""
+        """Return "bool", "int" or "float"; refuse dtypes without an order."""
         usable(self.name, name, self.backend, x)
         kind = self.backend.kind(x)
         if kind == "complex":
@@ -145,7 +145,7 @@ class Call:
         return kind
 
     def floating(self) -> None:
-        """Refuse logits that are not floating: most often they are targets in their place."""
+        """Refuse logits that are not floating: most often, targets were passed in their place."""
         if self.real_kind(self.argument, self.array) != "float":
             raise TypeError(
                 f"{self.name}: {self.argument} has dtype {self.array.dtype}; expected a floating "
@@ -157,8 +157,8 @@ class Call:
         ndim = len(self.shape)
         if ndim == 0:
             raise np.exceptions.AxisError(
-                f"{self.name}: axis is {axis}; expected an axis of an array with a class axis, and "
-                f"{self.argument} is 0-d; pass an array with a class axis."
+                f"{self.name}: {self.argument} is 0-d, and axis is {axis}; expected an array with "
+                f"a class axis; pass one with at least one axis."
             )
         return one_axis(self.name, axis, ndim)
 
@@ -189,7 +189,7 @@ class Call:
                 isinstance(dtype, str) and dtype in _NUMPY_NAMES
             )
             if not numpys and hasattr(dtype, "dtype"):
-                raise TypeError(dtype)  # an array, which libraries take for its dtype
+                raise TypeError(dtype)  # an array: libraries would take its dtype
             return self.backend.as_dtype(np.dtype(dtype).name if numpys else dtype, self.array)
         except (TypeError, ValueError):
             raise TypeError(
@@ -201,7 +201,7 @@ class Call:
     def number(
         self, name: str, value: Any, low: float, high: float = np.inf, *, neutral: float | None
     ) -> Any:
-        """Return a number in [low, high], or None where it is `neutral`; 0-d arrays as arrays."""
+        """Return a number in [low, high], or None if it is `neutral`; keep a 0-d array."""
         if type(value) is float and value == neutral:  # most often: the default
             return None
         value = as_number(value)
@@ -235,7 +235,7 @@ class Call:
     def temperature(self, value: Any, shape: Shape | None = None, target: str = "") -> Array:
         """Return a positive number, an array that broadcasts to the logits, or None for 1.
 
-        With a `shape`, which is that of `target`, it broadcasts to that.
+        If a `shape` is given, that of `target`, an array broadcasts to it instead.
         """
         if type(value) is float and value == 1.0:  # most often: the default
             return None
@@ -259,7 +259,7 @@ class Call:
         return value
 
     def normalizer(self, value: Any, reduction: str, default: str) -> Any:
-        """Return a name, a positive number, or a 0-d array; `default` for None."""
+        """Return a name, a positive number or a 0-d array; `default` for None."""
         choice(self.name, "reduction", reduction, REDUCTIONS)
         if value is None:
             return default
@@ -325,7 +325,7 @@ class Call:
         return where
 
     def weights(self, name: str, value: Any, shape: Shape, target: str) -> Array:
-        """Return real numbers that broadcast to `shape`, which is that of `target`, or None."""
+        """Return real numbers that broadcast to `shape`, the shape of `target`; or None."""
         if value is None:
             return None
         value = self.companion(name, value)
@@ -354,7 +354,7 @@ class Call:
         return value
 
     def cotangent(self, value: Any, shape: Shape) -> Array:
-        """Return the cotangent of a result of this shape, which has that shape, too."""
+        """Return the cotangent of a result, whose shape it must have."""
         if self.backend.kind(self.array) != "float":
             raise TypeError(
                 f"{self.name}: {self.argument} has dtype {self.array.dtype}; expected a floating "
@@ -393,7 +393,7 @@ def _axis_range(ndim: int) -> str:
 
 
 def as_number(value: Any) -> Any:
-    """Return a 0-d NumPy array of real numbers as a Python number."""
+    """Return a 0-d NumPy array of a real number as a Python number, anything else unchanged."""
     if type(value) is np.ndarray and value.shape == ():
         number = value.item()
         if isinstance(number, Real) and not isinstance(number, bool):
@@ -402,7 +402,7 @@ def as_number(value: Any) -> Any:
 
 
 def count(call: str, name: str, value: Any, remedy: str) -> None:
-    """Refuse what is not an int of at least 1."""
+    """Refuse anything but an int of at least 1."""
     is_int = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_int or value < 1:
         kind = ValueError if is_int else TypeError

@@ -1,4 +1,4 @@
-"""Axes of arrays: the class axis put back into rows, and laid along the logits."""
+"""Axes of arrays: put the class axis back into rows, and lay vectors along it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ if TYPE_CHECKING:
     Axes = int | tuple[int, ...]
 
 
-# Classes that libraries may add up one after the other, as they do across rows: a sum over more of
-# them is made in parts. log-softmax along axis 0 of 256 classes, one with half of p: NumPy 21 -> 8
-# units in the last place, torch 28 -> 3; of 100 classes 12 -> 7 and 15 -> 5.
+# Along an axis other than the last, libraries add the classes one after another; a sum over more
+# classes than this is made in parts. Error of log-softmax along axis 0 with half of p in one class,
+# in units in the last place: 256 classes, NumPy 21 -> 8, torch 28 -> 3; 100 classes, 12 -> 7 and
+# 15 -> 5.
 SUM_CLASSES = 64
 
 
 def expand(rows: Array, axis: Axes) -> Array:
-    """Put back, with length 1, the axes that a reduction took away."""
-    for one in (axis,) if isinstance(axis, int) else sorted(axis):  # Dynamo sorts no symbols
+    """Put back, with length 1, the axes that a reduction removed."""
+    for one in (axis,) if isinstance(axis, int) else sorted(axis):  # Dynamo cannot sort symbols
         rows = rows[(slice(None),) * one + (None, ...)]
     return rows
 
 
 def squeeze(rows: Array, axis: Axes) -> Array:
-    """Take such axes away again."""
+    """Remove such axes again."""
     for one in (axis,) if isinstance(axis, int) else sorted(axis, reverse=True):
         rows = rows[(slice(None),) * one + (0, ...)]
     return rows
@@ -36,6 +37,6 @@ def along(vector: Array, ndim: int, axis: int) -> Array:
 
 
 def no_classes(ops: ArrayFunctions, x: Array, axis: Axes) -> bool:
-    """Tell whether one of the axes has length 0."""
+    """Return whether one of the axes has length 0."""
     shape = ops.shape(x)
     return any(shape[one] == 0 for one in ((axis,) if isinstance(axis, int) else axis))

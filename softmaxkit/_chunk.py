@@ -1,10 +1,10 @@
-"""The logits of some rows that are a product: all of them at once, or by blocks of the vocabulary.
+"""The logits of some rows that are a product: all at once, or in blocks of the vocabulary.
 
-Both give the same: the losses of the rows, what rows give beside a loss, and the gradient of the
-logits of a block. Blocks are the parts of a row (`softmaxkit._statistics`), made once for the
-losses and once more for the gradient.
+Both compute the same: the losses of the rows, the other outputs of the rows, and the gradient by
+the logits of a block. Blocks are the parts of a row (`softmaxkit._statistics`); they are computed
+once for the losses and once more for the gradient.
 
-`ops` are the array functions of a backend, `kernels` those that see a chunk of logits.
+`ops` are the array functions of a backend, `kernels` its functions over a chunk of logits.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _INF, _NAN = float("inf"), float("nan")
 class Products(NamedTuple):
     """How a library multiplies, with results in float32 or wider whatever the operands' dtype."""
 
-    operand: Callable[[Array], Array]  # in the dtype in which it is multiplied
+    operand: Callable[[Array], Array]  # converts to the dtype of the product
     product: Callable[[Array, Array], Array]  # a @ b
     against: Callable[[Array, Array], Array]  # a @ b.T
     add_outer: Callable[[Array | None, Array, Array], Array]  # (sum, a, b) -> sum + a.T @ b
-    times: Callable[[Array, Any], Array]  # a sum, which is lost, times a number
+    times: Callable[[Array, Any], Array]  # a sum, which may be overwritten, times a number
 
 
 class Whole:
-    """All logits of the rows; the arguments are those of `ByBlocks`, with one block."""
+    """All logits of the rows at once; the methods are those of `ByBlocks`, with one block."""
 
     def __init__(
         self,
@@ -49,15 +49,15 @@ class Whole:
         self._z, self._slope = logits(ops, products, operands, options.softcap)
 
     def rows(self, targets: Array, save: bool) -> OfEachRow:
-        """Return the losses of the rows, and to `save` what their gradient is made of."""
+        """Return the losses of the rows and, with `save`, what their gradient needs."""
         return _losses.of_each_row(
             *(self._ops, self._kernels, self._z, targets, self._given), save=save, keep=save
         )
 
     def beside(self, targets: Array, skip: Array | None) -> LinearOutputs:
-        """Return what rows give beside a loss, whatever in those to be skipped.
+        """Return the outputs other than the loss; those of rows to be skipped are arbitrary.
 
-        Entropy is -Σ p log p, and its derivative by the logits p (-log p - entropy): that of
+        Entropy is -Σ p log p, and its derivative by the logits is p (-log p - entropy): that of
         softmax, with -log p as its cotangent.
         """
         ops, given = self._ops, self._given
@@ -74,7 +74,7 @@ class Whole:
         return _of_no_distribution(ops, outputs, wrong, empty)
 
     def gradient(self, saved: Saved, of_entropy: Array | None, block: slice) -> Array:
-        """Return that of the product, given what that of the rows is made of."""
+        """Return the gradient by the product, given what the gradient of the rows needs."""
         ops, given = self._ops, self._given
         of_z = _losses.gradient_over_classes(ops, self._kernels, self._z, given, saved, 1.0)
         if of_entropy is not None:
@@ -86,10 +86,10 @@ class Whole:
 
 
 class ByBlocks:
-    """Logits of which only some classes are there at once.
+    """Logits of which only some classes are in memory at once.
 
-    To `softmaxkit._losses` it is the kernel of one row of the right length, whose numbers are not
-    looked at.
+    It passes itself to `softmaxkit._losses` as the kernel, and in place of the logits a row of the
+    right length whose numbers are not read.
     """
 
     def __init__(
@@ -181,13 +181,13 @@ class ByBlocks:
 def logits(
     ops: ArrayFunctions, products: Products, operands: Operands, softcap: float | None
 ) -> tuple[Array, Array | None]:
-    """Return logits, and their derivatives by the product if a softcap is between."""
+    """Return the logits and, with a softcap, their derivatives by the product."""
     hidden, weight_matrix, bias = operands
     z = products.against(hidden, weight_matrix)
     z = z if bias is None else z + bias
     if softcap is None:
         return z, None
-    # tanh v and 1 / cosh² v, of e^(-2|v|): nothing cancels where v is large.
+    # Compute tanh v and 1 / cosh² v from e^(-2|v|), so that nothing cancels where v is large.
     v = z / softcap
     twice = -2.0 * ops.where(v < 0, -v, v)  # abs has no derivative at 0
     e = ops.exp(twice)
@@ -198,7 +198,7 @@ def logits(
 def _labels(
     ops: ArrayFunctions, targets: Array, like: Array, given: Any
 ) -> tuple[Array | None, Array | None]:
-    """Return labels in range, None for probabilities, and which were not in range."""
+    """Return labels in range (None for probabilities), and which were out of range."""
     if ops.kind(targets) != "int":
         return None, None
     labels, _, wrong = _losses.labels_in_range(ops, targets, like, given)
@@ -208,7 +208,7 @@ def _labels(
 def _of_no_distribution(
     ops: ArrayFunctions, outputs: LinearOutputs, wrong: Array | None, empty: Array | None
 ) -> LinearOutputs:
-    """Return outputs with NaN for wrong labels, and those of rows in which no class takes part."""
+    """Return outputs with NaN for wrong labels, and constants for rows without any class."""
     _, lse, log_p, entropy, place = outputs
     if wrong is not None:
         log_p = ops.where(wrong, _NAN, log_p)

@@ -24,16 +24,16 @@ _SUPPORTED = "an array of NumPy, PyTorch, JAX, TensorFlow or an array-API librar
 def resolve(call: str, name: str, x: Any, *, recorders: bool = False) -> tuple[Backend, Array]:
     """Return the backend of `x`, and `x` as an array (lists and Python numbers become NumPy's).
 
-    With `recorders` the backend is None, instead of a refusal, for what is no tensor and overrides
-    torch's functions, as a Proxy of torch.fx does.
+    With `recorders`, the backend of an object that is not a tensor but overrides torch's functions,
+    as a Proxy of torch.fx does, is None; otherwise such an object is refused.
     """
-    # getattr: False when the framework is absent, blocked (None) or half imported.
+    # getattr: isinstance is then False if the framework is absent, blocked (None) or half imported.
     modules = sys.modules
     if isinstance(x, getattr(modules.get("torch"), "Tensor", ())):
         return backends.torch, x
     if type(x) is np.ndarray and x.dtype.kind in "fiub":
         return backends.numpy, x
-    # Tracers pass isinstance. Before ndarray subclasses: JAX's typed literals are both.
+    # Tracers pass isinstance. Test this before ndarray subclasses: JAX's typed literals are both.
     if isinstance(x, getattr(modules.get("jax"), "Array", ())) or (
         type(x).__module__ == "jax._src.literals" and isinstance(x, np.ndarray)
     ):
@@ -53,7 +53,7 @@ def resolve(call: str, name: str, x: Any, *, recorders: bool = False) -> tuple[B
             f"{call}: {name} is a keras.KerasTensor, which holds no values; expected {_SUPPORTED}; "
             f"make the call inside a keras.Layer (in its method call) or a keras.layers.Lambda."
         )
-    # On the type: an instance may answer to any name (mocks, proxies).
+    # Look at the type: an instance may answer to any name (mocks, proxies).
     if hasattr(type(x), "__array_namespace__") or _known_to_compat(x):
         usable(call, name, backends.array_api, x)
         return backends.array_api, x
@@ -89,7 +89,7 @@ def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -
         return value
     value = of_column(value)
     if isinstance(value, _HOST):
-        # Dynamo cannot look into an ndarray; torch then says itself what it cannot convert.
+        # Dynamo cannot look into an ndarray; torch itself then reports what it cannot convert.
         if not backend.is_compiling():
             value = _numpy_array(call, name, value)
         return backend.asarray(value, like)
@@ -103,7 +103,7 @@ def companion(call: str, name: str, value: Any, backend: Backend, like: Array) -
 
 
 def usable(call: str, name: str, backend: Backend, x: Array) -> None:
-    """Refuse an array of the library that no kernel takes."""
+    """Refuse an array of the library that no kernel accepts."""
     problem = backend.unusable(x)
     if problem is not None:
         kind, text = problem
@@ -111,12 +111,12 @@ def usable(call: str, name: str, backend: Backend, x: Array) -> None:
 
 
 def of_column(value: Any) -> Any:
-    """Return a column of pandas or polars as an array of NumPy, anything else as it is."""
+    """Return a column of pandas or polars as a NumPy array, anything else unchanged."""
     return value.to_numpy() if hasattr(type(value), "to_numpy") else value
 
 
 def on_host(value: Any) -> bool:
-    """Tell whether `value` is a number, a list or an array of NumPy, whose values can be read."""
+    """Return whether `value` is a number, a list or a NumPy array, whose values can be read."""
     return isinstance(value, _HOST)
 
 
@@ -142,7 +142,7 @@ def _numpy_array(call: str, name: str, x: Any) -> np.ndarray:
         )
     foreign = _foreign(x) if isinstance(x, list | tuple) else None
     if foreign is not None:
-        # NumPy would copy a framework's arrays to the host, and off the tape, without a word.
+        # NumPy would silently copy a framework's arrays to the host, and off the tape.
         raise TypeError(
             f"{call}: {name} is a {type_name(x)} of {type_name(foreign)}; expected {_SUPPORTED}; "
             f"stack them with their own library."
@@ -154,7 +154,7 @@ def _numpy_array(call: str, name: str, x: Any) -> np.ndarray:
             f"{call}: {name} is a {type_name(x)} of rows of different lengths; "
             f"expected a rectangular one; pad the rows, and mask with where= or ignore_index=."
         ) from None
-    # bfloat16 and its like from ml_dtypes are NumPy's kind "V" and know how to become float32.
+    # ml_dtypes' bfloat16 and similar dtypes have NumPy's kind "V" and can be cast to float32.
     if array.dtype.kind in "OSUMmV" and not np.can_cast(array.dtype, np.float32):
         raise TypeError(
             f"{call}: {name} holds dtype {array.dtype}; expected numbers; convert it with astype."
@@ -163,7 +163,7 @@ def _numpy_array(call: str, name: str, x: Any) -> np.ndarray:
 
 
 def _foreign(x: Any) -> Any:
-    """Return the first thing in nested lists that NumPy does not own, or None."""
+    """Return the first item of nested lists that does not belong to NumPy, or None."""
     for item in x:
         if isinstance(item, list | tuple):
             item = _foreign(item)
@@ -175,8 +175,9 @@ def _foreign(x: Any) -> Any:
 
 
 def _known_to_compat(x: Any) -> bool:
-    # After every framework: loading array_api_compat costs a few ms, once. These look at the type
-    # (an instance may answer to any name); its own catch-all, is_array_api_obj, does not.
+    # Called after the tests for every framework, because loading array_api_compat costs a few ms,
+    # once. These functions look at the type (an instance may answer to any name); its own
+    # catch-all, is_array_api_obj, does not.
     import array_api_compat as compat
 
     try:

@@ -1,4 +1,4 @@
-"""What a façade does not define: the names of the module in whose place it is imported."""
+"""How a façade forwards the names that it does not define to the module that it replaces."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def rest_of(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` for a façade of `module` that defines `own`.
 
-    `module` is imported when it is asked for a name.
+    `module` is imported only when a name is looked up in it.
     """
 
     def attribute(name: str) -> Any:
-        if name.startswith("__"):  # of Python's own, which says nothing about what a module offers
+        if name.startswith("__"):  # Python's own names say nothing about what a module offers
             raise AttributeError(name)
         return getattr(import_module(module), name)
 

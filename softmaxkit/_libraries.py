@@ -1,6 +1,7 @@
-"""Array libraries by name: which are installed, and how to import one without its chatter.
+"""Array libraries by name: which are installed, and how to import one without its messages.
 
-For the command line. The library itself never imports a framework (`softmaxkit._dispatch`).
+Only the command line and the conformance suite use this: the operations never import a framework
+(`softmaxkit._dispatch`).
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ __all__ = ["import_quietly", "is_installed"]
 
 
 def is_installed(module: str) -> bool:
-    """Tell whether `module` can be found, without importing it."""
+    """Return whether `module` can be found, without importing it."""
     try:
         spec = find_spec(module)
-    except ModuleNotFoundError:  # not even the package that it is in
+    except ModuleNotFoundError:  # even the package that contains it is missing
         return False
     # Without an origin it is some folder of that name on the path: a namespace package.
     return spec is not None and spec.origin is not None
 
 
 def import_quietly(module: str) -> ModuleType:
-    """Import `module`; TensorFlow's notes on this machine's CPU and GPU are not shown."""
+    """Import `module` without showing TensorFlow's notes on this machine's CPU and GPU."""
     if module != "tensorflow" or module in sys.modules:
         return import_module(module)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

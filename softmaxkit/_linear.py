@@ -1,9 +1,9 @@
 """Cross-entropy of logits that are a product, hidden @ weight_matrix.T + bias, and never whole.
 
-The rows are taken some at a time. What a chunk of logits costs, and its gradient, is what the loss
-family (`softmaxkit._losses`) makes of it; here that is carried on to the operands of the product.
+The rows are processed in chunks. The loss family (`softmaxkit._losses`) computes the losses of a
+chunk of logits and their gradient; this module carries it on to the operands of the product.
 
-`ops` are the array functions of a backend, `kernels` those that see a chunk of logits.
+`ops` are the array functions of a backend, `kernels` its functions over a chunk of logits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BY_ROW = ("sample_weight", "temperature")
 
 
 class Totals(NamedTuple):
-    """Sums over the chunks so far, of each block of the vocabulary; None before the first."""
+    """Sums over the chunks so far, for each block of the vocabulary; None before the first."""
 
     of_weights: list[Any]
     of_bias: list[Any]
@@ -41,7 +41,7 @@ class Totals(NamedTuple):
 def flattened(
     ops: ArrayFunctions, operands: Operands, targets: Array, options: LinearOptions
 ) -> tuple[Operands, Array, LinearOptions]:
-    """Return the same call with one axis of rows, and what belongs to each row laid along it."""
+    """Return the same call with a single axis of rows, along which all values per row are laid."""
     hidden, given = operands.hidden, options.of_logits
     lead = hidden[..., 0]
     normalizer = given.normalizer
@@ -76,7 +76,7 @@ def without_ignored(
     options: LinearOptions,
     take: Callable[[Array], Array],
 ) -> tuple[Operands, Array, LinearOptions]:
-    """Return a flattened call of the rows that `take` takes, all that are not ignored."""
+    """Return a flattened call with only the rows that are not ignored, which `take` takes."""
     given = options.of_logits
     by_row = {
         name: take(value)
@@ -88,7 +88,7 @@ def without_ignored(
 
 
 def put_back(outputs: LinearOutputs, place: Callable[[Array, int], Array]) -> LinearOutputs:
-    """Return outputs of all rows; `place(rows, fill)` puts rows where they were among others."""
+    """Return outputs of all rows; `place(rows, fill)` puts rows back among those left out."""
     rows = {
         name: place(one, -1 if name == "argmax" else 0)
         for name, one in outputs._asdict().items()
@@ -106,10 +106,10 @@ def loss(
     wanted: Operands | None = None,
     of_rows: LinearOutputs | None = None,
 ) -> tuple[LinearOutputs, Operands | None]:
-    """Return the loss of a flattened call, and the gradients of the operands that are `wanted`.
+    """Return the loss of a flattened call, and the gradients by the operands that are `wanted`.
 
-    They are in float32 or wider. Of losses that are not reduced they are those of the sum, or of
-    all that the rows give, times its cotangents in `of_rows`.
+    The gradients are in float32 or wider. If the losses are not reduced, they are the gradients of
+    their sum or, with `of_rows`, of all outputs of the rows, times their cotangents in `of_rows`.
     """
     operands, targets, options = call
     operands, given = prepared(ops, products, operands, options)
@@ -136,7 +136,7 @@ def loss(
 def gradients(
     ops: ArrayFunctions, products: Products, of_hidden: Array | None, totals: Totals, of_sum: Any
 ) -> Operands:
-    """Return those of the operands, of what all chunks came to."""
+    """Return the gradients by the operands, given the sums over all chunks."""
     found = Operands(of_hidden, *(_together(ops, one) for one in totals))
     return found if of_sum is None else each(lambda one: products.times(one, of_sum), found)
 
@@ -144,10 +144,10 @@ def gradients(
 def prepared(
     ops: ArrayFunctions, products: Products, operands: Operands, options: LinearOptions
 ) -> tuple[Operands, ClassOptions]:
-    """Return operands as they are multiplied, and options in the dtype of the arithmetic."""
+    """Return operands in the dtype of the product, and options in the dtype of the arithmetic."""
     given = options.of_logits
     operands = each(lambda one: products.operand(as_wide_as(ops, one, given.dtype)), operands)
-    if given.where is not None:  # what a class that takes no part holds does not leak
+    if given.where is not None:  # the numbers of a class that takes no part do not leak
         hidden, weight_matrix, bias = operands
         weight_matrix = ops.where(given.where[:, None], weight_matrix, 0.0)
         bias = bias if bias is None else ops.where(given.where, bias, 0.0)
@@ -169,14 +169,14 @@ def of_chunk(
     of_rows: LinearOutputs | None = None,
     totals: Totals | None = None,
 ) -> tuple[LinearOutputs, Array | None, Totals | None]:
-    """Return what the rows of a chunk give, their losses weighted, and the gradients `wanted`.
+    """Return the outputs of a chunk, its losses weighted, and the gradients `wanted`.
 
-    These are that of the chunk's `hidden`, and the totals with what it adds to them. `of_rows` are
-    the cotangents of the rows, by default 1 for the losses.
+    The gradients are that by the chunk's `hidden`, and the totals with what the chunk adds to them.
+    `of_rows` are the cotangents of the rows' outputs, by default 1 for the losses.
     """
     h, here = operands.hidden, options.of_logits
     skip = _losses.counted(ops, targets, one_row(ops, operands), here).skip
-    if skip is not None:  # what a row holds that counts for nothing does not leak
+    if skip is not None:  # the numbers of a row that does not count do not leak
         h = ops.where(skip[:, None], 0.0, h)
     operands = operands._replace(hidden=h)
     blocks = blocks_of(ops, options, operands.weight_matrix)
@@ -217,7 +217,7 @@ def of_chunk(
 
 
 def _left_out(ops: ArrayFunctions, outputs: LinearOutputs, skip: Array | None) -> LinearOutputs:
-    """Return outputs that are 0 where a row is left out, and -1 as the place of its maximum."""
+    """Return outputs that are 0 for rows left out, and -1 for the index of their maximum."""
     if skip is None:
         return outputs
     place = ops.where(skip, -1, outputs.argmax)
@@ -232,7 +232,7 @@ def reduced(
     targets: Array,
     given: ClassOptions,
 ) -> tuple[LinearOutputs, Any]:
-    """Reduce weighted losses; also return the derivative of that by their sum, None for 1."""
+    """Reduce weighted losses; also return the derivative of the result by their sum, None for 1."""
     if given.reduction == "none":
         return rows, None
     like = as_wide_as(ops, one_row(ops, operands), given.dtype)
@@ -243,7 +243,7 @@ def reduced(
 
 
 def one_row(ops: ArrayFunctions, operands: Operands) -> Array:
-    """Return what has the shape and dtype of a row of logits."""
+    """Return an array with the shape and dtype of a row of logits."""
     return ops.compute(operands.weight_matrix[None, :, 0])
 
 
@@ -254,7 +254,7 @@ def shaped(
     outputs: LinearOutputs,
     found: Operands | None,
 ) -> tuple[Array | LinearOutputs, Operands | None]:
-    """Return the results of a flattened call in the shapes and dtypes of the call as it was."""
+    """Return the results of a flattened call in the shapes and dtypes of the original call."""
     dtype, loss, lead = options.of_logits.dtype, outputs.loss, operands.hidden[..., 0]
     if options.of_logits.reduction == "none":
         loss = ops.reshape_like(loss, lead)
@@ -274,7 +274,7 @@ def shaped(
 
 
 def each(function: Callable[[Array], Array], arrays: Any) -> Any:
-    """Return a named tuple with what a function makes of each array that is there."""
+    """Return a named tuple with a function applied to each array that is not None."""
     return arrays._make(None if one is None else function(one) for one in arrays)
 
 
@@ -283,7 +283,7 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def blocks_of(ops: ArrayFunctions, options: LinearOptions, weight_matrix: Array) -> list[slice]:
-    """Return the blocks of the vocabulary: all of it where its size is not known yet."""
+    """Return the blocks of the vocabulary; a single one if its size is not known yet."""
     step, classes = options.block_size, ops.shape(weight_matrix)[0]
     if step is None or not isinstance(classes, int) or classes <= step:
         return [slice(None)]
@@ -293,7 +293,7 @@ def blocks_of(ops: ArrayFunctions, options: LinearOptions, weight_matrix: Array)
 def _chunks(
     ops: ArrayFunctions, options: LinearOptions, operands: Operands
 ) -> Iterator[Callable[[Array], Array]]:
-    """Yield what takes the rows of one chunk after the other."""
+    """Yield, for one chunk after another, a function that takes its rows."""
     step = options.chunk_size
     count: Any = ops.shape(operands.hidden)[0]
     for start in range(0, max(count, 1), step):
@@ -307,7 +307,7 @@ def _rows_from(start: int, end: int, array: Array) -> Array:
 def of_rows_alone(
     ops: ArrayFunctions, given: ClassOptions, take: Callable[[Array], Array]
 ) -> ClassOptions:
-    """Return the options of some rows, which `take` takes of those that differ between rows."""
+    """Return the options of the rows that `take` takes."""
     sample_weight, temperature = given.sample_weight, given.temperature
     if sample_weight is not None:
         sample_weight = take(sample_weight)

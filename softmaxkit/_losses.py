@@ -1,12 +1,12 @@
 """The loss family, written once, over `Rows` and the array functions of a backend.
 
-A loss of one row of logits sees log p_y, Σ w log p and logsumexp, which a kernel gives in one pass
-(`softmaxkit._statistics`). What is left is arithmetic on rows, and stands here, with its derivative
-written out: `Saved` has the derivatives of the value by each row's statistics, and a kernel carries
-those back to the logits. Where the library differentiates, this arithmetic can be differentiated
-by it, too.
+The loss of a row of logits depends on log p_y, Σ w log p and logsumexp, which a kernel computes in
+one pass (`softmaxkit._statistics`). The rest is arithmetic on rows; this module has it together
+with its explicit derivative: `Saved` holds the derivatives of the value by each row's statistics,
+and a kernel carries them back to the logits. A library with autodiff can also differentiate this
+arithmetic itself.
 
-`ops` are the array functions of a backend, `kernels` those that see N x C.
+`ops` are the array functions of a backend, `kernels` its functions over N x C.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ _INF, _NAN = float("inf"), float("nan")
 
 
 class Saved(NamedTuple):
-    """What the gradient of a loss over classes is made of, beside the logits and its options."""
+    """Saved for the gradient of a loss over classes, beside the logits and the options."""
 
-    kept: Any  # what the kernel keeps of the rows
+    kept: Any  # saved by the kernel
     by_rows: Rows  # the derivatives of the value by the rows, and Σ w
     request: Request
 
 
 class SavedOfEach(NamedTuple):
-    """What that of a loss over independent labels is made of."""
+    """Saved for the gradient of a loss over independent labels."""
 
-    of_each: Array  # the derivative of the value by each logit; of a loss not reduced, of its own
+    of_each: Array  # by each logit: the derivative of the value or, if not reduced, of its own loss
 
 
 class _Targets(NamedTuple):
     """What the targets say about each row."""
 
     labels: Array | None  # all in range
-    own: Any  # what -log p_y is multiplied by; None for 1
-    share: Any  # what each -log p_c is multiplied by; None for 0
-    weight: Any  # what the row counts in a mean by weight; None for 1
+    own: Any  # factor of -log p_y; None for 1
+    share: Any  # factor of each -log p_c; None for 0
+    weight: Any  # the row's weight in a mean by weight; None for 1
     ignored: Array | None
-    wrong: Array | None  # labels out of range, whose rows are NaN
+    wrong: Array | None  # rows whose label is out of range: their loss is NaN
 
 
 def loss(
@@ -65,10 +65,10 @@ def loss(
     save: bool = False,
     keep: bool = False,
 ) -> tuple[Array, Any]:
-    """Return the loss that the options are those of; with `save` what its gradient is made of.
+    """Return the loss described by the options and, with `save`, what its gradient needs.
 
-    With `keep`, too, the kernel may save an array of the size of the logits, of which one gradient
-    is made, in its memory.
+    With `keep` as well, the kernel may save an array of the size of the logits, which the gradient
+    overwrites: it can then be computed only once.
     """
     if isinstance(options, BinaryOptions):
         return over_labels(ops, logits, targets, options, save=save)
@@ -100,7 +100,7 @@ def over_classes(
     save: bool = False,
     keep: bool = False,
 ) -> tuple[Array, Saved | None]:
-    """Return cross-entropy, with a `gamma` focal loss, with an `epsilon` poly loss; see `loss`."""
+    """Return focal loss (`gamma`), poly loss (`epsilon`) or, without both, cross-entropy."""
     result_dtype = logits.dtype if options.dtype is None else options.dtype
     logits = as_wide_as(ops, logits, options.dtype)
     options = in_dtype_of(ops, options, logits)
@@ -115,7 +115,7 @@ class OfEachRow(NamedTuple):
 
     loss: Array
     counted: Counted
-    saved: Saved | None  # of the sum of `loss`
+    saved: Saved | None  # for the sum of `loss`
 
 
 def of_each_row(
@@ -130,8 +130,8 @@ def of_each_row(
 ) -> OfEachRow:
     """Return the losses of all rows, given logits as wide as the result and options `in_dtype_of`.
 
-    That of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
-    class indices own = (1-ε) w_y and share_c = w_c ε/K; for probabilities own = 0 and
+    The loss of a row is own · penalty(log p_y) + Σ_c share_c · penalty(log p_c) + λ lse². For
+    class indices, own = (1-ε) w_y and share_c = w_c ε/K; for probabilities, own = 0 and
     share_c = w_c ((1-ε) q_c + ε/K).
     """
     axis = options.axis
@@ -143,7 +143,7 @@ def of_each_row(
         empty = empty & ~skip
 
     share = rows_have.share
-    # What is not linear in log p needs that of every class.
+    # A penalty that is not linear in log p needs log p of every class.
     every = share is not None and not is_linear(options)
     request = Request(axis, rows_have.labels, None if every else share, skip)
     has_lse = options.z_loss is not None
@@ -189,13 +189,13 @@ def of_each_row(
 
 
 def counted(ops: ArrayFunctions, targets: Array, like: Array, options: ClassOptions) -> Counted:
-    """Return what rows count in a mean, without their logits, of which `like` is one row."""
+    """Return how rows count in a mean, without their logits; `like` stands for one row of them."""
     rows_have = _targets(ops, targets, like, like, options._replace(label_smoothing=None))
     return _counted(ops, rows_have, like, options)
 
 
 def times_rows(saved: Saved, factor: Any) -> Saved:
-    """Return what the gradient of a sum of rows is made of, each of them times a factor."""
+    """Return `saved` for the same rows, each of whose losses is multiplied by a factor."""
     mass = saved.by_rows.mass
     by_rows = Rows(*(one if one is None else one * factor for one in saved.by_rows))
     return saved._replace(by_rows=by_rows._replace(mass=mass))
@@ -240,7 +240,7 @@ def _targets(
             return _Targets(labels, weight, None, weight, ignored, wrong)
         own, share = _times(1.0 - smoothing, weight), _times(uniform, of_class)
         return _Targets(labels, own, share, weight, ignored, wrong)
-    # What only the row kernels and `sum` see may stay in half precision: no array of its own.
+    # Targets that only the row kernels and `sum` read may stay in half precision, without a copy.
     alone = weight is None and uniform is None and is_linear(options)
     q = (ops.weights_like if alone else ops.compute_like)(targets, logits)
     counts = None
@@ -252,7 +252,7 @@ def _targets(
 
 
 def _uniform(ops: ArrayFunctions, x: Array, axis: int, where: Array | None) -> Array | float:
-    """Return 1/K at the classes that take part (K of them in their row), 0 at the others."""
+    """Return 1/K at the K classes of a row that take part, 0 at the others."""
     if where is None:
         return 1.0 / ops.length(x, axis, x)
     part = ops.broadcast_like(where, x)
@@ -280,7 +280,7 @@ def _counted(
     ops: ArrayFunctions, rows_have: _Targets, logits: Array, options: ClassOptions
 ) -> Counted:
     sample_weight = options.sample_weight
-    if sample_weight is not None:  # of one number for each row
+    if sample_weight is not None:  # one number for each row
         sample_weight = ops.compute_like(sample_weight, logits)
         missing = len(ops.shape(logits)) - 1 - sample_weight.ndim
         sample_weight = sample_weight[(None,) * missing + (...,)]
@@ -289,10 +289,10 @@ def _counted(
 
 
 def _skipped(ops: ArrayFunctions, rows_have: _Targets, sample_weight: Array | None) -> Array | None:
-    """Return which rows are left out, whatever they hold.
+    """Return which rows are left out, whatever they contain.
 
-    A row of weight 0 is left out like an ignored one: NaN in it does not leak. A wrong label shows
-    there too, as it raises where it can be seen.
+    A row of weight 0 is left out like an ignored row: NaN in it does not leak. Its wrong label
+    still makes it NaN, just as such a label raises an error where labels can be read.
     """
     ignored, wrong = rows_have.ignored, rows_have.wrong
     if sample_weight is None:
@@ -310,12 +310,12 @@ def is_linear(options: ClassOptions) -> bool:
 def penalty(
     ops: ArrayFunctions, log_p: Array, options: ClassOptions, with_slope: bool
 ) -> tuple[Array, Any]:
-    """Return what log p costs, and the derivative of that by log p if asked for.
+    """Return the penalty of log p and, with `with_slope`, its derivative by log p.
 
     Cross-entropy: -log p, and -1. Poly loss (Leng et al. 2022, arXiv:2204.12511): -log p + ε (1-p),
     and -1 - ε p. Focal loss (Lin et al. 2017, arXiv:1708.02002): (1-p)^γ (-log p), and
-    (1-p)^γ (γ p log p / (1-p) - 1). All are finite at p = 1, and so is what a library's autodiff
-    makes of the first.
+    (1-p)^γ (γ p log p / (1-p) - 1). All are finite at p = 1, and so is the derivative of the
+    penalty that a library's autodiff computes.
     """
     gamma, epsilon = options.gamma, options.epsilon
     if epsilon is not None:
@@ -351,7 +351,7 @@ def over_labels(
     t = given = ops.compute_like(targets, logits)
     rest = 1.0 - t
     if smoothing is not None:
-        # Each on its own: 1 - t would lose what smoothing puts beside t = 1.
+        # Smooth t and 1 - t separately: 1 - t would lose what smoothing adds beside t = 1.
         t, rest = ((1.0 - smoothing) * q + 0.5 * smoothing for q in (t, rest))
     sample_weight, skip = options.sample_weight, None
     if sample_weight is not None:
@@ -362,18 +362,18 @@ def over_labels(
     loss = _product(ops, positive, ops.softplus(-x)) + _product(ops, rest, ops.softplus(x))
     factor = None
     if gamma is not None:
-        # 1 - p_t as a sum of two positive terms: nothing cancels in saturated entries.
-        # Constant at infinities, lest its derivative 0 meet an infinite loss.
+        # 1 - p_t as a sum of two positive terms: nothing cancels in saturated entries. It is a
+        # constant at infinities, so that its derivative 0 is not multiplied by an infinite loss.
         finite = ops.where(ops.equal(abs(x), _INF), ops.stop_gradient(x), x)
         miss = ops.sigmoid(finite) * rest + ops.sigmoid(-finite) * t
-        certain = ops.equal(miss, 0)  # as in `_modulator`
+        certain = ops.equal(miss, 0)  # as in `penalty`
         miss = ops.where(certain, 1.0, miss)
         factor = ops.where(certain, 0.0, miss**gamma)
     if alpha is not None:
         factor = _times(alpha * t + (1.0 - alpha) * rest, factor)
     weighted = loss
     if factor is not None:
-        # The factor is constant beside an infinite loss: in forward mode too, 0 x inf is NaN.
+        # The factor of an infinite loss is a constant: 0 x inf would be NaN, in forward mode too.
         infinite = ops.equal(loss, _INF)
         weighted = ops.where(
             infinite,
@@ -417,7 +417,7 @@ def smooth_labels(
 
 # --- rows to the result ---------------------------------------------------------------------------
 class Counted(NamedTuple):
-    """What each row, or element, counts in a mean, and which do not."""
+    """How each row, or element, counts in a mean, and which do not count."""
 
     weight: Any  # None for 1
     sample_weight: Array | None
@@ -428,7 +428,7 @@ class Counted(NamedTuple):
 def reduced(
     ops: ArrayFunctions, loss: Array, reduction: str, normalizer: Any, counted: Counted
 ) -> tuple[Array, Array | float]:
-    """Weight and reduce the rows; also the derivative of the result by each row's loss."""
+    """Weight and reduce the rows; also return the derivative of the result by each row's loss."""
     loss, of_row = weighted(ops, loss, counted)
     if reduction == "none":
         return loss, of_row
@@ -437,7 +437,7 @@ def reduced(
 
 
 def weighted(ops: ArrayFunctions, loss: Array, counted: Counted) -> tuple[Array, Array | float]:
-    """Weight the rows; also the derivative of each by its own loss."""
+    """Weight the rows; also return the derivative of each weighted loss by the loss."""
     sample_weight, skip = counted.sample_weight, counted.skip
     of_row: Any = 1.0
     if skip is not None:
@@ -451,13 +451,13 @@ def weighted(ops: ArrayFunctions, loss: Array, counted: Counted) -> tuple[Array,
 def summed(
     ops: ArrayFunctions, loss: Array, reduction: str, normalizer: Any, counted: Counted
 ) -> tuple[Array, Any]:
-    """Return the sum of weighted rows, or their mean; also the derivative by it, None for 1."""
+    """Return the sum or mean of weighted rows; also its derivative by the sum, None for 1."""
     weight, sample_weight, _, ignored = counted
     if reduction == "sum":
         return ops.sum(loss, None), None
     if not isinstance(normalizer, str):
         total = ops.sum(loss, None)
-        if ops.is_array(normalizer):  # the count of a step that kept nothing may be 0
+        if ops.is_array(normalizer):  # the count may be 0 in a step that kept no rows
             normalizer = ops.where(ops.equal(normalizer, 0) & ops.equal(total, 0), 1.0, normalizer)
         return total / normalizer, 1.0 / normalizer
     if normalizer == "batch":
@@ -472,7 +472,7 @@ def summed(
             each = _times(_times(each, weight), sample_weight)
         count = ops.sum(each if ignored is None else ops.where(ignored, 0.0, each), None)
     total = ops.sum(loss, None)
-    # Nothing kept, or nothing that weighs: 0, and zeros in the derivative.
+    # If no row is kept, or all weights are 0, the mean is 0, and so is its derivative.
     if not ops.is_array(count):
         count = max(count, 1.0)
         return total / count, 1.0 / count
@@ -482,7 +482,7 @@ def summed(
 
 
 def in_dtype_of(ops: ArrayFunctions, options: Any, logits: Array) -> Any:
-    """Return options whose numbers and weights, where they are arrays, are in the arithmetic's."""
+    """Return options whose numbers and weights, if they are arrays, have the arithmetic's dtype."""
     arrays = {
         name: ops.compute_like(getattr(options, name), logits)
         for name in _NUMBERS
@@ -502,7 +502,7 @@ def _number(ops: ArrayFunctions, value: Any, logits: Array) -> Any:
 
 
 def _by_weight(normalizer: Any) -> bool:
-    return isinstance(normalizer, str) and normalizer == "weight"  # an array compares as an array
+    return isinstance(normalizer, str) and normalizer == "weight"  # an array's == gives an array
 
 
 def _times(a: Any, b: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The operations: what goes through all of them, or through a family, takes their names from here.
+"""The operations: code that goes through all of them, or a family, takes their names from here.
 
 The conformance suite, the golden values, the calls drawn at random, the page of the semantics and
-the tests of the façades do.
+the tests of the façades do so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Operation(NamedTuple):
     name: str
     family: str  # see OPERATIONS
     by_class: str | None = None  # the argument that weighs classes
-    facades: tuple[str, ...] = ()  # by which names, as "façade.name"
+    facades: tuple[str, ...] = ()  # its names there, as "façade.name"
 
 
 OPERATIONS = (
@@ -100,7 +100,7 @@ OPERATIONS = (
     Operation("one_hot", "labels"),
     Operation("smooth_labels", "labels", facades=("jax.smooth_labels",)),
 )
-# The argument that weighs classes, of each operation that has one.
+# For each operation that has one, the argument that weighs classes.
 BY_CLASS = {one.name: one.by_class for one in OPERATIONS if one.by_class is not None}
 
 

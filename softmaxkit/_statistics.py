@@ -1,31 +1,31 @@
-"""What a row of logits comes down to, and how parts of it are put together: read this page first.
+"""What a row of logits reduces to, and how parts of a row are merged: read this page first.
 
 A block in a cache, a block of a vocabulary, a shard, a chunk of Dask and a tile of a GPU kernel
-are all the same: some of the classes of each row. What they give is a `Part`; parts `merge`, in
-any order and number; and `finish` makes of a whole row the `Rows` that the loss family
-(`softmaxkit._losses`) sees. It never sees N x C.
+are all the same: some of the classes of each row. Each reduces to a `Part`; parts `merge` in any
+order and number; and `finish` turns a whole row into the `Rows` that the loss family
+(`softmaxkit._losses`) sees. The loss family never sees N x C.
 
-Of logits z, a temperature T, the label y and weights w of the classes:
+For logits z, a temperature T, the label y and class weights w:
 
     d     = (z - max z) / T                     dividing first would round large logits alike
-    rest  = Σ e^d - 1                           formed without one maximum, so that nothing cancels
+    rest  = Σ e^d - 1                           summed without one maximum, so that nothing cancels
     log p = d - log(1 + rest)
     lse   = max z / T + log(1 + rest)           = logsumexp(z / T)
     H     = log(1 + rest) - Σ p d               = -Σ p log p, the entropy
     1 - p = -(e^(log p) - 1), and rest / (1 + rest) at the maximum
 
-and the derivatives, of which `gradient` is the sum, each times the cotangent of what it derives:
+and the derivatives, which `gradient` sums, each times the cotangent of its statistic:
 
     ∂ log p_y / ∂z = (1_y - p) / T      ∂ Σ w log p / ∂z = (w - p Σ w) / T      ∂ lse / ∂z = p / T
     ∂ H / ∂z = -p (d - Σ p d) / T
 
-Neither difference is formed by subtracting where it would cancel: 1 - p_y is -(e^(log p_y) - 1),
-and at a class k with p_k > 1/2 w_k - p_k Σ w is formed from `rest` and from `beside`, which is Σ w
-without class k.
+Neither difference is computed by subtraction where it would cancel: 1 - p_y is
+-(e^(log p_y) - 1), and at a class k with p_k > 1/2, w_k - p_k Σ w is computed from `rest` and from
+`beside`, which is Σ w without class k.
 
 `ops` are the array functions of a backend. Rows have the shape of the logits without the class
-axis. Nothing here is differentiated: where a library has autodiff, a rule of its own carries it
-from the logits to `Rows`.
+axis. Nothing here is differentiated by a library: for those with autodiff, the backends define the
+derivative of the step from the logits to `Rows`.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ _NO_PLACE = -(2**31 - 1)
 
 
 class Part(NamedTuple):
-    """What some classes of each row give.
+    """What some classes of each row reduce to.
 
-    A part without classes, or with none but of -inf, has a `top` of -inf and a `rest` of -1, and
-    its `dot` is 0 where its `mass` is, else -inf. What was not asked for is None.
+    A part without classes, or whose logits are all -inf, has a `top` of -inf and a `rest` of -1,
+    and its `dot` is 0 where its `mass` is 0, else -inf. A field that was not requested is None.
     """
 
     top: Array  # max z
     rest: Array  # Σ e^d - 1
-    label: Array | None = None  # z_y where the part holds the label, else 0
+    label: Array | None = None  # z_y if the part contains the label, else 0
     dot: Array | None = None  # Σ w d
     mass: Array | None = None  # Σ w
-    beside: Array | None = None  # Σ w without the class of the maximum; of no use where two tie
+    beside: Array | None = None  # Σ w without the class of the maximum; meaningless if two tie
     moment: Array | None = None  # Σ e^d d
-    place: Any = None  # of the maximum, the first where several tie; None without classes
+    place: Any = None  # index of the maximum, the first if several tie; None without classes
 
 
 class Rows(NamedTuple):
-    """What whole rows give; `gradient` takes the cotangents in the same form, without a mass."""
+    """What whole rows reduce to; `gradient` takes cotangents in the same form, without a mass."""
 
     log_p: Array | None  # of the label
     dot: Array | None  # Σ w log p
@@ -71,12 +71,12 @@ class Rows(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is asked of a kernel over whole rows."""
+    """What a kernel has to compute for whole rows."""
 
     axis: int
     labels: Array | None = None  # in range
     weights: Any = None  # a number, or an array that broadcasts to the logits; 0 x -inf is 0
-    skip: Array | None = None  # rows that give 0, and a gradient of 0, whatever they hold
+    skip: Array | None = None  # rows whose statistics and gradient are 0, whatever they contain
 
 
 def part(
@@ -95,15 +95,16 @@ def part(
     ----------
     ops : module of softmaxkit.backends
     z : floating array
-        Logits of these classes; -inf where one does not take part.
+        Logits of these classes; -inf for a class that does not take part.
     axis : int, from the front
     labels : integers of the rows' shape, optional
-        The place of the label among these classes; anything below 0, or from their number on,
-        where it is not among them.
+        The index of the label among these classes; if it is not among them, any number below 0 or
+        not below the number of these classes.
     weights : array of the shape of `z`, optional
     temperature : number, or array of the rows' shape, optional
     first_class : int, optional
-        The place of these classes among all; with it, there are `moment` and `place`.
+        The index of the first of these classes among all; if given, `moment` and `place` are
+        computed.
     """
     if no_classes(ops, z, axis):
         none = ops.sum(z, axis)
@@ -132,9 +133,9 @@ def part(
 
 
 def merge(ops: ArrayFunctions, parts: Sequence[Part], temperature: Any = None) -> Part:
-    """Put parts of the same rows together, of whatever classes and in whatever order.
+    """Merge parts of the same rows, whatever their classes and their order.
 
-    For parts held by several processes that takes two all-reduces: the maximum of the tops, then
+    For parts held by several processes, this takes two all-reduces: the maximum of the tops, then
     the sum of the terms.
     """
     top = reduce(ops.maximum, [one.top for one in parts])
@@ -150,7 +151,7 @@ def merge(ops: ArrayFunctions, parts: Sequence[Part], temperature: Any = None) -
 def _terms(
     ops: ArrayFunctions, part: Part, top: Array, temperature: Any
 ) -> tuple[Array | None, ...]:
-    """Return what a part adds to the sums over all parts, once the maximum of all is known."""
+    """Return what a part adds to the sums over all parts, given the maximum of all."""
     holds = part.top == top
     gap = _over(ops.where(holds, 0.0, part.top) - ops.where(holds, 0.0, top), temperature)
     scale = ops.where(part.top == -_INF, 0.0, ops.exp(gap))
@@ -168,12 +169,12 @@ def _terms(
 def _total(top: Array, sums: Sequence[Array | None]) -> Part:
     holders, rest, *others = sums
     assert holders is not None
-    # The bracket first: rest may be next to nothing, and e^d of the other maxima is 1 each.
+    # The brackets come first because rest may be tiny; each of the other maxima adds e^d = 1.
     return Part(top, rest + (holders - 1.0), *others)
 
 
 def finish(ops: ArrayFunctions, whole: Part, temperature: Any = None) -> Rows:
-    """Return what the loss family sees of rows of which all classes are there."""
+    """Return what the loss family sees of rows whose classes are all present."""
     top = ops.where(abs(whole.top) == _INF, _NAN, whole.top)
     beyond = log_sum(ops, whole)
     log_p = dot = None
@@ -185,7 +186,7 @@ def finish(ops: ArrayFunctions, whole: Part, temperature: Any = None) -> Rows:
 
 
 def log_sum(ops: ArrayFunctions, whole: Part) -> Array:
-    """Return log Σ e^d; NaN where the maximum is infinite, of which there is no p."""
+    """Return log Σ e^d; NaN where the maximum is infinite, and p is undefined."""
     return ops.log1p(rest_of(ops, whole))
 
 
@@ -197,7 +198,7 @@ def entropy(ops: ArrayFunctions, whole: Part) -> Array:
 def entropy_gradient(
     ops: ArrayFunctions, z: Array, axis: int, whole: Part, cotangent: Array, temperature: Any
 ) -> Array:
-    """Return what entropies add to the cotangent of the logits of some classes."""
+    """Return what the entropies add to the cotangent of the logits of some classes."""
     temperature = _along_rows(ops, temperature, axis)
     d = _over(centred(ops, z, whole.top, axis), temperature)
     of_p = expand(-cotangent / (1.0 + rest_of(ops, whole)), axis)
@@ -215,15 +216,15 @@ def _times(ops: ArrayFunctions, e: Array, d: Array) -> Array:
 
 
 class Factors(NamedTuple):
-    """What a row has in the cotangent of each of its logits, before it is divided by T."""
+    """What a row contributes to the cotangent of each of its logits, before the division by T."""
 
-    of_e: Array | None  # e^d is multiplied by it
-    added: Array | None  # where the weights are one number
-    # In place of both at the label.
+    of_e: Array | None  # factor of e^d
+    added: Array | None  # if the weights are one number
+    # These two replace both at the label.
     of_e_at_label: Array | None
     at_label: Array | None
-    # Weights that are an array add of_w · w - less_of_e · e^d to that; at a class of p > 1/2, whose
-    # logit is `dominating` (else NaN), of_w_there · w - less_there.
+    # An array of weights adds of_w · w - less_of_e · e^d to that; at a class with p > 1/2, whose
+    # logit is `dominating` (NaN if there is none), it adds of_w_there · w - less_there.
     of_w: Any = None
     less_of_e: Array | None = None
     of_w_there: Array | None = None
@@ -234,7 +235,7 @@ class Factors(NamedTuple):
 def factors(
     ops: ArrayFunctions, whole: Part, cotangents: Rows, log_p: Array | None, weights: Any
 ) -> Factors:
-    """Return what rows have in the cotangents of their logits; arguments as in `gradient`."""
+    """Return what rows contribute to the cotangents of their logits; arguments of `gradient`."""
     by_log_p: Any
     by_dot: Any
     of_p: Any
@@ -247,7 +248,7 @@ def factors(
         of_p, added = -of_mass if of_p is None else of_p - of_mass, by_dot * weights
     if log_p is not None:
         of_label = of_p
-        at_label = -by_log_p * ops.expm1(log_p)  # 1 - p, which keeps its digits
+        at_label = -by_log_p * ops.expm1(log_p)  # 1 - p without cancellation
         at_label = at_label if added is None else at_label + added
         of_p = -by_log_p if of_p is None else of_p - by_log_p
     of_e, of_e_at_label = [one if one is None else one / total for one in (of_p, of_label)]
@@ -275,10 +276,10 @@ def gradient(
     weights: Any = None,
     temperature: Any = None,
 ) -> Array:
-    """Return the cotangent of the logits of some classes, given what the whole rows came to.
+    """Return the cotangent of the logits of some classes, given what the whole rows reduce to.
 
     `z`, `labels`, `weights` and `temperature` are those of `part`, `log_p` that of `finish`.
-    Weights may be one number, of which nothing cancels beside those of other classes.
+    Weights may also be one number for all classes, with which nothing cancels.
     """
     of_rows = factors(ops, whole, cotangents, log_p, weights)
     d = _over(centred(ops, z, whole.top, axis), _along_rows(ops, temperature, axis))
@@ -296,7 +297,7 @@ def spread(
     labels: Array | None = None,
     weights: Any = None,
 ) -> Array:
-    """Return the cotangent of each logit, times T, of what its row has in it."""
+    """Return the cotangent of each logit, times T, given what its row contributes."""
     of_rows = Factors(*(_along_rows(ops, one, axis) for one in of_rows))
     e, out = ops.exp(d), None
     if of_rows.of_e is not None:
@@ -318,12 +319,13 @@ def spread(
 
 
 def centred(ops: ArrayFunctions, z: Array, top: Array, axis: int) -> Array:
-    """Return z - max z, NaN where that is infinite: as inf - inf is, but without a warning."""
+    """Return z - max z; NaN where max z is infinite, like inf - inf, but without a warning."""
     return z - expand(ops.where(abs(top) == _INF, _NAN, top), axis)
 
 
 def _over(value: Any, temperature: Any) -> Any:
-    # None and not 1.0, which would be a pass over the logits, and to Dynamo a number of its own.
+    # None, not 1.0: dividing by 1.0 would take a pass over the logits, and 1.0 would be one more
+    # number for Dynamo to trace.
     return value if temperature is None else value / temperature
 
 
@@ -333,6 +335,6 @@ def rest_of(ops: ArrayFunctions, whole: Part) -> Array:
 
 
 def _along_rows(ops: ArrayFunctions, value: Any, axis: int) -> Any:
-    """Put the class axis into values of the rows' shape; leave numbers as they are."""
+    """Insert the class axis into values of the rows' shape; leave numbers unchanged."""
     is_number = value is None or not ops.is_array(value) or value.ndim == 0
     return value if is_number else expand(value, axis)

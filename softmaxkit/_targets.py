@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from softmaxkit._arguments import Call
     from softmaxkit.backends import Array
 
-_DEFAULT_IGNORED = -100  # which says nothing about what a caller wants
+_DEFAULT_IGNORED = -100  # as a default, it says nothing about what a caller wants
 _UNSIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 
 
@@ -36,16 +36,16 @@ def class_labels(
 def class_targets(
     call: Call, targets: Any, axis: int, ignore_index: int | None, *, name: str = "targets"
 ) -> tuple[Array, bool, str | None, int | None]:
-    """Return the targets, whether they are class indices, and what is known of those.
+    """Return the targets, whether they are class indices, `unseen`, and ignore_index.
 
-    That is `unseen`, as `Backend` has it, and ignore_index: None where no label is ignored, which
-    spares the arithmetic for it.
+    `unseen` is that of `Backend`. ignore_index is None if no label is ignored, which saves the
+    arithmetic for it.
     """
     backend = call.backend
     targets = of_column(targets)
     readable = on_host(targets) and not backend.is_compiling()
     if isinstance(targets, list | tuple) and not targets:
-        targets = np.zeros(0, np.int64)  # labels of no rows, where NumPy would have floats
+        targets = np.zeros(0, np.int64)  # labels of no rows, which NumPy would make floats
     given_targets = targets
     targets = call.companion(name, targets)
     if targets is None:
@@ -92,7 +92,7 @@ def class_targets(
         if call.same_shape(given, shape):
             remedy = "convert it to floats if it holds probabilities or a one-hot matrix"
             remedy = remedy if name == "targets" else "pass its argmax if it is a one-hot matrix"
-        for other in (1, *range(len(shape))):  # 1, where torch has the classes, before all others
+        for other in (1, *range(len(shape))):  # first 1, torch's class axis
             if call.same_shape(given, shape[:other] + shape[other + 1 :]):
                 remedy = f"pass axis={other} if that is the axis of the classes"
                 break
@@ -100,11 +100,11 @@ def class_targets(
             f"{call.name}: {name} has shape {given}; expected {rows} for class indices along axis "
             f"{axis - len(shape)} of logits {shape}; {remedy}."
         )
-    # Labels on the host can be read, also where the logits are being traced.
+    # Labels on the host can be read even while the logits are being traced.
     values = np.asarray(given_targets) if readable else backend.visible(targets)
     unseen, ignored = labels_in_range(call.name, name, values, shape[axis], ignore_index)
     if ignored is not None and not -(2**31) <= ignored < 2**31:
-        # JAX without 64-bit types has no such number, and has wrapped the labels.
+        # JAX without 64-bit types cannot represent such a number, and has wrapped the labels.
         if unseen is None and values is not None:
             renamed = np.where(values == ignored, np.int64(-1), values.astype(np.int64))
             targets, ignored = call.companion(name, renamed), -1
@@ -123,8 +123,8 @@ def labels_in_range(
 ) -> tuple[str | None, int | None]:
     """Refuse the first label outside [0, num_classes) that is not ignore_index.
 
-    `values` are the labels, None where they cannot be seen. Returns None, or where they were not
-    seen whose they are; and ignore_index, or None where no label is that.
+    `values` are the labels, None if they cannot be read. Return None or, if they could not be read,
+    which call and argument they belong to; and ignore_index, or None if no label equals it.
     """
     if values is None or not isinstance(num_classes, int):  # None, or a symbol of jax.export
         return f"{call}: {name}", ignore_index
@@ -149,15 +149,15 @@ def labels_in_range(
 def _all_in_range(values: np.ndarray, num_classes: int) -> bool:
     dtype = values.dtype
     if dtype.kind == "i" and dtype.isnative and dtype.itemsize >= 4 and num_classes < 1 << 31:
-        # One pass for both ends: as unsigned numbers, negative ones are at least 1 << 31. argmax
-        # takes 0.4 µs for 32 labels, max 1.1; for many they take the same.
+        # One pass checks both ends: as unsigned numbers, negative ones are at least 1 << 31. For 32
+        # labels, argmax takes 0.4 µs and max 1.1; for many, both take the same.
         unsigned = values.view(_UNSIGNED[dtype.itemsize])
         return unsigned.item(unsigned.argmax()) < num_classes
     return bool(values.min() >= 0 and values.max() < num_classes)
 
 
 def binary_targets(call: Call, targets: Any) -> Array:
-    """Return the probabilities (or 0 and 1) of the logits' shape."""
+    """Return the targets: probabilities, or 0 and 1, in the logits' shape."""
     targets = call.companion("targets", targets)
     if targets is None:
         raise TypeError(

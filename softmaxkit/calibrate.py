@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import softmaxkit
-from softmaxkit._commands import CommandError, check_writable
+from softmaxkit._commands import CommandError, check_writable, save_picture
 from softmaxkit._libraries import import_quietly, is_installed
+from softmaxkit._terminal import new_console, new_table, print_table, say
 from softmaxkit.calibration import brier_score, calibration_error, fit_temperature
 from softmaxkit.calibration._pictures import plot_reliability
 
-__all__ = ["compared", "fitted", "measured", "read", "run"]
+__all__ = ["fitted", "measured", "one_legend", "read", "run", "show"]
 
 ENDINGS = (".npy", ".npz", ".csv", ".pt", ".safetensors")
 # Rows of float16 probabilities sum to 1 within this; rows of logits hardly ever all do.
@@ -62,14 +62,10 @@ def run(
             f"--probabilities if they are probabilities."
         )
     for line in warned:
-        Console(stderr=True).print(
-            f"calibrate: {line}", soft_wrap=True, markup=False, highlight=False
-        )
+        say(new_console(stderr=True), f"calibrate: {line}")
     rows, classes = logits.shape
-    table = compared(
-        found, f"{rows} rows of {classes} classes", "all on the rows that T is fitted to"
-    )
-    Console().print(table)
+    title = f"{rows} rows of {classes} classes, which T is fitted to and measured on"
+    show(new_console(), found, title)
     if json_file is not None:
         numbers = {"rows": rows, "classes": classes, **found}
         json_file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
@@ -106,12 +102,9 @@ def measured(
     }
 
 
-def compared(found: dict[str, dict[str, float]], title: str, caption: str) -> Table:
-    """Return a table with a line for each of what `measured` returned."""
-    table = Table(title=title, caption=f"ECE with {LEVEL:.0%} of the bootstrap; {caption}")
-    table.add_column("")
-    for column in ("T", "NLL", "Brier", "ECE", "accuracy"):
-        table.add_column(column, justify="right")
+def show(console: Console, found: dict[str, dict[str, float]], title: str) -> None:
+    """Print a table with a line for each of what `measured` returned."""
+    table = new_table(title, ["", "T", "NLL", "Brier", "ECE", "accuracy"])
     for name, one in found.items():
         table.add_row(
             name,
@@ -121,7 +114,7 @@ def compared(found: dict[str, dict[str, float]], title: str, caption: str) -> Ta
             f"{one['ece']:.4f} [{one['ece_low']:.4f}, {one['ece_high']:.4f}]",
             f"{one['accuracy']:.4f}",
         )
-    return table
+    print_table(console, table, f"NLL in nats; ECE with {LEVEL:.0%} of the bootstrap.")
 
 
 def _save_picture(
@@ -129,11 +122,23 @@ def _save_picture(
 ) -> None:
     from matplotlib.figure import Figure
 
-    figure: Any = Figure(figsize=(9, 4.5), layout="constrained")
-    for ax, t in zip(figure.subplots(1, 2), (1.0, temperature), strict=True):
+    figure: Any = Figure(figsize=(9, 5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for ax, t in zip(panels, (1.0, temperature), strict=True):
         plot_reliability(logits, labels, ax=ax, temperature=t, bins=bins, binning=binning)
-        ax.set_title(f"T = {t:.4g}")
-    figure.savefig(path, dpi=120)
+        ax.set_title(f"T = {t:.4g}: {ax.get_legend().get_title().get_text()}", fontsize="medium")
+    one_legend(figure, panels)
+    save_picture("--plot", path, figure, dpi=120)
+
+
+def one_legend(figure: Any, panels: Any) -> None:
+    """Move what the legends of reliability diagrams say below all of them, where no bar is."""
+    for ax in panels:
+        ax.get_legend().remove()
+    for ax in panels[1:]:
+        ax.set_ylabel("")
+    names = panels[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
 
 
 # --- files ----------------------------------------------------------------------------------------

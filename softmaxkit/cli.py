@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import softmaxkit
-from softmaxkit import conformance
-from softmaxkit._commands import CommandError
+from softmaxkit._commands import INTERRUPTED, CommandError
 from softmaxkit._libraries import import_quietly, is_installed
+from softmaxkit._terminal import new_console, new_table, print_table, say
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=softmaxkit.__doc__)
+# Plain help: the one with boxes cuts long defaults where the terminal is narrow.
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @contextmanager
-def _refusals(command: str) -> Iterator[None]:
-    """Print why a command does not run, in one line, and exit."""
+def _one_line(command: str) -> Iterator[None]:
+    """Say in one line why a command does not run, or that Ctrl-C ended it, and exit."""
     try:
         yield
     except CommandError as error:
         typer.echo(f"{command}: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo(f"{command}: interrupted.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"softmaxkit {softmaxkit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _softmaxkit(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Softmax and classification losses with one meaning on NumPy, PyTorch, JAX and TensorFlow."""
 
 
 # --- info -----------------------------------------------------------------------------------------
@@ -81,13 +99,23 @@ _LIBRARIES: list[tuple[str, str, str, Callable[[Any], list[str]], Callable[[Any]
 
 @app.command()
 def info() -> None:
-    """Show which array libraries are installed: version, devices, default float, backend."""
-    table = Table(
-        title=f"softmaxkit {softmaxkit.__version__}, "
-        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    """Show which array libraries are installed.
+
+    With version, devices, default float and backend.
+    """
+    with _one_line("info"):
+        _show_libraries()
+
+
+def _show_libraries() -> None:
+    table = new_table(
+        f"softmaxkit {softmaxkit.__version__}, "
+        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
+        ["library", "version", "devices", "default float", "backend"],
+        prose=["devices"],
+        left=5,
     )
-    for column in ("library", "version", "devices", "default float", "backend"):
-        table.add_column(column, overflow="fold")
+    broken = []
     for name, label, backend, devices, default_float in _LIBRARIES:
         if not is_installed(name):
             table.add_row(label, "not installed", style="dim")
@@ -99,11 +127,16 @@ def info() -> None:
                 ", ".join(devices(module)),
                 str(default_float(module)).removeprefix("torch.").rpartition(".")[2],
             )
-        except Exception as broken:  # a damaged installation of one must not hide the others
-            table.add_row(label, f"does not work: {type(broken).__name__}: {broken}", style="red")
+        except Exception as error:  # a damaged installation of one must not hide the others
+            table.add_row(label, "does not work", style="red")
+            reason = str(error).partition("\n")[0]
+            broken.append(f"{label} does not work: {type(error).__name__}: {reason}")
             continue
         table.add_row(label, *row, backend)
-    Console().print(table)
+    console = new_console()
+    print_table(console, table)
+    for line in broken:
+        say(console, line, style="red")
 
 
 # --- check ----------------------------------------------------------------------------------------
@@ -119,127 +152,21 @@ def check(
     ] = None,
     dtype: Annotated[str, typer.Option(help="Floating dtype under test.")] = "float32",
     transform: Annotated[
-        str, typer.Option(help="eager, or what a backend offers: jit, torch.compile, XLA ...")
+        str,
+        typer.Option(help="eager, or what a backend offers: jit, torch.compile, XLA and others."),
     ] = "eager",
     every: Annotated[
         bool, typer.Option("--every", help="Every dtype and every transform of each backend.")
     ] = False,
 ) -> None:
-    """Run the conformance suite; show the largest error by operation and backend."""
-    adapters = [_adapter(name, dtype, transform) for name in backend or conformance.names()]
-    runs = {a.name: conformance.settings(a) if every else [(dtype, transform)] for a in adapters}
-    cases = list(conformance.cases())
-    results: dict[tuple[str, str], list[conformance.Result]] = defaultdict(list)
-    errors: list[str] = []
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    not_run: Counter[tuple[str, str]] = Counter()
-    progress = Progress(
-        TextColumn("{task.description:>28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    )
-    with progress:
-        for adapter, (dtype, transform) in ((a, run) for a in adapters for run in runs[a.name]):
-            setting = f"{adapter.name} {dtype} {transform}"
-            for case in progress.track(cases, description=setting):
-                reason = adapter.transforms[transform].lacks(case)
-                if reason:
-                    not_run[f"{adapter.name} {transform}", reason] += 1
-                    continue
-                try:
-                    ran = list(conformance.run_case(adapter, case, dtype, transform))
-                except Exception as error:  # a case that raises must not hide the others
-                    reason = str(error).partition("\n")[0]
-                    errors.append(f"{setting} {case}: {type(error).__name__}: {reason}")
-                    counts[adapter.name, f"{dtype} {transform}"][f"{case.operation} ran"] += 1
-                    continue
-                results[adapter.name, case.operation] += ran
-                passed = sum(one.passed for one in ran)
-                counts[adapter.name, f"{dtype} {transform}"] += Counter(
-                    {f"{case.operation} ran": len(ran), case.operation: passed}
-                )
-                errors += [
-                    f"{setting} {case}, {one.what}: {one.problem}" for one in ran if not one.passed
-                ]
-    console = Console()
-    setting = "every dtype and transform" if every else f"{dtype}, {transform}"
-    for what in ("value", "gradient"):
-        table = _table(f"Largest error of the {what} in {setting}: ULP, ordinary / saturated",
-                       "operation", adapters)  # fmt: skip
-        for operation in conformance.OPERATIONS:
-            rows = [_worst(results[a.name, operation], what) for a in adapters]
-            if any(rows):
-                table.add_row(operation, *rows)
-        console.print(table)
-    console.print("A row is saturated where one class dominates.")
-    if every:
-        _print_counts(counts)
-    lacking = Table("library", "not run", "reason", title="What a library lacks")
-    for adapter in adapters:
-        for feature, reason in adapter.lacks.items():
-            lacking.add_row(adapter.name, conformance.FEATURES[feature], reason)
-    for (transform, reason), number in not_run.items():
-        lacking.add_row(transform, f"{number} cases", reason)
-    if lacking.rows:
-        console.print(lacking)
-    total = sum(map(len, results.values()))
-    for line in errors:
-        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{total} checks of {len(cases)} cases, {len(errors)} failed", highlight=False)
-    if errors:
-        raise typer.Exit(1)
+    """Run the conformance suite: some minutes.
 
+    Shows the largest error by operation and library. Ctrl-C shows what was found until then.
+    """
+    with _one_line("check"):
+        from softmaxkit.check import run
 
-def _print_counts(counts: dict[tuple[str, str], Counter[str]]) -> None:
-    """Print how many checks of each operation passed in each setting; "of" how many, if fewer."""
-    console = Console(width=max(Console().width, 136))  # nine operations
-    for library in dict.fromkeys(library for library, _ in counts):
-        table = Table(title=f"{library}: checks that passed")
-        table.add_column("dtype, transform", no_wrap=True)
-        for operation in conformance.OPERATIONS:
-            table.add_column(operation.replace("_", " "), justify="right")
-        for setting, numbers in ((s, n) for (name, s), n in counts.items() if name == library):
-            cells = []
-            for operation in conformance.OPERATIONS:
-                passed, ran = numbers[operation], numbers[f"{operation} ran"]
-                cells.append(
-                    "-" if not ran else str(passed) if passed == ran else f"{passed} of {ran}"
-                )
-            table.add_row(setting, *cells)
-        console.print(table)
-
-
-def _table(title: str, first: str, adapters: list[conformance.Adapter]) -> Table:
-    table = Table(first, title=title)
-    for adapter in adapters:
-        table.add_column(adapter.name, justify="right", overflow="fold")
-    return table
-
-
-def _adapter(name: str, dtype: str, transform: str) -> conformance.Adapter:
-    try:
-        adapter = conformance.load(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        typer.echo(f"check: --backend is {name!r}, which cannot be loaded: {error}", err=True)
-        raise typer.Exit(2) from None
-    for option, value, known in (
-        ("--dtype", dtype, adapter.dtypes),
-        ("--transform", transform, adapter.transforms),
-    ):
-        if value not in known:
-            typer.echo(
-                f"check: {option} is {value!r}, which {name} has not; expected one of "
-                f"{', '.join(known)}; choose another, or other backends with --backend.",
-                err=True,
-            )
-            raise typer.Exit(2)
-    return adapter
-
-
-def _worst(results: list[conformance.Result], what: str) -> str:
-    def largest(saturated: bool) -> str | None:
-        errors = [r.ulp for r in results if r.what == what and r.case.saturated is saturated]
-        return f"{max(errors):.2g}" if errors else None
-
-    return " / ".join(filter(None, (largest(False), largest(True))))
+        raise typer.Exit(run(backend, dtype=dtype, transform=transform, every=every))
 
 
 # --- demo -----------------------------------------------------------------------------------------
@@ -263,10 +190,13 @@ def demo(
         "softmaxkit-demo.png"
     ),
 ) -> None:
-    """Train a softmax classifier of handwritten digits on every library, with the same result."""
-    from softmaxkit.demo import run
+    """Train a digit classifier on every library.
 
-    with _refusals("demo"):
+    With the same result, up to rounding; draws it.
+    """
+    with _one_line("demo"):
+        from softmaxkit.demo import run
+
         run(
             backend,
             loss=loss,
@@ -298,10 +228,13 @@ def calibrate(
         Path | None, typer.Option(help="Where the temperature goes, as a line of text.")
     ] = None,
 ) -> None:
-    """Fit a temperature to held-out logits; show what their probabilities are worth with it."""
-    from softmaxkit.calibrate import run
+    """Fit a temperature to held-out logits.
 
-    with _refusals("calibrate"):
+    Shows what their probabilities are worth without it and with it.
+    """
+    with _one_line("calibrate"):
+        from softmaxkit.calibrate import run
+
         run(
             logits,
             labels,
@@ -329,7 +262,8 @@ def bench(
     operation: Annotated[
         list[str] | None,
         typer.Option(
-            help="softmax, log_softmax, cross_entropy, cross_entropy_grad (forward and backward), "
+            help="softmax, softmax_masked, log_softmax, cross_entropy, cross_entropy_grad (forward "
+            "and backward), "
             "cross_entropy_smoothing_grad, cross_entropy_probabilities_grad or focal_loss_grad; "
             "may be repeated. Default: all.",
             show_default=False,
@@ -339,7 +273,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="ROWSxCLASSES, such as 4096x4096; may be repeated. Axes after the second, as in "
-            "8x21x256x256, are more rows. Default: eight shapes, tiny to large.",
+            "8x21x256x256, are more rows. Default: nine shapes, tiny to large.",
             show_default=False,
         ),
     ] = None,
@@ -353,7 +287,8 @@ def bench(
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            help="eager, jit, tf.function or XLA; may be repeated. Default: all of a library.",
+            help="eager, compile, jit, tf.function or XLA; may be repeated. "
+            "Default: all of a library.",
             show_default=False,
         ),
     ] = None,
@@ -365,7 +300,10 @@ def bench(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two operations, three small shapes: half a minute.")
+        bool,
+        typer.Option(
+            "--quick", help="Two operations, three small shapes: half a minute for each library."
+        ),
     ] = False,
     linear: Annotated[
         bool,
@@ -382,10 +320,13 @@ def bench(
     ] = None,
     chart: Annotated[Path | None, typer.Option(help="Where a picture goes (PNG).")] = None,
 ) -> None:
-    """Measure speed and memory beside each library's own functions, on this machine."""
-    from softmaxkit.bench.running import run
+    """Measure speed and memory on this machine.
 
-    with _refusals("bench"):
+    Beside each library's own functions. Ctrl-C shows what was measured until then.
+    """
+    with _one_line("bench"):
+        from softmaxkit.bench.running import run
+
         run(
             backend,
             operations=operation,

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import TextColumn
 
 import softmaxkit
-from softmaxkit._commands import CommandError, check_writable
+from softmaxkit import _palette
+from softmaxkit._commands import CommandError, check_writable, save_picture
 from softmaxkit._libraries import import_quietly, is_installed
-from softmaxkit.calibrate import compared, fitted, measured
+from softmaxkit._terminal import new_console, new_table, print_table, progress, say
+from softmaxkit.calibrate import fitted, measured, one_legend, show
 from softmaxkit.calibration import plot_reliability
 from softmaxkit.demo_training import TRAINERS, Epoch, Task
 
@@ -89,7 +90,7 @@ def run(
     CommandError
         An option is wrong, something is not installed, or the libraries disagree.
     """
-    console = console or Console()
+    console = console or new_console()
     backends = _checked_backends(backends)
     _check_options(loss, label_smoothing, epochs, seed, learning_rate)
     check_writable("--output", output, ".png")
@@ -108,25 +109,28 @@ def run(
             f"choose a smaller one.",
             exit_code=1,
         )
-    console.print(_table(task, trajectories, loss))
-    _say(console, confidence_line(last.test_logits, task.test_labels))
+    _show_losses(console, task, trajectories, loss)
+    say(console, confidence_line(last.test_logits, task.test_labels))
     temperature, warned = fitted(
         task.validation_images @ last.weight + last.bias, task.validation_labels
     )
     for line in warned:
-        _say(console, line)
+        say(console, line)
     worth = {
         name: measured(last.test_logits, task.test_labels, t)
         for name, t in (("before", 1.0), ("after", temperature))
     }
-    title = f"T, fitted to {len(task.validation_labels)} validation digits"
-    console.print(compared(worth, title, f"all on the {len(task.test_labels)} test digits"))
+    title = (
+        f"T, fitted to {len(task.validation_labels)} validation digits, all on the "
+        f"{len(task.test_labels)} test digits"
+    )
+    show(console, worth, title)
     _save_picture(task, trajectories, loss, worth, output)
     agreement, agreed = agreement_line(trajectories)
     if not agreed:
         raise CommandError(agreement, exit_code=1)
-    _say(console, agreement)
-    _say(console, f"picture: {output}")
+    say(console, agreement)
+    say(console, f"picture: {output}")
     return trajectories
 
 
@@ -219,27 +223,20 @@ def _import(backend: str, console: Console) -> None:
 # --- work -----------------------------------------------------------------------------------------
 def _train(task: Task, backends: Sequence[str], console: Console) -> list[Trajectory]:
     trajectories = []
-    with Progress(
-        TextColumn("{task.description:10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs, loss {task.fields[loss]:.4f}"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
+    with progress(TextColumn("epochs, loss {task.fields[loss]:.4f}")) as shown:
         bars = {
-            name: progress.add_task(name, total=task.epochs, start=False, loss=math.nan)
+            name: shown.add_task(name, total=task.epochs, start=False, loss=math.nan)
             for name in backends
         }
         for backend, bar in bars.items():
-            progress.start_task(bar)
+            shown.start_task(bar)
             epochs = []
             begin = time.perf_counter()
             # A descent that overflows ends in a loss that is not finite, which `run` reports.
             with np.errstate(over="ignore", invalid="ignore"):
                 for epoch in TRAINERS[backend](task):
                     epochs.append(epoch)
-                    progress.update(bar, advance=1, loss=epoch.train_loss)
+                    shown.update(bar, advance=1, loss=epoch.train_loss)
             trajectories.append(Trajectory(backend, epochs, time.perf_counter() - begin))
     return trajectories
 
@@ -300,14 +297,13 @@ def confidence_line(logits: np.ndarray, labels: np.ndarray) -> str:
     )
 
 
-def _table(task: Task, trajectories: Sequence[Trajectory], loss: str) -> Table:
-    table = Table(
-        title=f"{len(task.train_labels)} training and {len(task.test_labels)} test digits, {loss}",
-        caption="seconds of training, compilation included",
+def _show_losses(
+    console: Console, task: Task, trajectories: Sequence[Trajectory], loss: str
+) -> None:
+    table = new_table(
+        f"{len(task.train_labels)} training and {len(task.test_labels)} test digits, {loss}",
+        ["backend", "train loss", "test loss", "test accuracy", "seconds"],
     )
-    table.add_column("backend")
-    for column in ("train loss", "test loss", "test accuracy", "seconds"):
-        table.add_column(column, justify="right")
     for trajectory in trajectories:
         last = trajectory.epochs[-1]
         accuracy = (last.test_logits.argmax(axis=1) == task.test_labels).mean()
@@ -318,16 +314,17 @@ def _table(task: Task, trajectories: Sequence[Trajectory], loss: str) -> Table:
             f"{accuracy:.4f}",
             f"{trajectory.seconds:.2f}",
         )
-    return table
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    print_table(console, table, "Loss in nats; seconds of training, compilation included.")
 
 
 # --- picture --------------------------------------------------------------------------------------
-_COLOURS = {"numpy": "#4c72b0", "torch": "#dd8452", "jax": "#55a868", "tensorflow": "#222222"}
-_BEFORE_AND_AFTER = ("#4c72b0", "#f2b07b")
+_COLOURS = {
+    "numpy": _palette.SKY_BLUE,
+    "torch": _palette.VERMILLION,
+    "jax": _palette.GREEN,
+    "tensorflow": _palette.BLACK,
+}
+_BEFORE_AND_AFTER = (_palette.BLUE, _palette.ORANGE)
 Worth = dict[str, dict[str, float]]  # before and after: what `measured` returns
 
 
@@ -337,23 +334,21 @@ def _save_picture(
     # A Figure of its own, not pyplot's: it draws PNG with Agg wherever it runs, and is no global.
     from matplotlib.figure import Figure
 
-    figure: Any = Figure(figsize=(14, 8), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1.6))
-    above, below = left.subfigures(2, 1)
+    figure: Any = Figure(figsize=(14, 8.5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1.6), wspace=0.04)
+    above, below = left.subfigures(2, 1, hspace=0.04)
     logits = trajectories[0].epochs[-1].test_logits
-    _draw_losses(above.subplots(), trajectories, loss)
+    _draw_losses(above, trajectories, loss)
     _draw_worth(below, task, logits, worth)
     _draw_digits(right, task, logits, [one["temperature"] for one in worth.values()])
-    try:
-        figure.savefig(output, dpi=120)
-    except OSError as error:
-        raise CommandError(
-            f"--output is {str(output)!r}, which cannot be written: {error.strerror}.",
-            exit_code=1,
-        ) from None
+    save_picture("--output", output, figure, dpi=120)
 
 
-def _draw_losses(axes: Any, trajectories: Sequence[Trajectory], loss: str) -> None:
+def _draw_losses(figure: Any, trajectories: Sequence[Trajectory], loss: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure.suptitle(f"Training loss{' on each library' if len(trajectories) > 1 else ''}")
+    axes = figure.subplots()
     for i, trajectory in enumerate(trajectories):
         losses = [epoch.train_loss for epoch in trajectory.epochs]
         # From thick to thin, so that curves which coincide are all seen.
@@ -366,26 +361,24 @@ def _draw_losses(axes: Any, trajectories: Sequence[Trajectory], loss: str) -> No
             marker="o" if len(losses) == 1 else None,
             solid_capstyle="butt",
         )
-    axes.set(xlabel="epoch", ylabel=f"training loss ({loss})", yscale="log")
-    axes.set_title("The same descent on every library" if len(trajectories) > 1 else "The descent")
-    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis("{x:.3g}")
-    axes.grid(which="both", alpha=0.25)
+    axes.set(xlabel="epoch", ylabel=f"training {loss}, nats", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
 
 
 def _draw_worth(figure: Any, task: Task, logits: np.ndarray, worth: Worth) -> None:
+    figure.suptitle("Accuracy over confidence, before and after the temperature")
     panels = figure.subplots(1, 2, sharey=True)
     for ax, one in zip(panels, worth.values(), strict=True):
         temperature = one["temperature"]
         plot_reliability(logits, task.test_labels, ax=ax, interval=None, temperature=temperature)
         error = f"ECE {one['ece']:.3f} [{one['ece_low']:.3f}, {one['ece_high']:.3f}]"
         ax.set_title(f"T = {temperature:.3g}: NLL {one['nll']:.3f}\n{error}", fontsize=10)
-        ax.get_legend().remove()
-    panels[1].set_ylabel("")
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    one_legend(figure, panels)
 
 
 def _draw_digits(figure: Any, task: Task, logits: np.ndarray, temperatures: list[float]) -> None:
@@ -400,7 +393,7 @@ def _draw_digits(figure: Any, task: Task, logits: np.ndarray, temperatures: list
         picture.set_title(
             f"a {label}, taken for {predicted}" if wrong else f"a {label}, recognised",
             fontsize=9,
-            color="firebrick" if wrong else "black",
+            color=_palette.VERMILLION if wrong else _palette.BLACK,
         )
         picture.set_axis_off()
         for temperature, colour, shift in zip(
@@ -410,7 +403,10 @@ def _draw_digits(figure: Any, task: Task, logits: np.ndarray, temperatures: list
             name = f"T = {temperature:.3g}"
             bars.bar(classes + shift, probabilities, 0.42, color=colour, label=name)
         bars.set(xticks=classes, ylim=(0, 1), yticks=(0, 0.5, 1))
+        bars.set_xlabel("digit", fontsize=9)
+        bars.set_ylabel("probability", fontsize=9)
         bars.tick_params(labelsize=8, length=2)
         bars.get_xticklabels()[label].set_fontweight("bold")
         bars.spines[["top", "right"]].set_visible(False)
-    panels[0][1].legend(frameon=False, fontsize=9, loc="upper left")
+    names = panels[0][1].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=2, frameon=False, fontsize="small")

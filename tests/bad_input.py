@@ -237,8 +237,8 @@ CLASS_LOSSES = [
      "cross_entropy: logits has shape (8, 0); expected at least one class along axis 1; pass "
      "logits with classes."),
     ("cross_entropy", (Float(()), Int(())), {}, AxisError,
-     "cross_entropy: axis is -1; expected an axis of an array with a class axis, and logits is "
-     "0-d; pass an array with a class axis."),
+     "cross_entropy: logits is 0-d, and axis is -1; expected an array with a class axis; pass one "
+     "with at least one axis."),
     ("cross_entropy", (LOGITS, LABELS), {"axis": 2}, AxisError,
      "cross_entropy: axis is 2; expected an axis of a 2-d array, from -2 to 1; pass one of those."),
     ("focal_loss", (LOGITS, LABELS), {"axis": (0, 1)}, TypeError,
@@ -638,8 +638,8 @@ LABELS_CALLS = [
     ("smooth_labels", (Float((2, 3)), 0.1), {"axis": 2}, AxisError,
      "smooth_labels: axis is 2; expected an axis of a 2-d array, from -2 to 1; pass one of those."),
     ("smooth_labels", (Float(()), 0.1), {}, AxisError,
-     "smooth_labels: axis is -1; expected an axis of an array with a class axis, and targets is "
-     "0-d; pass an array with a class axis."),
+     "smooth_labels: targets is 0-d, and axis is -1; expected an array with a class axis; pass one "
+     "with at least one axis."),
     ("smooth_labels", (Float((2, 3)), 0.1), {"where": Int((3,))}, TypeError,
      "smooth_labels: where has dtype {int}; expected bool, True where an entry takes part; compare "
      "it (where != 0)."),
@@ -694,14 +694,14 @@ CALIBRATION = [
      "fit_temperature: sample_weight holds a number below 0, NaN or inf; expected finite numbers "
      "of at least 0; leave rows out with 0."),
     ("fit_temperature", (SCORES, [-100, -100]), {}, ValueError,
-     "fit_temperature: logits has shape (2, 3), and no row that counts; expected at least one; "
-     "check ignore_index and sample_weight."),
+     "fit_temperature: logits has shape (2, 3), and none of its rows counts; "
+     "expected at least one that does; check ignore_index and sample_weight."),
     ("fit_temperature", (Float((0, 10)), Int((0,))), {}, ValueError,
-     "fit_temperature: logits has shape (0, 10), and no row that counts; expected at least one; "
-     "check ignore_index and sample_weight."),
+     "fit_temperature: logits has shape (0, 10), and none of its rows counts; "
+     "expected at least one that does; check ignore_index and sample_weight."),
     ("aurc", (Float((0, 10)), Int((0,))), {}, ValueError,
-     "aurc: logits has shape (0, 10), and no row that counts; expected at least one; check "
-     "ignore_index and sample_weight."),
+     "aurc: logits has shape (0, 10), and none of its rows counts; "
+     "expected at least one that does; check ignore_index and sample_weight."),
     ("fit_temperature", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,
      "fit_temperature: logits holds NaN or inf; expected finite logits in the rows that count; "
      "leave the others out with ignore_index."),
@@ -709,8 +709,8 @@ CALIBRATION = [
      "fit_temperature: logits holds NaN or inf; expected finite logits in the rows that count; "
      "leave the others out with ignore_index."),
     ("fit_temperature", (Float([[-INF, 1], [0, 1]]), [0, 1]), {}, ValueError,
-     "fit_temperature: logits holds a label's logit of -inf, or its class is masked; expected "
-     "finite logits in the rows that count; leave the others out with ignore_index."),
+     "fit_temperature: logits holds -inf for the class of a label, or that class is masked; "
+     "expected finite logits in the rows that count; leave the others out with ignore_index."),
     ("confidence", (LOGITS, "certainty"), {}, ValueError,
      "confidence: kind is 'certainty'; expected one of 'probability', 'margin', 'entropy', "
      "'energy'; pass one of them."),
@@ -741,8 +741,8 @@ CALIBRATION = [
      "brier_score: sample_weight holds a number below 0, NaN or inf; expected finite numbers of at "
      "least 0; leave rows out with 0."),
     ("brier_score", (SCORES, [0, 1]), {"sample_weight": [0, 0]}, ValueError,
-     "brier_score: scores has shape (2, 3), and no row that counts; expected at least one; check "
-     "ignore_index and sample_weight."),
+     "brier_score: scores has shape (2, 3), and none of its rows counts; "
+     "expected at least one that does; check ignore_index and sample_weight."),
     ("calibration_error", (LOGITS, LABELS), {"bins": 0}, ValueError,
      "calibration_error: bins is 0; expected an int of at least 1; 15 is usual."),
     ("calibration_error", (LOGITS, LABELS), {"binning": "equal"}, ValueError,
@@ -752,7 +752,8 @@ CALIBRATION = [
     ("calibration_error", (LOGITS, LABELS), {"norm": 1}, ValueError,
      "calibration_error: norm is 1; expected one of 'l1', 'l2', 'max'; pass one of them."),
     ("calibration_error", (LOGITS, LABELS), {"interval": 95}, ValueError,
-     "calibration_error: interval is 95; expected a number between 0 and 1; pass 0.95, say."),
+     "calibration_error: interval is 95; expected a number between 0 and 1; pass one such as "
+     "0.95."),
     ("calibration_error", (LOGITS, LABELS), {"interval": 0.9, "resamples": 0}, ValueError,
      "calibration_error: resamples is 0; expected an int of at least 1; 1000 is usual."),
     ("risk_coverage", (Float([[NAN, 1], [0, 1]]), [0, 1]), {}, ValueError,

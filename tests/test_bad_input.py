@@ -158,7 +158,7 @@ ELSEWHERE = (
     "convert it to a floating dtype",
     "the logits' device",
     "environment variable",  # test_threads.py
-    "without values",  # test_calibration_temperature.py
+    "has no values",  # test_calibration_temperature.py
 )
 
 

@@ -3,9 +3,12 @@
 No timing is asserted.
 """
 
+import io
 import os
+import re
 import stat
 import sys
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 
@@ -13,9 +16,9 @@ import numpy as np
 import pytest
 
 from softmaxkit._libraries import is_installed
-from softmaxkit.bench import libraries, measuring
+from softmaxkit.bench import environment, libraries, measuring
 from softmaxkit.bench.operations import LINEAR_OPERATIONS, LINEAR_QUICK_SHAPES, OPERATIONS
-from softmaxkit.bench.results import Cell, Result, geometric_mean, groups
+from softmaxkit.bench.results import LARGE_SPREAD, Cell, Result, geometric_mean, groups
 from softmaxkit.bench.worker import Inputs, LinearInputs, calls_of
 from softmaxkit.conformance import reference, reference_linear
 
@@ -68,6 +71,32 @@ def test_a_ratio_is_that_of_the_medians():
     assert one.rivals == ["rival"]
 
 
+def test_a_spread_is_the_distance_of_the_quartiles_over_the_median():
+    one = result(ours=[1.0, 2.0, 3.0, 4.0, 5.0], rival=[2.0])
+    assert one.spread("softmaxkit") == pytest.approx(2 / 3)  # (4 - 2) / 3
+    assert one.spread("copy") == 0.0
+    assert one.spread("rival") is None  # a single round
+    assert one.spread("missing") is None
+
+
+def test_a_large_spread_makes_unsteady_what_it_is_part_of():
+    one = result(ours=[1.0, 1.1, 1.2], rival=[1.0, 1.3, 1.6])
+    assert one.spread("softmaxkit") < LARGE_SPREAD <= one.spread("rival")
+    assert one.is_unsteady("softmaxkit", "rival")
+    assert not one.is_unsteady("softmaxkit", "copy")
+    assert not result([1.0], [2.0]).is_unsteady("softmaxkit", "rival")
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "is_said"), [(2.1, 2, True), (2.0, 2, False), (9.0, 16, False)]
+)
+def test_a_busy_machine_is_said(load, cores, is_said):
+    line = environment.busy_line(load, cores)
+    assert bool(line) is is_said
+    assert not is_said or f"{load:.1f} processes wanted its {cores} cores" in line
+    assert environment.busy_line(None, cores) == ""  # a system that does not say
+
+
 def test_memory_is_relative_to_the_logits():
     one = result([1.0], [1.0], memory={"softmaxkit": 500_000})
     assert one.cell.nbytes == 400_000
@@ -109,6 +138,133 @@ def test_groups_have_a_mean_and_the_worst_of_large_and_small_arrays():
 def test_seconds_are_shown_in_the_unit_that_fits(seconds, shown):
     report = pytest.importorskip("softmaxkit.bench.report", reason=NEEDS_BENCH)
     assert report.shown_seconds(seconds) == shown
+
+
+SHOWN = {
+    "machine": {"platform": "a machine", "python_version": "3"}, "cores_usable": 2, "rounds": 3,
+    "softmaxkit": "0", "commit": "unknown", "libraries": {}, "not_measured": {},
+}  # fmt: skip
+# The longest names that there are.
+LONGEST = [
+    Result(
+        Cell(library, "bfloat16", setting, operation, shape),
+        seconds={"softmaxkit": [1.0, 1.1, 1.2], "copy": [0.5] * 3, **rivals},
+        memory={"softmaxkit": 10**9, **dict.fromkeys(rivals, 2 * 10**9)},
+    )
+    for library, setting, rivals in (
+        ("numpy", "eager", {"scipy.special": [1.0, 1.3, 1.6], "textbook": [0.4] * 3}),
+        ("torch", "compile", {"torch.nn.functional": [0.4] * 3}),
+        ("tensorflow", "tf.function", {"tf.nn": [3000.0] * 3}),
+    )
+    for operation in ("softmax", "cross_entropy_probabilities_grad")
+    for shape in ((32, 10), (32, 81, 8732))
+] + [
+    Result(
+        Cell(
+            "torch", "float32", "eager", "linear_cross_entropy_smoothing_grad", (4096, 512, 65536)
+        ),
+        seconds={"softmaxkit": [1.0] * 3, "whole logits": [2.0] * 3, "torch, chunked": [3.0] * 3},
+    )
+]
+
+
+def shown(results, width, **more):
+    report = pytest.importorskip("softmaxkit.bench.report", reason=NEEDS_BENCH)
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width)
+    report.show(console, results, SHOWN | more)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_tables_fit_and_cut_no_name_nor_number(width):
+    text = shown(LONGEST, width)
+    # Sentences are whole in a pipe; the name of a rule's column is followed by a rule.
+    tables = text.partition("ours: median")[0]
+    assert max(map(len, tables.splitlines())) <= width
+    assert "…" not in text
+    lines = {line.strip() for line in tables.splitlines()}
+    for one in LONGEST:
+        assert " ".join(one.cell.place) in tables
+        assert any(re.match(rf"{one.cell.operation}$", line) for line in lines)
+        assert any(line.startswith("x".join(map(str, one.cell.shape))) for line in lines)
+    for number in ("0.364", "2727"):
+        assert re.search(rf"\s{number}\s", tables)
+
+
+def test_unsteady_numbers_are_marked_and_the_mark_is_explained():
+    steady, unsteady = [1.0, 1.01, 1.02], [1.0, 1.5, 2.0]
+    one = result(steady, unsteady, loops=dict.fromkeys(("softmaxkit", "rival", "copy"), 1))
+    text = shown([one], 80)
+    (row,) = (line for line in text.splitlines() if line.startswith("  1000x100"))
+    assert re.fullmatch(r"  1000x100 +1\.01 s +2\.02 +1\.49\? +33%", row.rstrip())
+    assert "1.49?  softmax 1000x100" in text  # the worst cell
+    assert (
+        "?: a time that this number comes from has a spread of 20% or more (1 of 1 cells)" in text
+    )
+    assert "?" not in shown([result(steady, steady)], 80)
+
+
+def test_a_busy_machine_stands_under_the_tables():
+    assert "busy machine: 5.0 processes" in shown([], 80, load_at_start=5.0)
+    assert "busy" not in shown([], 80, load_at_start=1.0)
+
+
+def test_memory_has_a_table_only_where_it_was_measured():
+    assert "eager: memory" not in shown([result([1.0], [2.0])], 80)
+    assert "eager: memory" in shown([result([1.0], [2.0], memory={"softmaxkit": 7})], 80)
+
+
+def drawn(results, tmp_path, monkeypatch):
+    """Return the figure of the chart."""
+    pytest.importorskip("matplotlib", reason="the chart needs matplotlib: pip install '.[bench]'")
+    from softmaxkit.bench import chart
+
+    figures = []
+    monkeypatch.setattr(
+        chart, "save_picture", lambda option, path, figure, dpi: figures.append(figure)
+    )
+    chart.save(tmp_path / "chart.png", results, SHOWN)
+    return figures[0]
+
+
+@pytest.mark.parametrize("memory", [{}, {"softmaxkit": 500_000}])
+def test_the_chart_has_no_empty_panel(tmp_path, monkeypatch, memory):
+    figure = drawn([result([1.0], [2.0], memory=memory)], tmp_path, monkeypatch)
+    panels = figure.get_axes()
+    assert len(panels) == (3 if memory else 2)
+    for axes in panels:
+        assert any(line.get_marker() != "None" for line in axes.get_lines())
+        assert axes.get_title()
+        assert axes.get_xlabel()
+
+
+@pytest.mark.parametrize("largest", [1.5, 30.0, 3000.0, 1e7])
+def test_ticks_of_the_chart_do_not_collide(tmp_path, monkeypatch, largest):
+    found = [result([1.0], [largest]), result([largest], [1.0], cell("log_softmax"))]
+    figure = drawn(found, tmp_path, monkeypatch)
+    figure.canvas.draw()
+    for axes in figure.get_axes():
+        low, high = axes.get_window_extent().intervalx
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        boxes = sorted(
+            b.intervalx.tolist() for b in boxes if low - 1 <= b.intervalx.mean() <= high + 1
+        )
+        assert len(boxes) >= 2
+        assert all(a[1] + 4 < b[0] for a, b in pairwise(boxes))
+
+
+def test_the_chart_shows_what_is_unsteady(tmp_path, monkeypatch):
+    found = [
+        result([1.0, 1.0, 1.0], [2.0, 3.0, 4.0]),
+        result([1.0, 1.0, 1.0], [2.0, 2.0, 2.0], cell("log_softmax")),
+    ]
+    figure = drawn(found, tmp_path, monkeypatch)
+    beside_rival = figure.get_axes()[0]
+    fills = [line.get_fillstyle() for line in beside_rival.get_lines() if line.get_marker() in "os"]
+    assert fills == ["none", "full"]
+    assert "hollow" in figure.legends[0].get_texts()[-1].get_text()
 
 
 def test_a_reason_is_given_once():
@@ -298,6 +454,10 @@ def test_nothing_is_lost_in_the_file(tmp_path):
     ]  # fmt: skip
     path = tmp_path / "found.json"
     files.save(path, results, environment)
+    import pyperf
+
+    first = pyperf.BenchmarkSuite.load(str(path)).get_benchmarks()[0]
+    assert first.get_metadata()["spread"] == pytest.approx(0.5 / 1.5)  # of 1 and 2
     loaded, about = files.load(path)
     assert {one.cell: one for one in loaded} == {one.cell: one for one in results}
     assert about == environment
@@ -374,6 +534,33 @@ def test_a_library_that_cannot_be_imported_is_said(invoke, monkeypatch, tmp_path
     assert done.exit_code == 1
     assert "jit softmax 4x3 and 15 more: OSError: no libjax.so" in done.stdout
     assert done.stderr.endswith("bench: nothing could be measured.\n")
+
+
+@pytest.mark.parametrize("measured_before", [0, 1])
+def test_an_interruption_shows_and_keeps_what_was_measured(
+    invoke, monkeypatch, tmp_path, measured_before
+):
+    from softmaxkit.bench import files, workers
+
+    def measured(cells, *arguments):
+        for one in cells[:measured_before]:
+            yield result([1.0, 1.0], [2.0, 2.0], one, loops=dict.fromkeys(
+                ("softmaxkit", "rival", "copy"), 1))  # fmt: skip
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "measured", measured)
+    path = tmp_path / "found.json"
+    done = invoke("--quick", "--backend", "numpy", "--json", path)
+    assert done.exit_code == 130
+    last = done.stderr.splitlines()[-1]
+    if measured_before:
+        assert last == "bench: interrupted; 1 of 6 cells were measured until then."
+        assert len(files.load(path)[0]) == 1
+        assert "numpy float32 eager: time" in done.stdout
+    else:
+        assert last == "bench: interrupted."
+        assert done.stdout == ""
+        assert not path.exists()
 
 
 # --- what it refuses ------------------------------------------------------------------------------

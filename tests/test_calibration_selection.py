@@ -208,9 +208,12 @@ def test_pictures_are_drawn_on_axes():
     assert [line.get_linestyle() for line in right.lines] == ["-", "--"]
     curve = right.lines[0].get_data()
     np.testing.assert_array_equal(curve, risk_coverage(logits, labels)[:2])
-    # In grey: no two elements have the same shade and stroke.
-    colours = {line.get_color() for line in (*left.lines, *right.lines)}
-    assert colours <= {"black", "0.35"}
+    # Without any colour: no two elements have the same stroke and marker.
+    (stairs,) = (patch for patch in left.patches if patch.get_label() == "share of rows")
+    for elements in ([*left.lines, stairs], right.lines):
+        looks = [(one.get_linestyle(), getattr(one, "get_marker", str)()) for one in elements]
+        assert len(set(looks)) == len(looks)
+    assert len({line.get_color() for line in right.lines}) == 2
 
 
 def test_curves_on_one_picture_are_all_seen():

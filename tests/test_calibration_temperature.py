@@ -223,7 +223,7 @@ def test_separable_labels_give_the_smallest(library):
 def test_worse_than_chance_gives_the_largest(library):
     logits, _ = drawn(50)
     given = library.array(logits), library.array(logits.argmin(1), "int32")
-    with pytest.warns(UserWarning, match="no more about the labels than chance"):
+    with pytest.warns(UserWarning, match="no better than chance"):
         value = fit_temperature(*given)
     assert value == 1e12
     loss = library.numpy(cross_entropy(*given, temperature=value))
@@ -257,13 +257,13 @@ def test_t_rises_with_the_share_of_wrong_labels():
 # --- what is being traced -------------------------------------------------------------------------
 def test_jit_is_refused(jax):
     logits, labels = drawn(20)
-    with pytest.raises(TypeError, match=r"fit_temperature: logits is a .* without values"):
+    with pytest.raises(TypeError, match=r"fit_temperature: logits is a .* has no values"):
         jax.jit(lambda x: fit_temperature(x, labels))(logits)
 
 
 def test_tf_function_is_refused(tf):
     logits, labels = drawn(20)
-    with pytest.raises(TypeError, match=r"fit_temperature: logits is a .* without values"):
+    with pytest.raises(TypeError, match=r"fit_temperature: logits is a .* has no values"):
         tf.function(lambda x: fit_temperature(x, labels))(tf.constant(logits))
 
 
@@ -273,7 +273,7 @@ def test_torch_func_and_compile_are_refused(torch):
     def call(x):
         return x.sum() * fit_temperature(x, labels)
 
-    with pytest.raises(TypeError, match=r"fit_temperature: logits is a .* without values"):
+    with pytest.raises(TypeError, match=r"fit_temperature: logits is a .* has no values"):
         torch.func.grad(call)(torch.tensor(logits))
 
 

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
+import softmaxkit
+
 FRAMEWORKS = ("torch", "jax", "tensorflow")
 LABELS = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
 
@@ -76,6 +78,88 @@ def test_help_names_the_commands(invoke):
     assert "demo" in result.stdout
 
 
+def test_the_version(invoke):
+    result = invoke("--version")
+    assert (result.exit_code, result.output) == (0, f"softmaxkit {softmaxkit.__version__}\n")
+
+
+def test_without_a_command_it_shows_them(invoke):
+    result = invoke()
+    assert result.exit_code == 2
+    for command in ("info", "check", "demo", "calibrate", "bench"):
+        assert f" {command} " in result.output
+
+
+def test_an_unknown_command_is_named(invoke):
+    result = invoke("frobnicate")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "frobnicate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["", "info", "check", "demo", "calibrate", "bench"])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_fits_the_terminal(command, columns):
+    pytest.importorskip("typer", reason="the command line needs typer: pip install '.[cli]'")
+    from typer.testing import CliRunner
+
+    from softmaxkit.cli import app
+
+    arguments = [*command.split(), "--help"]
+    text = CliRunner().invoke(app, arguments, terminal_width=columns).stdout
+    assert text.startswith("Usage: ")
+    assert max(map(len, text.splitlines())) <= columns
+    assert "…" not in text
+    assert "..." not in text.replace("[ARGS]...", "")
+
+
+def test_an_interrupted_start_is_one_line():
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'softmaxkit.cli': raise KeyboardInterrupt\n"
+        "import softmaxkit.__main__ as m\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "m.main()"
+    )
+    result = run_python("-c", code)
+    assert result.returncode == 130
+    assert (result.stdout, result.stderr) == ("", "softmaxkit: interrupted.\n")
+
+
+def test_what_an_encoding_has_not_is_no_error():
+    pytest.importorskip("typer", reason="the command line needs typer: pip install '.[cli]'")
+    code = (
+        "import softmaxkit.__main__ as m, softmaxkit.cli\n"
+        "softmaxkit.cli.app = lambda **_: print('5 \\xb5s')\n"
+        "m.main()"
+    )
+    result = run_python("-c", code, PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stdout) == (0, "5 ?s\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_ends_the_demo_without_a_traceback_or_half_a_picture(tmp_path):
+    for module in ("typer", "sklearn", "matplotlib"):
+        pytest.importorskip(module, reason="the demo needs it: pip install '.[demo]'")
+    code = (
+        "import os, signal\n"
+        "from softmaxkit import demo\n"
+        "def trainer(task):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    yield\n"
+        "demo.TRAINERS['numpy'] = trainer\n"
+        "from softmaxkit.__main__ import main\n"
+        "main()"
+    )
+    picture = tmp_path / "picture.png"
+    result = run_python("-c", code, "demo", "--backend", "numpy", "--output", str(picture))
+    assert result.returncode == 130
+    assert (result.stdout, result.stderr) == ("", "demo: interrupted.\n")
+    assert not picture.exists()
+
+
 def test_importing_the_command_line_and_the_demo_imports_no_framework():
     pytest.importorskip("typer", reason="the command line needs typer: pip install '.[cli]'")
     code = "import sys, softmaxkit.cli, softmaxkit.demo; print(*sys.modules)"
@@ -90,7 +174,7 @@ def test_info_shows_what_is_installed_and_nothing_on_stderr():
     result = run_python("-m", "softmaxkit", "info", COLUMNS="120")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    rows = {row.split()[1]: row for row in result.stdout.splitlines() if row.startswith("│")}
+    rows = {row.partition(" ")[0]: f"{row} " for row in result.stdout.splitlines()}
     for backend in backends_under_test():
         assert "not installed" not in rows[LABELS[backend]]
         assert f" {backend} " in rows[LABELS[backend]]

@@ -59,9 +59,9 @@ def test_the_command_trains_on_every_library_and_all_agree(options, picture):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     for name in libraries:
-        assert re.search(rf"│ {name} +│ +0\.\d{{6}} │", result.stdout)
+        assert re.search(rf"^{name} +0\.\d{{6}} +0\.", result.stdout, re.M)
     assert re.search(r"^probabilities: at T = 1 mean confidence 0\.\d{3}", result.stdout, re.M)
-    assert re.search(r"│ after  │ [\d.]+ │ 0\.\d{4} │.* 0\.\d{4} \[0\.\d{4}, ", result.stdout)
+    assert re.search(r"^after +[\d.]+ +0\.\d{4} .* 0\.\d{4} \[0\.\d{4}, ", result.stdout, re.M)
     if libraries == ["numpy"]:
         assert "agreement: nothing to compare numpy with." in result.stdout
     else:  # the worst of them
@@ -88,7 +88,7 @@ def trained_on_numpy(tmp_path_factory):
 
 def test_numpy_alone_recognises_95_of_100_digits(trained_on_numpy):
     trajectory, text, _ = trained_on_numpy
-    accuracy = float(re.search(r"│ numpy.*│ +(0\.\d{4}) │", text).group(1))
+    accuracy = float(re.search(r"^numpy.* +(0\.\d{4}) ", text, re.M).group(1))
     assert accuracy >= 0.95
     assert trajectory.epochs[-1].train_loss < trajectory.epochs[0].train_loss / 3
 
@@ -192,8 +192,8 @@ def test_the_temperature_is_fitted_to_digits_that_it_is_not_measured_on(trained_
     temperature = calibration.fit_temperature(logits, task.validation_labels)
     assert temperature < 1  # so short a descent is less sure than it is right
     assert "T, fitted to 270 validation digits" in text
-    assert "all on the 450 test digits" in text
-    rows = re.findall(r"│ (before|after) +│ +([\d.]+) │ ([\d.]+) │ [\d.]+ │ ([\d.]+) \[", text)
+    assert "on the 450 test digits" in text
+    rows = re.findall(r"(before|after) +([\d.]+) +([\d.]+) +[\d.]+ +([\d.]+) \[", text)
     numbers = {name: [float(one) for one in row] for name, *row in rows}
     for name, t in (("before", 1.0), ("after", temperature)):
         nll = softmaxkit.cross_entropy(last.test_logits, task.test_labels, temperature=t)

@@ -445,7 +445,7 @@ def test_a_library_without_what_kernels_need_is_refused(argument, call):
         call(Sparse())
     assert str(refusal.value).partition(": ")[2] == (
         f"{argument} is a {__name__.partition('.')[0]}.Sparse; expected an array whose library has "
-        "arange, argmax of the array-API standard; convert it to one of NumPy."
+        "arange, argmax of the array-API standard; convert it to a NumPy array."
     )
 
 

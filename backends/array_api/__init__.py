@@ -1,4 +1,4 @@
-"""Any array-API library, eager or lazy, through array-api-compat; derivatives written out.
+"""Any array-API library, eager or lazy, through array-api-compat, with explicit derivatives.
 
 Tested with array-api-strict, Dask and MLX.
 """

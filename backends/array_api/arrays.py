@@ -26,13 +26,13 @@ def is_compiling():
 
 
 def asarray(value, like):
-    # MLX would make float32 of NumPy's float64.
+    # MLX would convert NumPy's float64 to float32.
     dtype = like.dtype if str(like.dtype).endswith(f".{value.dtype}") else None
     return array_namespace(like).asarray(value, dtype=dtype, **placed(like))
 
 
 def placed(like):
-    """Return the `device=` of what is to stand beside an array; MLX has none."""
+    """Return the `device=` argument for an array to be used with `like`; MLX has none."""
     return {} if _is_mlx(like) else {"device": device(like)}
 
 
@@ -40,7 +40,7 @@ def _is_mlx(x):
     return type(x).__module__ == "mlx.core"
 
 
-# What is called of a library without asking whether it is there.
+# The functions of a library that are called without checking that they exist.
 NEEDED = (
     "any", "arange", "argmax", "asarray", "astype", "broadcast_to", "exp", "expand_dims", "expm1",
     "finfo", "float32", "int64", "isdtype", "log1p", "max", "maximum", "ones_like", "permute_dims",
@@ -48,7 +48,7 @@ NEEDED = (
 )  # fmt: skip
 
 
-_complete = set()  # types of arrays whose library has all that
+_complete = set()  # types of arrays whose library has all of them
 
 
 def unusable(x):
@@ -59,9 +59,9 @@ def unusable(x):
         if lacking:
             name = f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
             wanted = f"expected an array whose library has {lacking} of the array-API standard"
-            return TypeError, f"is a {name}; {wanted}; convert it to one of NumPy"
+            return TypeError, f"is a {name}; {wanted}; convert it to a NumPy array"
         _complete.add(kind)
-    if all(n == n for n in x.shape):  # Dask writes NaN for what it does not know yet
+    if all(n == n for n in x.shape):  # Dask writes NaN for a length that it does not know yet
         return None
     remedy = "expected a known shape; call its compute_chunk_sizes()"
     return ValueError, f"has unknown chunk sizes; {remedy}"
@@ -72,8 +72,8 @@ def device_of(x):
 
 
 def visible(x):
-    # What is lazy would have to compute first, and what is elsewhere would have to be waited for.
-    # (MLX is lazy, and would compute it to say so.)
+    # A lazy array would have to be computed first, and for an array on a device the host would have
+    # to wait. (MLX is lazy, and would compute the array to answer is_lazy_array.)
     if _is_mlx(x) or is_lazy_array(x) or "cpu" not in str(device(x)).lower():
         return None
     return np.asarray(x)
@@ -117,7 +117,7 @@ def kind(x):
 def as_dtype(dtype, like):
     xp = array_namespace(like)
     known = xp.__array_namespace_info__().dtypes(kind="real floating", **placed(like))
-    # Beyond the standard, where the library has them.
+    # Beyond the standard, if the library has them.
     known |= {name: getattr(xp, name) for name in ("float16", "bfloat16") if hasattr(xp, name)}
     for name, one in known.items():
         if dtype == name if isinstance(dtype, str) else type(dtype) is type(one) and dtype == one:
@@ -137,7 +137,7 @@ def where(condition, a, b):
 def exp(x):
     xp = array_namespace(x)
     out = xp.exp(x)
-    if _is_mlx(x):  # wrong by |x| units in the last place, in float64 by 4e-7; expm1 by one. x <= 0
+    if _is_mlx(x):  # exp is |x| ULP off (in float64: 4e-7), expm1 one ULP; x <= 0
         out = out + xp.stop_gradient(1.0 / (xp.expm1(-x) + 1.0) - out)
     return out
 
@@ -159,7 +159,7 @@ def maximum(a, b):
 
 def argmax(x, axis):
     xp = array_namespace(x)
-    if 0 in x.shape:  # nor a place of it
+    if 0 in x.shape:  # Dask and MLX have no argmax of an empty array
         return astype(xp.sum(x, axis=axis), "int64")
     return stop_gradient(xp.argmax(x, axis=axis))
 
@@ -180,7 +180,7 @@ def sum(x, axis):
 
 
 def _mlx_sum(xp, x, axis):
-    """Sum by eights, and these by eights: in sequence, as MLX sums, 20,000 rows are 2e-4 off."""
+    """Sum in groups of eight, repeatedly: MLX adds in sequence, and 20,000 rows are 2e-4 off."""
     if axis is None:
         x, axis = xp.reshape(x, (-1,)), 0
     while type(axis) is int and x.shape[axis] > 8:
@@ -194,7 +194,7 @@ def _mlx_sum(xp, x, axis):
 
 @cache
 def _divisor(length):
-    """Return the divisor of `length` nearest to its root from below."""
+    """Return the largest divisor of `length` that is at most its square root."""
     return next(part for part in range(isqrt(length), 0, -1) if length % part == 0)
 
 
@@ -204,7 +204,7 @@ def any(x, axis):
 
 def amax(x, axis):
     xp = array_namespace(x)
-    if 0 in x.shape:  # Dask and MLX have no maximum of nothing
+    if 0 in x.shape:  # Dask and MLX have no maximum of an empty array
         return xp.sum(x, axis=axis)
     return xp.max(x, axis=axis)
 
@@ -276,7 +276,7 @@ def stop_gradient(x):
 
 def take(vector, labels):
     xp = array_namespace(vector)
-    if 0 in labels.shape:  # which Dask does not reshape
+    if 0 in labels.shape:  # Dask does not reshape empty arrays
         return astype(labels, vector.dtype)
     return xp.reshape(xp.take(vector, xp.reshape(labels, (-1,)), axis=0), labels.shape)
 
@@ -286,7 +286,7 @@ def pick(x, labels, axis):
     if hasattr(xp, "take_along_axis"):
         index = xp.expand_dims(labels, axis=axis)
         return xp.squeeze(xp.take_along_axis(x, index, axis=axis), axis=axis)
-    return xp.sum(where(at_class(labels, x, axis), x, 0.0), axis=axis)  # Dask has none
+    return xp.sum(where(at_class(labels, x, axis), x, 0.0), axis=axis)  # Dask lacks take_along_axis
 
 
 def at_class(labels, like, axis):

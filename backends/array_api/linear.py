@@ -1,4 +1,4 @@
-"""Array-API libraries: the loss of logits that are a product, by chunks of rows."""
+"""Array-API libraries: the loss of logits that are a product, in chunks of rows."""
 
 from __future__ import annotations
 

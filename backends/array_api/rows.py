@@ -1,8 +1,8 @@
-"""Array-API libraries: the plainest kernels along the class axis, and the model for the others.
+"""Array-API libraries: the simplest kernels along the class axis, and the model for the others.
 
-Only functions of the standard are used, no data-dependent shapes and no assignment into arrays, so
-that lazy libraries stay lazy. They compute later, where no errstate silences a warning: inf - inf
-and its like must not arise.
+They use only functions of the standard, no data-dependent shapes and no assignment into arrays, so
+that lazy libraries stay lazy. Lazy libraries compute later, where no errstate silences a warning:
+inf - inf and the like must not arise.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def row_gradient(x, request, kept, of_rows):
     axis, labels, _, skip = request
     x, weights = _whole(x, request)
     log_p = _statistics.finish(ops, kept).log_p
-    if weights is not None:  # they may be others than those of the sum
+    if weights is not None:  # they may differ from those of the statistics
         first = ops.at_class(ops.argmax(x, axis), x, axis)
         beside = ops.sum(ops.where(first, 0.0, weights), axis)
         kept = kept._replace(mass=of_rows.mass, beside=beside)
@@ -56,7 +56,7 @@ def row_gradient(x, request, kept, of_rows):
 
 
 def _whole(x, request):
-    """Return logits wide enough and without rows to skip, and weights in their shape."""
+    """Return logits in float32 or wider, 0 in rows to skip, and the weights in their shape."""
     x, weights, skip = ops.compute(x), request.weights, request.skip
     if skip is not None:
         x = ops.where(expand(skip, request.axis), 0.0, x)

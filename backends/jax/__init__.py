@@ -1,4 +1,4 @@
-"""JAX: the operations, each jitted once for its static options."""
+"""JAX: the operations, each jitted once for every set of static options."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from softmaxkit.backends.jax.arrays import (
 
 LIBRARY = "JAX"
 
-# Static: what decides about shapes and dtypes, a name, and a Python gamma, as x**2 is cheaper than
-# a power. Traced: arrays, and a number that a training loop changes at each step.
+# Static are options that decide shapes and dtypes, names, and a Python gamma, because x**2 is
+# cheaper than a power. Traced are arrays, and numbers that a training loop may change at each step.
 _STATIC = {
     **dict.fromkeys(("axis", "dtype", "ignore_index", "keepdims"), object),
     **dict.fromkeys(("reduction", "unseen"), object),
@@ -85,7 +85,7 @@ def each(work, blocks):
 
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def one_hot(labels, num_classes, axis, dtype, unseen):
-    # Not in 8 bits, where the 256th class is the 0th.
+    # Not in 8 bits, where class 256 would be class 0.
     labels = as_index(labels)
     out = jax.nn.one_hot(labels, num_classes, axis=axis, dtype=dtype or default_float(labels))
     if unseen is None:
@@ -94,12 +94,12 @@ def one_hot(labels, num_classes, axis, dtype, unseen):
     return jnp.where(wrong, jnp.nan, out)
 
 
-# --- each jitted once for its static options ------------------------------------------------------
+# --- the same, each jitted once for every set of static options -----------------------------------
 def _split(options):
-    """Return what options are static, with their type, and those that are traced."""
+    """Return the static options, with their type, and the traced ones."""
     static, traced = [], {}
     for name, value in zip(options._fields, options, strict=True):
-        # None is traced: np.dtype("float64") == None is True, and would find the wrong program.
+        # None is traced: np.dtype("float64") == None is True, and JAX would use the wrong program.
         if value is not None and isinstance(value, _STATIC.get(name, ())):
             static.append((name, value))
         else:

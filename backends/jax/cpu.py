@@ -1,9 +1,9 @@
-"""Row statistics in the passes that XLA makes of them on a CPU.
+"""Row statistics, written for the passes that XLA makes of them on a CPU.
 
-XLA's CPU fusions make one pass of a sum over sub, mul, exp, floor, max and min. A comparison or a
-select below a sum is first written out: at 4096 x 4096 the sum of exp(d) takes 5 ms, that of
-where(d == 0, 0, exp(d)) 35. Hence arithmetic below. `rows` says what each function computes; it
-has the plain form, which XLA turns into one pass on a GPU or TPU.
+On a CPU, XLA fuses a sum over sub, mul, exp, floor, max and min into one pass. It first writes a
+comparison or a select below a sum to memory: at 4096 x 4096, the sum of exp(d) takes 5 ms, that of
+where(d == 0, 0, exp(d)) 35. The functions below use arithmetic instead. `rows` says what each of
+them computes, and has the plain form, which XLA turns into one pass on a GPU or TPU.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# XLA reduces a short axis, or one that is not the last, slowly; so many classes are added up one by
-# one in a loop over rows, which it vectorises. Cross-entropy of 200000 x 10: 1.3 ms, not 2.6; of
-# 200000 x 100: 9.6, not 22 (log-softmax: 33, not 29; of 20000 x 100: 1.0, not 1.3); of
-# 8 x 21 x 256 x 256 along axis 1: 4.6, not 31. With more classes gradients of probabilities slow
-# down (20000 x 128: 5.5, not 3.8). At the limit it compiles in 0.3 s.
+# XLA reduces a short axis, or one that is not the last, slowly. Up to this many classes are
+# therefore added one by one in a loop over rows, which it vectorises. Cross-entropy of 200000 x 10:
+# 2.6 -> 1.3 ms; of 200000 x 100: 22 -> 9.6 (log-softmax: 29 -> 33; of 20000 x 100: 1.3 -> 1.0); of
+# 8 x 21 x 256 x 256 along axis 1: 31 -> 4.6. With more classes, gradients of probabilities slow
+# down (20000 x 128: 3.8 -> 5.5). At the limit, compilation takes 0.3 s.
 FEW = 100
 
-# Up to so many classes XLA makes one pass of the whole of log-softmax, with two sums: 98304 x 512
-# takes 92 ms, not 131. At 2048 x 8192 it would take 92, not 43.
+# Up to this many classes, XLA computes the whole of log-softmax, with two sums, in one pass:
+# 98304 x 512: 131 -> 92 ms. At 2048 x 8192, that would take 92 ms, not 43.
 WHOLE = 4096
 
-# Beyond this many classes XLA writes exp(x - top) out in the size of the logits before it sums:
-# 55 ms at 256 x 128256. The same numbers as 1024 rows of 32064 take 6.
+# Beyond this many classes, XLA writes all of exp(x - top) to memory before it sums: 55 ms at
+# 256 x 128256. The same numbers as 1024 rows of 32064 take 6 ms.
 LONG = 32768
 
 
@@ -35,7 +35,7 @@ def dominates(p):
     return -jnp.floor(0.5 - p)
 
 
-# The barriers keep x - top from being shared between two sums, for which it would be written out.
+# The barriers keep XLA from sharing x - top between two sums, which would write it to memory.
 def statistics(axis, x, labels, weights):
     top = x.max(axis, keepdims=True)
     picked = dot = at_label = None
@@ -65,7 +65,7 @@ def _few(x, axis):
 
 
 def _sums(terms, axis, *arrays):
-    """Return the sums over the classes of the arrays that `terms` makes of `arrays`."""
+    """Return the sums over the classes of the arrays that `terms` computes from `arrays`."""
     shape = arrays[0].shape
     classes = shape[axis]
     if _few(arrays[0], axis):
@@ -94,7 +94,7 @@ def _sums(terms, axis, *arrays):
 def _added(column):
     """Return the sum of a few arrays, in groups of eight.
 
-    One by one, 100 classes cost cross-entropy 7.9 ULP, not 4, in the same time.
+    Added one by one, 100 classes cost cross-entropy 7.9 ULP instead of 4, in the same time.
     """
     groups = (column[i : i + 8] for i in range(0, len(column), 8))
     return reduce(add, (reduce(add, group) for group in groups))
@@ -107,7 +107,7 @@ def _parts(classes):
 
 
 def _rest(x, axis, top):
-    """Return Σ e^(x-top) - 1, formed without one maximum."""
+    """Return Σ e^(x-top) - 1, summed without one maximum."""
 
     def terms(z, top):
         e = jnp.exp(z - top)
@@ -119,9 +119,9 @@ def _rest(x, axis, top):
 
 
 def _rest_by_one_sum(x, axis, top, at_label=None):
-    """Return the same, by one sum where that will do: in rows that no class dominates.
+    """Return the same with a single sum where that suffices: in rows that no class dominates.
 
-    With `at_label` the digits are those that log p needs at the label.
+    With `at_label`, the result has only the digits that log p at the label needs.
     """
     (total,) = _sums(lambda z, top: (jnp.exp(z - top),), axis, x, lax.optimization_barrier(top))
     needed = total if at_label is None else jnp.where(at_label == 0, total, 2.0)
@@ -137,7 +137,7 @@ def _rest_by_one_sum(x, axis, top, at_label=None):
         (others,) = _sums(but_maximum, axis, x, top)
         return jnp.where(total < 2, others, total - 1.0)  # a second maximum makes it 2 or more
 
-    return lax.cond(needed.min() >= 2, one, both, x, top, total)  # a row of NaN: both
+    return lax.cond(needed.min() >= 2, one, both, x, top, total)  # a NaN selects `both`
 
 
 def _dot(x, axis, weights, top, log_sum):
@@ -152,7 +152,7 @@ def _dot(x, axis, weights, top, log_sum):
 
 def _total(x, axis, weights, top):
     """Return Σ w (x-top), where 0 (-inf) is 0."""
-    # Of -top, else XLA would make an array of top in every class, for this and another sum.
+    # Add -top: otherwise XLA would broadcast top to every class, for this and another sum.
     (total,) = _sums(lambda z, w, less: (w * (z + less),), axis, x, weights, -top)
 
     def plain(x, weights, top, total):
@@ -172,14 +172,14 @@ def _total_but_zeros(x, axis, weights, top):
     return total
 
 
-# The labels are set in the gradient, row by row, and not looked for in every entry: cross-entropy
-# with its gradient of 4096 x 4096 takes 27 ms so, not 37.
+# The entries at the labels are set in the gradient, row by row, instead of comparing every class
+# with the label: cross-entropy with its gradient of 4096 x 4096: 37 -> 27 ms.
 def sets_labels(x, axis):
     return axis == x.ndim - 1 and not _few(x, axis)
 
 
 def but_labels(dx, labels):
-    """Return `dx`, the last axis its classes, with 0 at the labels."""
+    """Return `dx`, whose last axis is the class axis, with 0 at the labels."""
 
     def one(row, label):
         return row.at[label].set(0.0, mode="promise_in_bounds", unique_indices=True)

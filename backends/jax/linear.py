@@ -1,8 +1,9 @@
-"""JAX: the loss of logits that are a product, by chunks of rows in a loop.
+"""JAX: the loss of logits that are a product, in a loop over chunks of rows.
 
-A loss that is one number has its gradients made on the way forward, and its tangent is those times
-the tangents of the operands: linear in them, so that JAX transposes it, and differentiated again.
-Rows that are not reduced are made again, chunk by chunk, where a derivative needs them.
+The gradients of a loss that is one number are computed in the forward pass. Its tangent is these
+gradients times the tangents of the operands: it is linear in them, so that JAX can transpose it,
+and it can be differentiated again. Losses that are not reduced are computed again, chunk by chunk,
+where a derivative needs them.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ def loss(operands, targets, options):
 
 
 def _rows(operands, targets, options):
-    """Return what the rows give, not reduced."""
-    # A loop sums a gradient in the dtype of what it is the gradient of.
+    """Return the outputs of the rows, not reduced."""
+    # Widen the operands: a loop sums a gradient in the dtype of its operand.
     dtypes = [None if one is None else one.dtype for one in operands]
     wide = operands._make(None if one is None else ops.compute(one) for one in operands)
-    options = options._replace(block_size=None)  # of parts that merge autodiff makes no good
+    options = options._replace(block_size=None)  # autodiff of merged parts gives poor gradients
 
     def chunk(_, xs):
         here = wide._replace(hidden=xs[0])
@@ -111,7 +112,7 @@ def _plainly(operands, targets, options):
 
 
 def _with_gradients(operands, targets, options, wanted):
-    """Return a reduced loss, and the gradients of the operands that are wanted."""
+    """Return a reduced loss, and the gradients by the operands that are wanted."""
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
     hidden, weight_matrix, bias = operands
     totals = None
@@ -120,7 +121,7 @@ def _with_gradients(operands, targets, options, wanted):
         pairs = zip((weight_matrix, bias), wanted[1:], strict=True)
         nothing = 0.0
         if is_plain(hidden):
-            # In shard_map a loop carries what differs between the same devices as its results do.
+            # In shard_map, what a loop carries must vary over the same devices as its results.
             every = [one for one in (*operands, targets, *given) if is_array(one)]
             nothing = sum(one.ravel()[:0].sum() for one in every)
         totals = Totals(
@@ -150,7 +151,7 @@ def _zeros(array, blocks, nothing):
 
 
 def _scan(chunk, totals, hidden, targets, options):
-    """Go through the rows, `chunk_size` at a time and then the rest; return what rows gave, too."""
+    """Call `chunk` for `chunk_size` rows at a time, then for the rest; return what it returns."""
     given, step = options.of_logits, options.chunk_size
     by_row = {name: getattr(given, name) for name in _linear.BY_ROW}
     by_row = {name: one for name, one in by_row.items() if is_array(one) and one.ndim}
@@ -169,13 +170,13 @@ def _scan(chunk, totals, hidden, targets, options):
 
 
 def _here(options, given, by_row):
-    """Return the options of a chunk, given those of its rows that differ between rows."""
+    """Return the options of a chunk, given those that differ between its rows."""
     given = _linear.of_rows_alone(ops, given._replace(**by_row), lambda one: one)
     return options._replace(of_logits=given)
 
 
 class _Written:
-    """Row statistics that keep what carries cotangents back."""
+    """Row statistics that keep the function which carries their cotangents back."""
 
     @staticmethod
     def row_statistics(x, request, lse, keep):
@@ -220,9 +221,9 @@ def _outer(a, b):
 
 
 def _contracted(a, b, of_a, of_b):
-    """Return the sum of products over an axis of each, which no transposed copy is made for."""
+    """Contract an axis of `a` with an axis of `b`, without a transposed copy."""
     sharding = sharding_of(a)
-    if sharding is not None:  # laid as both factors are, but no device axis twice
+    if sharding is not None:  # sharded as both factors are, but no mesh axis twice
         rows, columns = sharding.spec[1 - of_a], jax.typeof(b).sharding.spec[1 - of_b]
         spec = PartitionSpec(rows, None if columns == rows else columns)
         sharding = sharding.update(spec=spec)

@@ -1,8 +1,8 @@
 """The row statistics of JAX, with their derivative, for every device and transform.
 
-What they are computed by is chosen for the device that they are compiled for: plain operations, or
-on a CPU what XLA needs there (`cpu`). The derivative is one rule, which is linear in the tangents,
-so that JAX transposes it, and is differentiated again.
+The device for which they are compiled decides how they are computed: by plain operations or, on a
+CPU, in the way that XLA needs there (`cpu`). The derivative is one rule, which is linear in the
+tangents, so that JAX can transpose it, and which can be differentiated again.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def _softmax_jvp(axis, primals, tangents):
     p, (dx,) = _softmax(*primals, axis), tangents
     at = _dominates(p)
     out = (p - at * p) * (dx - (p * dx).sum(axis, keepdims=True))
-    # Class k gets what makes the entries sum to 0; in the transpose, its cotangent is taken off the
-    # others first. NumPy's and torch's kernels take Σ p v off twice in rows without such a class.
-    # That would take 1.3 times as long here; without it, what all cotangents of a row have in
-    # common costs digits.
+    # Class k gets the number that makes the entries sum to 0; in the transpose, its cotangent is
+    # first subtracted from the others. In rows without such a class, NumPy's and torch's kernels
+    # subtract Σ p v twice. That would take 1.3 times as long here; without it, what all cotangents
+    # of a row have in common costs digits.
     return p, out - at * out.sum(axis, keepdims=True)
 
 
@@ -82,15 +82,15 @@ def _log_softmax_jvp(axis, primals, tangents):
         return u - expand(total, axis)
 
     log_p = _log_softmax(*primals, axis)
-    # Recomputed where it is needed, as in `_statistics_jvp`.
+    # Recompute it where it is needed, as in `_statistics_jvp`.
     return log_p, jax.checkpoint(moved, prevent_cse=False)(log_p, *tangents)
 
 
 def _beside_dominating(p, dx, axis):
     """Return dx - dx_k and Σ p (dx - dx_k) where p_k > 1/2, elsewhere dx and Σ p dx.
 
-    Class k takes part in neither, nor in their transpose: what it added there would be taken off
-    again elsewhere, with its digits.
+    Class k takes no part in either, nor in their transpose: what it added in one place would be
+    subtracted in another, at the cost of digits.
     """
     at = _dominates(p)
     u = (dx - (at * dx).sum(axis, keepdims=True)) * (1.0 - at)
@@ -107,7 +107,7 @@ def row_statistics(x, request, lse, keep):
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def statistics(x, axis, labels, weights, skip):
-    """Return log p at the label, the dot product, log Σ e^(x-top) and top, each where asked for."""
+    """Return log p at the label, the dot product (both if requested), log Σ e^(x-top) and top."""
     on_cpu, plain = (partial(f, axis) for f in (cpu.statistics, _plain_statistics))
     rows = _by_platform(on_cpu, plain, x, labels, weights)
     if skip is not None:
@@ -142,7 +142,7 @@ def _statistics_jvp(axis, primals, tangents):
     x, labels, weights, skip = primals
     dx, _, dweights, _ = (None if isinstance(d, SymbolicZero) else d for d in tangents)
     rows = statistics(x, axis, labels, weights, skip)
-    # Recomputed where they are needed: in eager mode p would be kept for the way back.
+    # Recompute them where they are needed: in eager mode, p would be kept for the backward pass.
     moved = jax.checkpoint(_tangents, static_argnums=0, prevent_cse=False)
     d_picked, d_dot, d_log_sum = moved(axis, x, (labels, weights, skip), rows, dx, dweights)
     return rows, (d_picked, d_dot, d_log_sum, jnp.zeros_like(rows[3]))
@@ -178,11 +178,11 @@ def _tangents(axis, x, beside, rows, dx, dweights):
     return d_picked, d_dot, d_log_sum
 
 
-# Both give dx_y - Σ p dx and Σ p dx, with 1 - p = -expm1(log p) at the label: saturated rows keep
-# their digits.
+# Both return dx_y - Σ p dx and Σ p dx, with 1 - p = -expm1(log p) at the label, so that saturated
+# rows keep their digits.
 def _by_set_labels(axis, labels, skip, picked, given, dx):
     p, _, _ = given
-    # Set in dx, the label of a gradient is set when p has been multiplied: one pass.
+    # The label is set in dx, so that the transpose sets it after multiplying by p, in one pass.
     by_others = (p * cpu.but_labels(dx, labels)).sum(axis)
     dx_y = ops.pick(dx, labels, axis)
     return -(by_others + expm1(picked) * dx_y), by_others + jnp.exp(picked) * dx_y
@@ -190,9 +190,9 @@ def _by_set_labels(axis, labels, skip, picked, given, dx):
 
 def _by_compared_labels(axis, labels, skip, picked, given, dx):
     _, *d_and_log_sum = given
-    # Every class of a skipped row counts as its label: NaN does not come through. A select more
-    # for that, and XLA does not vectorise: cross-entropy with its gradient of 200000 x 10 took
-    # 5.5 ms, so 3.2.
+    # Every class of a skipped row counts as its label, so that NaN does not come through. With one
+    # more select in place of that, XLA does not vectorise: cross-entropy with its gradient of
+    # 200000 x 10 takes 5.5 ms, and 3.2 this way.
     classes = dx.shape[axis]
     first, last = labels, labels
     if skip is not None:
@@ -208,9 +208,9 @@ def _by_compared_labels(axis, labels, skip, picked, given, dx):
 
 @jax.custom_jvp
 def _unless(here, rows, d, log_sum):
-    """Return p, but `rows` where `here`: NaN does not come through in any derivative.
+    """Return p, but `rows` where `here`, so that NaN does not come through in any derivative.
 
-    From e^d: d - log Σ e^d would be rounded more coarsely.
+    It is computed from e^d: d - log Σ e^d would be rounded more coarsely.
     """
     return where(here, rows, jnp.exp(d) * jnp.exp(-log_sum))
 

@@ -1,4 +1,4 @@
-"""NumPy: kernels in blocks, derivatives written out."""
+"""NumPy: kernels in blocks, with explicit derivatives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def activation(operation, x, options):
 
 @silent
 def pull(operation, value, x, cotangent, options):
-    """Return the vector-Jacobian product of an activation whose value is there."""
+    """Return the vector-Jacobian product of an activation whose value is known."""
     return _activations.pull(ops, kernels, operation, x, cotangent, options, value=value)
 
 
@@ -60,7 +60,7 @@ def value_and_grad(logits, targets, options):
 
 @silent
 def value_and_pull(logits, targets, options):
-    """Return a loss, and a function of (logits, cotangent) that gives the logits' cotangent."""
+    """Return a loss, and a function of (logits, cotangent) that returns the logits' cotangent."""
     value, saved = _losses.loss(ops, kernels, logits, targets, options, save=True)
 
     @silent

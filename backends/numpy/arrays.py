@@ -68,7 +68,7 @@ def kind(x):
 
 
 def _kind_by_name(dtype):
-    # Those of ml_dtypes, such as bfloat16 and int4, are NumPy's kind "V".
+    # The dtypes of ml_dtypes, such as bfloat16 and int4, have NumPy's kind "V".
     if dtype.name.startswith(("float", "bfloat")):
         return "float"
     return "int" if dtype.name.startswith(("int", "uint")) else "other"
@@ -119,7 +119,7 @@ def default_float(x):
 
 
 def astype(x, dtype):
-    # np.float32(3).astype gives a NumPy scalar, so 0-d results are scalars as NumPy's own are.
+    # np.float32(3).astype returns a NumPy scalar, so 0-d results are scalars, like NumPy's own.
     return x if x.dtype == dtype else x.astype(dtype)
 
 

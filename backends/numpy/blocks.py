@@ -1,4 +1,4 @@
-"""NumPy: how a large array is cut into blocks that stay in the cache, and shared by threads."""
+"""NumPy: how a large array is cut into blocks that stay in the cache, which threads share."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ import numpy as np
 from softmaxkit._axes import SUM_CLASSES
 from softmaxkit.backends.numpy import pool
 
-# Elements of a block that several threads work on: fewer make them wait for each other at the
-# interpreter's lock. softmax of (2048, 1000): 2.12 ns per element with 1 << 14, 0.79 with 1 << 18.
-# benchmarks/thresholds.py measures this number and the others.
+# Elements of a block when several threads work: with smaller blocks, they wait for each other at
+# the interpreter's lock. softmax of (2048, 1000): 2.12 ns per element with 1 << 14, 0.79 with
+# 1 << 18. benchmarks/thresholds.py measures this number and the others.
 BLOCK_ELEMENTS = 1 << 18
-# Of a block that one thread works on: larger ones make the C library return scratch memory after
-# each call. log_softmax of (100, 1000): 0.41 ms with 1 << 17, 0.11 with 1 << 16.
+# Elements of a block when one thread works: with larger blocks, the C library returns scratch
+# memory after each call. log_softmax of (100, 1000): 0.41 ms with 1 << 17, 0.11 with 1 << 16.
 LONE_ELEMENTS = 1 << 16
-# Elements from which on other threads are woken. softmax of (1000, 1000) takes 0.56 of the time
-# then, of (300, 1000) 1.25.
+# From this many elements on, other threads are woken. softmax of (1000, 1000) then takes 0.56 of
+# the time; softmax of (300, 1000) would take 1.25.
 SHARED_ELEMENTS = 1 << 19
-# Classes up to which a block is turned over, so that work goes along the rows and not along the
-# classes: softmax of (200000, 10) 23 -> 5 ms. So many columns behind the class axis are few, too.
+# Up to this many classes, a block is turned over, so that loops run along the rows instead of the
+# classes: softmax of (200000, 10) 23 -> 5 ms. Up to this many columns behind the class axis count
+# as few, too.
 FEW = 64
-# Elements of an array that is too small to be turned over.
+# An array of up to this many elements is too small to be turned over.
 SMALL_ELEMENTS = 1 << 12
-# Classes from which on NumPy's buffer is made this short: NumPy spreads the one number of a row
-# over it to subtract it from shorter rows. With 1000 classes 0.17 -> 0.10 ns per element.
+# From this many classes on, NumPy's buffer is made this short: to subtract the one number of a row
+# from a row shorter than the buffer, NumPy first fills the buffer with it. With 1000 classes
+# 0.17 -> 0.10 ns per element.
 BUFFER_ELEMENTS = 512
-# Classes up to which a float32 sum is one product with ones: (4096, 4096) in 0.91 to 0.95 of the
-# time of a reduction, and to as many digits in parts of this length.
+# Up to this many classes, a float32 sum is one product with ones: (4096, 4096) takes 0.91 to 0.95
+# of the time of a reduction. Longer rows are summed in parts of this length, to as many digits.
 PART_CLASSES = 512
-# Bytes from which on a result begins where TensorFlow's do, so that it is taken over without a
-# copy. To find such a place takes 2 µs of the 20 of a small softmax.
+# From this many bytes on, a result is aligned like TensorFlow's tensors, so that TensorFlow can use
+# it without a copy. Finding an aligned address takes 2 µs of the 20 of a small softmax.
 LARGE_BYTES = 1 << 16
 _ALIGNMENT = 64
 
-silent = np.errstate(all="ignore")  # inf - inf, log 0 and underflow are results here, not news
+silent = np.errstate(all="ignore")  # inf - inf, log 0 and underflow are valid results here
 
 
 def wide_dtype(dtype):
@@ -44,10 +46,10 @@ def wide_dtype(dtype):
 
 
 class Layout:
-    """How an array is cut along its rows. It is seen as (outer, C, inner), and so are its blocks.
+    """How an array is cut along its rows. The array and its blocks are viewed as (outer, C, inner).
 
-    A block is worked on where it stands, or turned over: copied as (1, C, rows) if it has few
-    classes, else as (rows, C, 1). In all these forms axis 1 is that of the classes.
+    A block is processed in place, or turned over: copied as (1, C, rows) if it has few classes,
+    otherwise as (rows, C, 1). In all these forms, axis 1 is the class axis.
     """
 
     def __init__(self, shape, axis, dtype):
@@ -63,7 +65,7 @@ class Layout:
         self.block = BLOCK_ELEMENTS if self.is_shared else min(LONE_ELEMENTS, BLOCK_ELEMENTS)
 
     def each(self, work):
-        """Have `work(blocks, room)` done on every block, by several threads if there are many."""
+        """Call `work(blocks, room)` for all blocks, in several threads if the array is large."""
         if self.size <= self.block:
             return work([...], Room(self.dtype))
         outer, classes, inner = self.full
@@ -77,7 +79,7 @@ class Layout:
         ]
         has_long_rows = classes >= BUFFER_ELEMENTS and (inner == 1 or self.turned)
 
-        @silent  # of the thread that works
+        @silent  # in the thread that works
         def quietly(blocks):
             if has_long_rows:
                 np.setbufsize(BUFFER_ELEMENTS)  # until np.errstate ends
@@ -86,7 +88,7 @@ class Layout:
         return pool.share(quietly, blocks) if self.is_shared else quietly(blocks)
 
     def load(self, view, room, name="loaded"):
-        """Return a block to be read, copied to `room` if it is turned over or cast."""
+        """Return a block to be read, copied to `room` if it has to be turned over or cast."""
         if not self.copies(view):
             return view
         ordered = self._order(view)
@@ -95,7 +97,7 @@ class Layout:
         return z.reshape(self._form(view)) if self.turned else z
 
     def copies(self, x):
-        """Tell whether `load` copies the blocks of `x`."""
+        """Return whether `load` copies the blocks of `x`."""
         return self.turned or x.dtype != self.dtype
 
     def store(self, view, z):
@@ -104,20 +106,20 @@ class Layout:
         view[...] = z.reshape(view.shape)
 
     def rows(self, values, block):
-        """Return the block's part of values per row, or a number or None as it is."""
+        """Return the block's part of values per row; return a number or None unchanged."""
         if is_number(values):
             return values
         view = values[block]
         return view.reshape(self._form(view)) if self.turned else view
 
     def by_row(self, values):
-        """Return what broadcasts to the rows in the form of blocks, a float or None as it is."""
+        """Reshape values that broadcast to the rows like blocks; leave floats and None alone."""
         if values is None or type(values) is float:
             return values
         return _seen(values, self.row_shape, self.per_row)
 
     def across(self, values):
-        """Return what broadcasts to the logits likewise, and a number as it is."""
+        """Do the same for values that broadcast to the logits; return a number unchanged."""
         return values if is_number(values) else _seen(values, self.shape, self.full)
 
     def _order(self, view):
@@ -137,7 +139,7 @@ def _seen(values, shape, form):
 
 
 class Room:
-    """Scratch arrays of one thread, by name; fresh ones for each block would cost page faults."""
+    """Named scratch arrays of one thread; new ones for each block would cost page faults."""
 
     def __init__(self, dtype):
         self.dtype, self.arrays = dtype, {}
@@ -151,7 +153,7 @@ class Room:
 
 
 def empty(shape, dtype):
-    """Return memory for a result."""
+    """Return memory for a result, aligned if it is large."""
     size = prod(shape) * dtype.itemsize
     if size < LARGE_BYTES:
         return np.empty(shape, dtype)
@@ -163,7 +165,7 @@ def empty(shape, dtype):
 # --- sums over the classes of a block -------------------------------------------------------------
 def sum_block(z):
     """Return the sums of a block over its classes, with axis 1 of length 1."""
-    # NumPy sums pairwise along rows, but one after the other across them.
+    # NumPy adds pairwise along rows, but one number after another across them.
     _, classes, columns = z.shape
     if columns == 1 and z.dtype == np.float32:
         return dot_rows(z, _ones(classes, z.dtype))
@@ -176,7 +178,7 @@ def sum_block(z):
 
 
 def dot_rows(z, w):
-    """Return Σ w z of a float32 block (rows, C, 1), `w` likewise or (C,); in parts, for digits."""
+    """Return Σ w z of a float32 block (rows, C, 1), in parts for accuracy; `w` is alike or (C,)."""
     rows, w = z[:, :, 0], w if w.ndim == 1 else w[:, :, 0]
     count, classes = rows.shape
     parts = -(-classes // PART_CLASSES)

@@ -1,4 +1,4 @@
-"""NumPy: the loss of logits that are a product, by chunks of rows."""
+"""NumPy: the loss of logits that are a product, in chunks of rows."""
 
 from __future__ import annotations
 

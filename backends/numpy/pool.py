@@ -1,7 +1,7 @@
-"""How many threads a call on NumPy arrays is shared by, and the pool of those that help.
+"""How many threads share a call on NumPy arrays, and the pool of the threads that help.
 
-The caller works too, so a count of 1 makes no pool, and a call from one of the pool's own threads,
-or from several threads at once, waits for nothing but work that has begun.
+The calling thread works, too, so that a count of 1 needs no pool; and a call from one of the pool's
+own threads, or from several threads at once, waits only for work that has begun.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 VARIABLE = "SOFTMAXKIT_NUM_THREADS"
 
-_count: int | None = None  # not asked for yet
+_count: int | None = None  # None until it is first needed
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 
 
 def count() -> int:
-    """Return the number of threads: what was set, the environment's, or that of the processors.
+    """Return the number of threads: the one set, the environment's, or that of the processors.
 
-    OMP_NUM_THREADS is a bound: so joblib and spawned workers share the processors out.
+    OMP_NUM_THREADS is an upper bound for the last, so that workers of joblib and spawned processes
+    divide the processors among them.
     """
     global _count
     if _count is None:
@@ -36,7 +37,7 @@ def count() -> int:
 
 
 def set_count(number: int) -> None:
-    """Use this many from now on; calls under way end with those they have."""
+    """Use this many threads from now on; calls under way keep the threads they have."""
     global _count, _pool
     with _lock:
         _count, former, _pool = number, _pool, None
@@ -45,17 +46,17 @@ def set_count(number: int) -> None:
 
 
 def share(work: Callable[[Iterator[Any]], object], blocks: Iterable[Any]) -> None:
-    """Have up to `count()` threads each call `work` with an iterator over some of the blocks.
+    """Let up to `count()` threads each call `work` with an iterator over some of the blocks.
 
-    Each block is in one of these; in which is chance, so `work` must do the same to it in any.
+    Each block is in one of the iterators. Which one is chance, so `work` must treat it the same.
     """
     queue = deque(blocks)
     helpers = _helpers(work, queue, min(count(), len(queue)) - 1)
     try:
         work(_drain(queue))
     finally:
-        queue.clear()  # where the above failed, no more is to be begun
-        # Those that have not begun have nothing left to do: to wait for them could be a deadlock.
+        queue.clear()  # if `work` failed, no more blocks may be begun
+        # Helpers that have not begun have nothing left to do: waiting for them could deadlock.
         running = [helper for helper in helpers if not helper.cancel()]
         problems = [helper.exception() for helper in running]
     for problem in filter(None, problems):
@@ -78,7 +79,7 @@ def _helpers(work: Callable[..., object], queue: deque[Any], number: int) -> lis
     try:
         with _lock:
             if _pool is None:
-                from concurrent.futures import ThreadPoolExecutor  # 3 ms, for few programs
+                from concurrent.futures import ThreadPoolExecutor  # 3 ms, which few programs need
 
                 _pool = ThreadPoolExecutor(max(count() - 1, number), "softmaxkit")
             pool = _pool
@@ -90,8 +91,8 @@ def _helpers(work: Callable[..., object], queue: deque[Any], number: int) -> lis
 
 
 def _after_fork() -> None:
-    # The child has none of the parent's threads, and perhaps a lock that one of them held. Forked
-    # workers come in numbers: each keeps to one thread until it asks for more.
+    # The child has none of the parent's threads, and perhaps a lock that one of them held. There
+    # are usually several forked workers: each uses one thread until it asks for more.
     global _count, _pool, _lock
     _count, _pool, _lock = 1, None, threading.Lock()
 
@@ -116,7 +117,7 @@ def _from_environment(text: str | None) -> int | None:
 
 
 def _of_openmp() -> int:
-    """Return OMP_NUM_THREADS, whose first number is that of the outermost threads."""
+    """Return OMP_NUM_THREADS; in a list, the first number is for the outermost threads."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) else sys.maxsize
 
@@ -130,13 +131,13 @@ def processors(root: str = "/", affinity: int | None = None) -> int:
 
 
 def _quotas(root: str) -> Iterator[float]:
-    """Yield the limits in processors of this process's cgroups and of those around them."""
+    """Yield the limits, in processors, of this process's cgroups and their parent groups."""
     for line in _text(root, "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # In a container the path may be the host's, and the mount be the group itself: files that
-        # are not there say nothing.
+        # In a container, the path may be the host's while the mount is the group itself: a missing
+        # file sets no limit.
         names = [name for name in path.split("/") if name]
         for depth in range(len(names) + 1):
             group = os.path.join(

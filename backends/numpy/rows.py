@@ -83,7 +83,7 @@ def _write_softmax_gradient(p, v, out, room):
     shift = _dot(p, v, out)
     sure = highest > 0.5
     if sure.any():
-        # v_k: by rows at the index of the maximum, else a sum with one term, p > 1/2.
+        # v_k, read at the index of the maximum if there is one, else summed over p > 1/2.
         own = sum_block(v * (p > 0.5)) if at is None else v.reshape(-1)[at][:, None, None]
         shift = np.where(sure, own, shift)
     u = np.subtract(v, shift, out=out)
@@ -92,7 +92,7 @@ def _write_softmax_gradient(p, v, out, room):
 
 
 def _dot(a, b, room):
-    """Return Σ a b of a block; `room` may be written to."""
+    """Return Σ a b of a block; `room` may be overwritten."""
     if a.shape[2] == 1 and a.dtype == np.float32:
         return dot_rows(a, b)
     return sum_block(np.multiply(a, b, out=room))
@@ -100,7 +100,7 @@ def _dot(a, b, room):
 
 # --- row statistics -------------------------------------------------------------------------------
 class Kept(NamedTuple):
-    """What a gradient is made of: numbers per row, and perhaps e^d, in the gradient's memory."""
+    """Saved for the gradient: numbers per row, and perhaps e^d, which the gradient overwrites."""
 
     top: np.ndarray
     rest: np.ndarray
@@ -143,10 +143,10 @@ def _part(layout, weights, block, room):
 def _statistics(z, copied, labels, weights, kept, room):
     """Return max, Σ e^d - 1, log p_y, Σ w log p and Σ w of a block's rows.
 
-    `copied` tells that `z` may be written to, `kept` is where the e^d are to stay, or None.
+    If `copied`, `z` may be overwritten; `kept` is memory in which to keep e^d, or None.
     """
     top, at = _top(z)
-    # In as few arrays as can be: those of one block are to share the cache.
+    # Use as few arrays as possible: those of one block have to share the cache.
     alike = is_number(weights)
     through = kept is not None and alike
     out = kept if through else z if copied else room("d", z.shape)
@@ -170,14 +170,14 @@ def _statistics(z, copied, labels, weights, kept, room):
     if not alike:
         dot, mass = _dot_and_mass(d, weights)
         dot = dot - mass * log_sum  # nothing cancels where no weight is negative
-    elif weights is not None:  # Σ d and -log_sum are of one sign: nothing cancels
+    elif weights is not None:  # Σ d and -log_sum have the same sign: nothing cancels
         mass = np.full_like(top, weights * z.shape[1])
         dot = weights * (dot - z.shape[1] * log_sum) if weights != 0 else 0 * log_sum
     return top, rest, log_p, dot, mass
 
 
 def _dot_and_mass(d, w):
-    """Return Σ w d of a block, where 0 x inf is 0, and Σ w; `d` is lost."""
+    """Return Σ w d of a block, where 0 x inf is 0, and Σ w; overwrites `d`."""
     dot = _dot(d, w, d)
     if np.isnan(dot).any():  # 0 log 0, or NaN
         by_rows = d.shape[2] == 1 and d.dtype == np.float32
@@ -189,14 +189,14 @@ def _dot_and_mass(d, w):
 def _rest(e, at_top, at, spare, room):
     """Return Σ e^d without one maximum, where e^d is 1, so that log1p of it keeps its digits.
 
-    That entry of `e` may be lost. `spare` is an array to write to, or None.
+    That entry of `e` may be overwritten. `spare` is scratch memory, or None.
     """
     if at is not None:
         e.reshape(-1)[at] = at_top
         return sum_block(e)
     total = sum_block(e)
     rest = total - 1
-    if not (total >= 2).all():  # from 2 on nothing is lost; below there is one maximum
+    if not (total >= 2).all():  # from 2 on, no digits are lost; below, there is one maximum
         ones = np.floor(e, out=room("ones", e.shape) if spare is None else spare)
         np.copyto(rest, sum_block(np.subtract(e, ones, out=ones)), where=total < 2)
     return rest
@@ -234,7 +234,7 @@ def row_gradient(x, request, kept, of_rows):
 def _write_gradient(z, out, weights, from_e, values, room):
     """Write the gradient of a block's rows to `out`; `z` holds logits, or e^d if `from_e`."""
     top, rest, log_p, labels, skip, by_log_p, by_dot, mass, by_lse = values
-    factor: Any = 0.0 if by_lse is None else by_lse  # of p, at the label
+    factor: Any = 0.0 if by_lse is None else by_lse  # factor of p at the label
     if by_dot is not None:
         factor = factor - by_dot * mass
     sure = None
@@ -247,7 +247,7 @@ def _write_gradient(z, out, weights, from_e, values, room):
         z = np.exp(out, out=out)
     np.multiply(z, elsewhere / sum_of_e, out=out)
     if labels is not None:
-        at_label = -by_log_p * np.expm1(log_p)  # 1 - p, which keeps its digits
+        at_label = -by_log_p * np.expm1(log_p)  # 1 - p without cancellation
         if not (is_number(factor) and factor == 0):
             at_label += factor * np.exp(log_p)
         entries, index = _entries(out, labels)
@@ -264,9 +264,10 @@ def _write_gradient(z, out, weights, from_e, values, room):
 
 
 def _where_one_dominates(z, top, weights, rest, room):
-    """Return where a class has p > 1/2, and Σ w of the others in its row; None: nowhere.
+    """Return where a class has p > 1/2, and Σ w of the others in its row; None if there is none.
 
-    By rows that is an index (rows, classes, 0), else True there. `z` may hold e^d, and `top` 1.
+    In a block (rows, C, 1), the first is an index (rows, classes, 0), otherwise a mask. `z` may
+    hold e^d, with a `top` of 1.
     """
     sure = rest < 1
     if not sure.any():
@@ -310,9 +311,9 @@ def _mend(out, sure, values):
 
 # --- entries of a block ---------------------------------------------------------------------------
 def _top(z):
-    """Return the maximum of each row, and for (rows, C, 1) where one is, an index of all entries.
+    """Return the maximum of each row and, for (rows, C, 1), its index in the flattened block.
 
-    argmax costs what max does along 1000 classes, and a third along 128.
+    argmax takes as long as max along 1000 classes, and a third as long along 128.
     """
     if z.shape[2] != 1:
         return np.maximum.reduce(z, 1, keepdims=True), None
@@ -322,13 +323,13 @@ def _top(z):
 
 
 def _entries(z, labels):
-    """Return a view of a block, its rows contiguous, and the index of each row's label in it."""
+    """Return a view of a block with contiguous rows, and the index of each row's label in it."""
     if z.shape[2] == 1:
         return z.reshape(-1), labels.reshape(-1) + _starts(z.size, z.shape[1])
     return z, (np.arange(len(z))[:, None, None], labels, np.arange(z.shape[2]))
 
 
-# Of one block by rows, so at most BLOCK_ELEMENTS / FEW of them: 32 kB.
+# A block (rows, C, 1) has at most BLOCK_ELEMENTS / FEW rows, whose starts take 32 kB.
 @lru_cache(maxsize=16)
 def _starts(size, classes):
     starts = np.arange(0, size, classes)

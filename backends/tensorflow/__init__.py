@@ -34,7 +34,7 @@ from softmaxkit.backends.tensorflow.arrays import (
 LIBRARY = "TensorFlow"
 
 _REMEDY = "correct the label, or mark the row with ignore_index"
-# AutoGraph would rewrite whatever Python a tf.function reaches.
+# Otherwise AutoGraph would rewrite all Python code that a tf.function reaches.
 _as_written = tf.autograph.experimental.do_not_convert
 
 
@@ -121,7 +121,7 @@ def one_hot(labels, num_classes, axis, dtype, unseen):
     return where(wrong, float("nan"), out)
 
 
-# --- by operations of which every transform knows the derivative ----------------------------------
+# --- made of operations whose derivatives every transform knows -----------------------------------
 def _native_activation(operation, x, options):
     x = _holding(x, options.temperature)
     return getattr(_activations, operation)(ops, kernels, x, options)
@@ -132,11 +132,11 @@ def _native_loss(logits, targets, options):
     return _losses.loss(ops, kernels, *fitted(logits, targets, options))[0]
 
 
-# Lengths that were unknown while tracing are compared at run time, where arrays would broadcast
-# instead. XLA leaves assertions out, but takes no shape with a negative length.
+# Lengths that were unknown while tracing are compared at run time: otherwise, arrays of different
+# lengths would broadcast. XLA drops assertions, but rejects a shape with a negative length.
 def _shaped(x, wanted):
     given = tf.shape(x)
-    differ = "lengths that were unknown while tracing differ"
+    differ = "shapes whose lengths were unknown while tracing differ; expected equal shapes"
     with tf.control_dependencies([tf.debugging.assert_equal(given, wanted, differ)]):
         wrong = tf.cast(tf.reduce_any(tf.not_equal(given, wanted)), tf.int32)
     out = tf.reshape(x, wanted - 2**30 * wrong)
@@ -145,7 +145,7 @@ def _shaped(x, wanted):
 
 
 def _holding(x, *options):
-    """Return x, which must be large enough for options that broadcast to it."""
+    """Return x after checking that it is large enough for options that broadcast to it."""
     for value in options:
         if not (value is None or isinstance(value, float) or _known(x, value)):
             x = _shaped(x, tf.broadcast_dynamic_shape(tf.shape(x), tf.shape(value)))
@@ -183,10 +183,10 @@ def _of_classes(logits, targets, options):
     return _holding(logits, options.temperature), targets, options
 
 
-# NaN in the rows of bad labels stays beside the assertion: XLA, which leaves assertions out, may
-# yet compile the graph that holds it.
+# The rows of bad labels become NaN in spite of the assertion: XLA, which drops assertions, may yet
+# compile the graph that contains it.
 def _asserted(labels, num_classes, ignore_index, unseen, remedy):
-    """Return labels, which in a graph on the CPU raise where they are computed out of range."""
+    """Return labels; in a graph on the CPU, labels out of range raise when they are computed."""
     if unseen is None or not (kernels.is_plain_graph() and kernels.has_only_cpus()):
         return labels
     index, ignored, end = as_index(labels), "", []
@@ -201,7 +201,7 @@ def _asserted(labels, num_classes, ignore_index, unseen, remedy):
     expected = f"expected a class index in [0, {upper}){ignored}; {remedy}."
     data = [f"{unseen} holds", tf.cast(worst, tf.int64), expected, *end]
     in_range = worst < tf.cast(tf.maximum(num_classes, 1), tf.uint64)
-    # All of what a map over examples has stacked, by summarize.
+    # summarize=-1 prints all that a map over examples has stacked.
     refusal = tf.raw_ops.Assert(condition=in_range, data=data, summarize=-1)
     with tf.control_dependencies([refusal]):
         return tf.identity(labels)

@@ -69,10 +69,10 @@ def on_host(x):
 
 
 def as_array(x):
-    """Return a tensor as an array over its memory, anything else as it is."""
+    """Return a tensor as a NumPy array over its memory, anything else unchanged."""
     if not isinstance(x, tf.Tensor):
         return x
-    # NumPy finds no array in a single bfloat16.
+    # NumPy cannot read the memory of a single bfloat16.
     return np.asarray(x if x.ndim else x.numpy())
 
 
@@ -125,8 +125,8 @@ def where(condition, a, b):
 
 
 def sum(x, axis):
-    # XLA adds one after the other here: a million equal rows lost 4,600 ULP, ten million 75,000.
-    # The rows are few beside the logits, so that float64 costs little.
+    # XLA adds one number after another here: a million equal rows lost 4,600 ULP, ten million
+    # 75,000. There are few rows compared with logits, so that float64 costs little.
     if axis is None:
         return tf.cast(classes.total(tf.reshape(tf.cast(x, tf.float64), [-1]), 0), x.dtype)
     return classes.total(x, axis)

@@ -1,4 +1,4 @@
-"""TensorFlow: sums over the classes, and entries at the labels, eagerly, in graphs, under XLA."""
+"""TensorFlow: sums over the classes and entries at the labels: eager, in graphs, under XLA."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from math import prod
 
 import tensorflow as tf
 
-# Nothing public says whether XLA will compile what is being traced.
+# No public function says whether XLA will compile what is being traced.
 from tensorflow.python.ops import control_flow_util
 
-# Twice so many classes, or more, are summed in two steps, of parts of so many classes if C is
-# unknown, else of at most so many. XLA adds up what stands in the same place of each part, for
-# which it has vectors, others each part: Σ e^d without the maximum of 4096 x 4096 takes 10.0 ms
-# under XLA, each part for itself 14.1, in one step 10.6, five times as far off. Of one step XLA
-# makes a select of the tf.cond of log Σ e^d: cross-entropy and its gradient of 8192 x 1000 then
-# took as long as tf.nn's, not 1.3 times less.
+# From twice this many classes on, sums are made in two steps, over parts of this many classes if C
+# is unknown, otherwise of at most this many. Under XLA, the first step adds the entries at the same
+# position of all parts, which XLA vectorises; otherwise it sums each part. Under XLA, Σ e^d without
+# the maximum of 4096 x 4096 takes 10.0 ms; summing each part takes 14.1; one step takes 10.6, and
+# its error is five times as large. With one step, XLA also turns the tf.cond of log Σ e^d into a
+# select: cross-entropy and its gradient of 8192 x 1000 then took as long as tf.nn's, instead of
+# 1.3 times less.
 PART = 128
-# XLA's parts are longer where there would be more than about so many, which it adds up one after
-# the other: with 280 probabilities of 70,000 classes were 4.6 ULP off, not 2; and smoothing of
-# 256 x 128256 took 66 ms with 64 or more, not 53.
+# Under XLA, parts are longer if there would be more than about this many of them, which XLA adds
+# one after another: with 280 parts, probabilities of 70,000 classes were 4.6 ULP off instead of 2;
+# and with 64 parts or more, smoothing of 256 x 128256 took 66 ms instead of 53.
 PARTS = 16
 
 
@@ -33,15 +34,15 @@ def length(x, axis, like):
 
 
 def label_index(x, axis, labels):
-    """Return where each row's label stands in the logits with three axes, see `_cube`."""
+    """Return the index of each row's label in the logits with three axes, see `_cube`."""
     inner = tf.reduce_prod(tf.shape(x, tf.int64)[axis + 1 :])
     row, labels = tf.range(tf.size(labels, tf.int64)), tf.reshape(labels, [-1])
-    # TensorFlow's pfor, behind tf.vectorized_map and tape.jacobian, converts no int64 here.
+    # pfor, which tf.vectorized_map and tape.jacobian use, cannot convert int64 here.
     return tf.cast(tf.stack([row // inner, labels, row % inner], 1), tf.int32)
 
 
 def _cube(x, axis):
-    """Lay the axes before the class axis together, and those after it."""
+    """Merge the axes before the class axis into one, and those after it into another."""
     known = x.shape.is_fully_defined()
     shape, product = (x.shape.as_list(), prod) if known else (tf.shape(x), tf.reduce_prod)
     return tf.reshape(x, [product(shape[:axis]), shape[axis], product(shape[axis + 1 :])])
@@ -57,7 +58,7 @@ def put(x, axis, index, values):
 
 
 def total(x, axis, keepdims=False):
-    """Sum along an axis, over many classes in two steps, as XLA adds one after the other."""
+    """Sum along an axis; over many classes in two steps, because XLA adds one after another."""
     if not isinstance(axis, int):
         return tf.reduce_sum(x, axis, keepdims=keepdims)
     axis %= x.shape.rank
@@ -74,7 +75,7 @@ def total(x, axis, keepdims=False):
         classes = cut
     shape = tf.shape(x)
     parts = tf.concat([shape[:axis], [classes // part, part], shape[axis + 1 :]], 0)
-    # float64 between the steps, else XLA makes one of them again.
+    # float64 between the steps: otherwise XLA merges them into one again.
     first = axis if by_xla else axis + 1
     sums = tf.cast(tf.reduce_sum(tf.reshape(x, parts), first), tf.float64)
     whole = tf.cast(tf.reduce_sum(sums, axis, keepdims=keepdims), x.dtype)

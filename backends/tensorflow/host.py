@@ -1,7 +1,8 @@
-"""TensorFlow's eager calls on the CPU, done by NumPy in the memory of their tensors.
+"""TensorFlow's eager calls on the CPU, computed by NumPy in the memory of their tensors.
 
-An eager operation costs 5 to 20 µs, and a loss with its gradient is some hundred of them: 5.7 ms at
-(32, 10), where tf.nn takes 0.5 ms. Large arrays gain too, for NumPy's kernels work in blocks.
+An eager operation costs 5 to 20 µs, and a loss with its gradient takes some hundred of them: 5.7 ms
+at (32, 10), where tf.nn takes 0.5 ms. Large arrays gain, too, because NumPy's kernels work in
+blocks.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-# Nothing public says whether an eager tensor is being watched, or records what was not done by
-# TensorFlow without the 150 µs of tf.custom_gradient.
+# No public function says whether an eager tensor is being watched, or records, without the 150 µs
+# of tf.custom_gradient, an operation that TensorFlow did not do.
 from tensorflow.python.eager import forwardprop_util, record
 
 from softmaxkit.backends import numpy as host
@@ -22,13 +23,13 @@ from softmaxkit.backends.numpy.blocks import LARGE_BYTES
 from softmaxkit.backends.tensorflow import rows as kernels
 from softmaxkit.backends.tensorflow.arrays import EagerTensor, as_array, on_host
 
-_ALIGNMENT = 64  # where TensorFlow's own tensors begin; it aborts on others
+_ALIGNMENT = 64  # that of TensorFlow's own tensors; it aborts on others
 
 
 def activation(operation, native, x, options):
-    """Compute an activation by NumPy; by `native` if a transform must see it, or it is elsewhere.
+    """Compute an activation with NumPy, or with TensorFlow as ``native(x, options)``.
 
-    ``native(x, options)`` computes it by TensorFlow.
+    TensorFlow does it if a transform must see the operations, or if `x` is not on the host.
     """
     x = _read(x)
     plain = options.where is options.temperature is options.dtype is None
@@ -45,12 +46,12 @@ def activation(operation, native, x, options):
 
 
 def loss(native, logits, targets, options):
-    """Compute a loss likewise."""
+    """Compute a loss in the same way."""
     return _call(native, host.loss, host.value_and_pull, [logits, targets], options)
 
 
 def by_rows(function, native, rows, options):
-    """Return ``function(ops, rows, *options)`` likewise; ``native(rows)`` is it by TensorFlow."""
+    """Return ``function(ops, rows, *options)`` with NumPy, or ``native(rows)`` with TensorFlow."""
     rows = tf.nest.map_structure(_read, rows)
     tensors = [one for one in tf.nest.flatten(rows) if isinstance(one, tf.Tensor)]
     if not all(map(on_host, tensors)) or _has_tangent(tensors) or _is_taped(tensors):
@@ -96,7 +97,7 @@ def _call(native, function, value_and_pull, arrays, options):
 
 
 def _fused_softmax(x, axis):
-    """Return softmax by TensorFlow's own kernel where that is fast and right, else None."""
+    """Return softmax from TensorFlow's own kernel if that is fast and exact, else None."""
     if x.dtype != tf.float32 or not kernels.has_kernel(x, axis):
         return None
     if x.shape.num_elements() < kernels.FUSED_EAGER_ELEMENTS:
@@ -107,7 +108,7 @@ def _fused_softmax(x, axis):
 
 
 def _tensor(x, like):
-    """Return a new array as a tensor, over its memory if it is large and stands as TensorFlow's."""
+    """Return a new array as a tensor, over its memory if it is large and aligned as tensors are."""
     if isinstance(x, tf.Tensor):
         return x
     if x.nbytes >= LARGE_BYTES and x.ctypes.data % _ALIGNMENT == 0 and x.dtype.kind == "f":
@@ -116,7 +117,7 @@ def _tensor(x, like):
 
 
 def _read(value):
-    """Return a Variable as a tensor, anything else as it is."""
+    """Return a Variable as a tensor, anything else unchanged."""
     return tf.convert_to_tensor(value) if isinstance(value, tf.Variable) else value
 
 
@@ -125,5 +126,5 @@ def _is_taped(tensors):
 
 
 def _has_tangent(tensors):
-    """Tell whether a tf.autodiff.ForwardAccumulator follows one of them."""
+    """Return whether a tf.autodiff.ForwardAccumulator watches one of them."""
     return record.could_possibly_record() and bool(forwardprop_util.pack_tangents(tensors).tangents)

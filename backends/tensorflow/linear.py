@@ -1,7 +1,7 @@
-"""TensorFlow: the loss of logits that are a product, by chunks of rows in a loop.
+"""TensorFlow: the loss of logits that are a product, in a loop over chunks of rows.
 
-The gradients of a loss that is one number are made on the way forward; those of rows that are not
-reduced in a second loop. Second derivatives go through all logits at once.
+The gradients of a loss that is one number are computed in the forward pass; those of losses that
+are not reduced, in a second loop. Second derivatives are computed from all logits at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import operator
 
 import tensorflow as tf
 
-# Nothing public says whether an eager tensor is being watched.
+# No public function says whether an eager tensor is being watched.
 from tensorflow.python.eager import record
 
 from softmaxkit import _linear
@@ -25,19 +25,19 @@ _ALL = Operands(True, True, True)
 
 
 def loss(operands, targets, options):
-    """Return the loss of tensors whose lengths fit."""
+    """Return the loss of tensors whose lengths have been checked."""
     flat, labels, of_flat = _linear.flattened(ops, operands, targets, options)
     given = of_flat.of_logits
-    if options.all_outputs:  # the losses are reduced beside them
+    if options.all_outputs:  # the losses are reduced afterwards
         of_flat = of_flat._replace(of_logits=given._replace(reduction="none"))
     present = [one for one in flat if one is not None]
-    # A custom gradient sees its arguments only.
+    # A custom gradient sees only its arguments.
     beside = {name: one for name, one in of_flat.of_logits._asdict().items() if _is_float(one)}
     if _is_float(labels):
         beside["targets"] = labels
 
     def call_of(tensors):
-        """Return operands, targets and options made of the tensors that are differentiated."""
+        """Return operands, targets and options with the tensors that are differentiated."""
         given = dict(zip(beside, tensors[len(present) :], strict=True))
         found = given.pop("targets", labels)
         of_logits = of_flat.of_logits._replace(**given)
@@ -66,18 +66,18 @@ class _Differentiated:
         self.call_of, self.count = call_of, count
 
     def __call__(self, tensors):
-        places = []  # of the outputs that are there
+        places = []  # of the outputs that are not None
 
         @tf.custom_gradient
         def value(*tensors):
-            # Constants to the tapes around this, which would keep all of it.
+            # Constants for the tapes around this call, which would otherwise keep all of it.
             call = self.call_of([tf.stop_gradient(one) for one in tensors])
             is_number = call[2].of_logits.reduction != "none"
             outputs, found = _call(*call, _ALL if is_number else None)
             places[:] = [i for i, one in enumerate(outputs) if one is not None]
 
             def pull(*of_outputs):
-                of_outputs = [one for one in of_outputs if _is_float(one)]  # but of argmax
+                of_outputs = [one for one in of_outputs if _is_float(one)]  # not argmax's
                 return self.gradients(of_outputs, tensors, found)
 
             return [outputs[i] for i in places], pull
@@ -96,7 +96,7 @@ class _Differentiated:
                 call = self.call_of([tf.stop_gradient(one) for one in tensors])
                 _, each = _call(*call, _ALL, of_rows=LinearOutputs(*of_outputs))
             else:
-                # Of the sum of no row over 0 it is infinite: 0 x inf is to be 0.
+                # If a sum of no rows is divided by 0, it is infinite; 0 x inf must be 0.
                 of_value = tf.clip_by_value(
                     of_outputs[0], of_outputs[0].dtype.min, of_outputs[0].dtype.max
                 )
@@ -104,9 +104,9 @@ class _Differentiated:
             pairs = zip([one for one in each if one is not None], tensors, strict=False)
             each = [tf.cast(one, of.dtype) for one, of in pairs]
             others = tensors[self.count :]
-            if others and not tf.executing_eagerly():  # where a graph leaves out what is not used
+            if others and not tf.executing_eagerly():  # a graph leaves out what is not used
                 each += self.plainly(of_outputs, tensors)[self.count :]
-            elif others:  # nobody looks
+            elif others:  # nobody reads their gradients
                 each += [tf.zeros_like(one) for one in others]
 
             def again(*of_each):
@@ -120,13 +120,13 @@ class _Differentiated:
         return gradients(*of_outputs, *tensors)
 
     def plainly(self, of_outputs, tensors):
-        """Return the gradients by way of all logits at once, which can be differentiated."""
+        """Return gradients computed from all logits at once, which can be differentiated again."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(tensors)
             outputs = _plainly(*self.call_of(tensors))
             outputs = [one for one in outputs if one is not None and _is_float(one)]
         found = tape.gradient(outputs, tensors, of_outputs, tf.UnconnectedGradients.ZERO)
-        return [tf.convert_to_tensor(one) for one in found]  # what was picked by labels is sparse
+        return [tf.convert_to_tensor(one) for one in found]  # of entries at labels, they are sparse
 
 
 def _plainly(operands, targets, options):
@@ -138,7 +138,7 @@ def _plainly(operands, targets, options):
 
 
 def _call(operands, targets, options, wanted, of_rows=None):
-    """Return the outputs, and with `wanted` the gradients."""
+    """Return the outputs and, with `wanted`, the gradients."""
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
     hidden, weight_matrix, _ = operands
     step, saves = options.chunk_size, wanted is not None
@@ -176,8 +176,8 @@ def _call(operands, targets, options, wanted, of_rows=None):
         lambda: _loop(chunk, step, length, sums, of_chunk),
     ]
     if count is None:
-        # XLA, which knows the length, compiles one of them. A loop over more rows than there are,
-        # which would not run, it cannot compile.
+        # XLA, which knows the length, compiles only one of them. It could not compile a loop over
+        # more rows than there are, even one that never runs.
         found, sums = tf.switch_case(tf.cast(length > step, tf.int32), ways)
     else:
         found, sums = ways[count > step]()
@@ -190,9 +190,9 @@ def _call(operands, targets, options, wanted, of_rows=None):
 
 
 def _loop(chunk, step, count, sums, arrays):
-    """Go through whole chunks in a loop, and then the rest; return what all rows gave.
+    """Call `chunk` for whole chunks in a loop, then for the rest; return the outputs of all rows.
 
-    `arrays` are the dtypes and shapes of what a whole chunk gives.
+    `arrays` are the dtypes and shapes of the outputs of a whole chunk.
     """
     times = count // step
     arrays = [tf.TensorArray(dtype, times, element_shape=shape) for dtype, shape in arrays]
@@ -213,7 +213,7 @@ def _loop(chunk, step, count, sums, arrays):
 
 
 def _joined(array, rest):
-    """Return the rows in an array of whole chunks, of which there may be none, and the rest."""
+    """Return the rows of an array of whole chunks, which may be empty, followed by the rest."""
     shape = tf.shape(rest)[1:]
 
     def whole():
@@ -221,13 +221,13 @@ def _joined(array, rest):
 
     if array.element_shape.is_fully_defined():
         return tf.concat([whole(), rest], 0)
-    # TensorFlow does not stack nothing of an unknown shape.
+    # TensorFlow cannot stack an empty TensorArray of an unknown shape.
     nothing = tf.zeros(tf.concat([[0], shape], 0), rest.dtype)
     return tf.concat([tf.cond(array.size() > 0, whole, lambda: nothing), rest], 0)
 
 
 class _Written:
-    """Row statistics that keep a tape, which carries cotangents back."""
+    """Row statistics that keep a tape, which carries their cotangents back."""
 
     log_softmax = staticmethod(kernels.log_softmax)
 

@@ -1,4 +1,4 @@
-"""TensorFlow's kernels along the class axis, of native ops, with derivatives of every order."""
+"""TensorFlow's kernels along the class axis, made of native ops, with derivatives of any order."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from softmaxkit.backends.tensorflow import arrays as ops
 from softmaxkit.backends.tensorflow import classes
 from softmaxkit.backends.tensorflow.arrays import compute, where
 
-# TensorFlow's own softmax along the last axis, with a look at each row's sum. 4096 x 4096 in a
-# tf.function: 6.3 ms, by its exp and sum 13.6; eager: 7, by NumPy 13 to 23. (64, 256) and
-# (200000, 10) took both the same.
+# From this many logits on, TensorFlow's own softmax is used along the last axis, and each row's sum
+# is checked. 4096 x 4096 in a tf.function: 6.3 ms, with exp and a sum 13.6; eager: 7, with NumPy 13
+# to 23. At (64, 256) and (200000, 10), both took the same time.
 FUSED_ELEMENTS = 1 << 15
-# In eager calls, which NumPy serves up to there: (180, 1000) 515 µs by it, 423 by NumPy, and
-# (300, 1000) 703 and 634, (500, 1000) 873 and 1025. In a tf.function (100, 1000) takes 360 by it,
-# 510 by exp.
+# The same for eager calls, which NumPy computes below this size: (180, 1000) takes 515 µs with it
+# and 423 with NumPy, (300, 1000) 703 and 634, (500, 1000) 873 and 1025. In a tf.function,
+# (100, 1000) takes 360 µs with it and 510 with exp.
 FUSED_EAGER_ELEMENTS = 1 << 18
 FUSED_FROM_CLASSES = 16
 _FUSED_TO_AXES = 5  # oneDNN raises on more
-# Its own sum loses digits over many classes: p of half a million logits of deviation 5 is 37 ULP
-# off at 4096 classes, 51 at 32768, 75 at 128256. A row whose p sum to 1 but for more than so many
-# half ULP is divided by that sum: 37, 35 and 37 then. With a deviation of 2 no row was.
+# Its own sum loses digits over many classes: with half a million logits of standard deviation 5, p
+# is 37 ULP off at 4096 classes, 51 at 32768, 75 at 128256. A row whose sum of p differs from 1 by
+# more than this many half ULP is divided by the sum: then 37, 35 and 37. With a deviation of 2, no
+# row was divided.
 _SUM_ERROR = 6
 
 
@@ -39,7 +40,7 @@ def softmax(x, axis, dtype):
 
 
 def has_kernel(x, axis):
-    """Tell whether TensorFlow's own softmax is fast and exact enough; its size may be unknown."""
+    """Return whether TensorFlow's own softmax is fast and exact enough; sizes may be unknown."""
     if not axis == x.shape.rank - 1 < _FUSED_TO_AXES or x.shape[axis] is None:
         return False
     size = x.shape.num_elements()
@@ -47,13 +48,13 @@ def has_kernel(x, axis):
 
 
 def is_plain_graph():
-    """Tell whether operations are being traced which XLA will not compile."""
-    # XLA's softmax is 200 ULP off at 128256 classes, sums in two steps 34.
+    """Return whether operations are being traced that XLA will not compile."""
+    # XLA's softmax is 200 ULP off at 128256 classes; with sums in two steps, it is 34 ULP off.
     return not (tf.executing_eagerly() or classes.in_xla())
 
 
 def _fused_softmax(x):
-    """Return softmax by TensorFlow's own kernel, its rows divided by their sums if need be."""
+    """Return softmax from TensorFlow's own kernel, its rows divided by their sums if necessary."""
     p = tf.raw_ops.Softmax(logits=tf.stop_gradient(x))
     total = classes.total(p, -1, keepdims=True)
     p = tf.cond(tf.reduce_all(is_one(total)), lambda: p, lambda: p / total)
@@ -61,19 +62,19 @@ def _fused_softmax(x):
 
 
 def has_only_cpus():
-    """Tell whether a condition on a value makes no host wait for a device."""
+    """Return whether a condition on a value never makes the host wait for a device."""
     return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
 
 
 def is_one(total):
-    """Tell of which sums over p, of TensorFlow or NumPy, are 1 to the last digits: not of a NaN."""
+    """Return which sums over p, of TensorFlow or NumPy, are 1 up to the last digits; NaN is not."""
     half_ulp = 2.0**-53 if total.dtype == tf.float64 else 2.0**-24
     return abs(total - 1) <= _SUM_ERROR * half_ulp
 
 
-# With a gradient of its own, as pfor converts none of tf.cond.
+# A custom gradient, because pfor cannot convert that of tf.cond.
 def with_derivative(x, p, axis):
-    """Return `p`, which is the softmax of `x`, with the derivative of that."""
+    """Return `p`, the softmax of `x`, with the derivative of softmax."""
     x, p = _in_this_graph(x, p)
 
     @tf.custom_gradient
@@ -87,7 +88,7 @@ def with_derivative(x, p, axis):
 
 
 def _times_p(a, x, quotient, axis):
-    """Return a e / total, which is a p, in one pass over e and in its memory."""
+    """Return a e / total, that is a · p, in one pass over e and in its memory."""
     a, x, e, total = _in_this_graph(a, x, *quotient)
 
     @tf.custom_gradient
@@ -97,7 +98,7 @@ def _times_p(a, x, quotient, axis):
             by_a = classes.total(upstream * p, axis, keepdims=True)
             return by_a, softmax_derivative(ops, p, upstream * a, axis)
 
-        # Else forward mode would take the derivative of this in place of the one above.
+        # stop_gradient: otherwise forward mode would differentiate this, and not use `derivative`.
         return e * (tf.stop_gradient(a) / total), derivative
 
     return product(a, x)
@@ -114,7 +115,7 @@ def log_softmax(x, axis, dtype):
 
 
 class _Row(NamedTuple):
-    """What the derivatives of a row's numbers are made of."""
+    """Saved for the derivatives of a row's numbers."""
 
     axis: int
     top: tf.Tensor
@@ -140,8 +141,8 @@ def row_statistics(x, request, lse, keep):
 
     @tf.custom_gradient
     def statistics(x, weights):
-        # Constants to every tape: an eager one would keep all of this, and forward mode would take
-        # its derivative in place of the one below.
+        # Constants for every tape: an eager one would keep all of this, and forward mode would
+        # differentiate it instead of using `gradient`.
         fixed, fixed_weights = tf.stop_gradient(x), tf.stop_gradient(weights)
         top = tf.reduce_max(fixed, axis, keepdims=True)
         at_label = e = None
@@ -154,7 +155,7 @@ def row_statistics(x, request, lse, keep):
         if is_plain_graph():
             e = tf.exp(shifted)
         log_sum, total = _log_sum(fixed, axis, top, None if weighted else at_label, e)
-        # Always two tensors in and four out: a custom gradient knows no None.
+        # Always two tensors in and four out: a custom gradient does not accept None.
         picked = tf.zeros_like(top) if labels is None else at_label - log_sum
         if uniform:
             dot = _weighted(fixed_weights, dot - classes.length(x, axis, x) * log_sum)
@@ -192,15 +193,17 @@ def row_statistics(x, request, lse, keep):
 
 
 def _log_sum(x, axis, top, at_label, e=None):
-    """Return log Σ e^(x-top), with the digits of the sum beside one maximum; and the sum.
+    """Return log Σ e^(x-top), with the digits of the sum without one maximum; and the sum.
 
-    With `at_label` they are those that log p needs at the label. `e` is e^(x-top) if it is kept.
+    With `at_label`, it has only the digits that log p at the label needs. `e` is e^(x-top) if that
+    is kept.
     """
     if not has_only_cpus():
         others, maxima = _others_and_maxima(tf.exp(x - top) if e is None else e, axis)
         return tf.math.log1p(others + (maxima - 1)), others + maxima
-    # One sum serves the rows that no class dominates. Cross-entropy and its gradient of 4096 x 4096
-    # take 31 ms in a tf.function and 14 under XLA, with two sums for all 40 and 29.
+    # One sum suffices for rows that no class dominates. Cross-entropy and its gradient of
+    # 4096 x 4096 take 31 ms in a tf.function and 14 under XLA; with two sums for all rows, 40 and
+    # 29.
     total = classes.total(tf.exp(x - top) if e is None else e, axis, keepdims=True)
     # A second maximum makes the total 2 or more.
     dominated = total < 2
@@ -215,16 +218,16 @@ def _log_sum(x, axis, top, at_label, e=None):
 
 
 def _others_and_maxima(e, axis):
-    """Return Σ e^(x-top) without the maxima, and how many they are."""
+    """Return Σ e^(x-top) without the maxima, and the number of maxima."""
     ones = tf.floor(e)  # 1 at a maximum, else 0
     return (classes.total(v, axis, keepdims=True) for v in (e - ones, ones))
 
 
-# In a tf.function an array costs what it takes to write it. So e^(x-top) is kept from the forward
-# pass, and the gradient made in its memory once nothing else reads it: 4096 x 4096, forward and
-# backward, 30 to 19 ms; with label smoothing 55 to 30, of probabilities 57 to 37.
+# In a tf.function, an array costs the time to write it. So e^(x-top) is kept from the forward
+# pass, and the gradient is written into its memory once nothing else reads it: 4096 x 4096, forward
+# and backward, 30 -> 19 ms; with label smoothing 55 -> 30, of probabilities 57 -> 37.
 def _by_logits(x, weights, by, row, e, total):
-    """Return the cotangent of the logits by those of `row_statistics`."""
+    """Return the cotangent of the logits, given those of `row_statistics`."""
     x, weights, e, total = _in_this_graph(x, weights, e, total)
     axis, top, log_sum, picked, index, skip, weighted, _ = row.in_this_graph()
     by_picked, by_dot, rest = by
@@ -239,12 +242,12 @@ def _by_logits(x, weights, by, row, e, total):
     if is_number:
         rest = rest - by_dot * weights * classes.length(x, axis, x)
     out = _times_p(expand(rest if picked is None else rest - by_picked, axis), x, (e, total), axis)
-    if is_number:  # before the labels are put in, so that XLA writes once
+    if is_number:  # before the labels are written, so that XLA makes one pass
         of_each = by_dot * weights
         out = out + expand(of_each, axis)
     if picked is not None:
-        # a p + b as rest p + b (1-p): in saturated rows a is -b, and 1 - p = -expm1(log p)
-        # keeps its digits, in the second derivative too.
+        # Compute a p + b as rest p + b (1-p): in saturated rows, a is -b, and 1 - p = -expm1(log p)
+        # keeps its digits, in the second derivative, too.
         log_p = _label_log_p(x, (e, total), tf.squeeze(picked, axis), index, axis)
         at_label = rest * tf.exp(log_p) - by_picked * tf.math.expm1(log_p)
         out = classes.put(out, axis, index, at_label + of_each if is_number else at_label)
@@ -254,12 +257,12 @@ def _by_logits(x, weights, by, row, e, total):
         of_each = expand(by_dot, axis) * of_each
         out = of_each if picked is None and not row.lse else out + of_each
     if weighted and skip is not None:
-        out = where(skip_c, 0.0, out)  # infinite weights
+        out = where(skip_c, 0.0, out)  # weights may be infinite
     return out
 
 
 def _by_weights(x, weights, by_dot, row):
-    """Return likewise the cotangent of the weights."""
+    """Return the cotangent of the weights in the same way."""
     by_dot = expand(by_dot, row.axis)
     z = x
     if row.skip is not None:
@@ -275,8 +278,8 @@ def _after(done, x):
         return tf.identity(x)
 
 
-# Gradients of their own, so that second derivatives are right at ties of the maximum too. `top`,
-# `log_sum` and `picked` come from z, and are constants beside it.
+# Custom gradients, so that second derivatives are right even if several classes share the maximum.
+# `top`, `log_sum` and `picked` are computed from z, but are constants here.
 def _shifted(z, top, log_sum):
     return tf.stop_gradient(z) - top - log_sum
 
@@ -311,7 +314,7 @@ def _label_log_p(x, quotient, picked, index, axis):
 
 
 def _in_this_graph(*tensors):
-    # The gradient of a gradient of a tf.function is a third graph, and reaches no further back
+    # The gradient of a gradient of a tf.function is a third graph, which can reach no further back
     # than the second.
     if tf.executing_eagerly():
         return tensors

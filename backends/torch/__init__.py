@@ -1,6 +1,6 @@
 """PyTorch: the operations.
 
-`rows` has the kernels as autograd sees them, `blocks` those that are behind its nodes. Nothing
+`rows` has the kernels that autograd sees, `blocks` the kernels inside its nodes. Nothing
 synchronises with a device or copies to the host. Not measured on a GPU.
 """
 
@@ -52,9 +52,9 @@ def activation(operation, x, options):
 
 
 def _result(x, dtype):
-    """Under autocast float32, as torch.nn.functional.cross_entropy returns there."""
+    """Return the result's dtype: float32 under autocast, as torch's own cross_entropy returns."""
     device = x.device.type
-    if dtype is None and device != "meta":  # which has no autocast
+    if dtype is None and device != "meta":  # the meta device has no autocast
         return torch.float32 if torch.is_autocast_enabled(device) else None
     return dtype
 
@@ -72,7 +72,7 @@ def loss(logits, targets, options):
 
 
 def _is_by_logit(targets, options):
-    """Tell a loss that is many operations on each logit; others are sums of rows."""
+    """Return True for a loss with many operations on each logit, not only on each row."""
     if isinstance(options, BinaryOptions):
         return True
     every_class = options.label_smoothing is not None or targets.is_floating_point()
@@ -86,9 +86,9 @@ def _is_all_that_trains(logits, targets, options):
 
 
 class _Loss(torch.autograd.Function):
-    """A loss as one node, with the derivative that `_losses` writes out.
+    """A loss as one node of the graph, with the explicit derivative from `_losses`.
 
-    The graph does not keep each step of a long formula, nor take it back step by step.
+    Autograd then neither saves nor differentiates each step of a long formula.
     """
 
     @staticmethod
@@ -98,7 +98,7 @@ class _Loss(torch.autograd.Function):
         leaves = (*saved.kept, *saved.by_rows, *saved.request) if of_classes else saved
         ctx.options = options
         ctx.numbers = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        # The options, too: so autograd refuses those that were changed in place.
+        # Save the options too, so that autograd refuses those that were changed in place.
         every = (logits, targets, *leaves, *options)
         ctx.save_for_backward(*[one if isinstance(one, Tensor) else None for one in every])
         return value
@@ -112,7 +112,7 @@ class _Loss(torch.autograd.Function):
                 value, _ = _losses.loss(ops, kernels, logits, targets, options)
                 (of_logits,) = torch.autograd.grad(value, logits, of_value, create_graph=True)
             return of_logits, None, None
-        pairs = zip(ctx.numbers, tensors, strict=False)  # and then the options
+        pairs = zip(ctx.numbers, tensors, strict=False)  # the options follow
         leaves = [number if tensor is None else tensor for number, tensor in pairs]
         if isinstance(options, ClassOptions):
             kept, by_rows, request = Kept(*leaves[:2]), Rows(*leaves[2:6]), Request(*leaves[6:])
@@ -150,7 +150,7 @@ def one_hot(labels, num_classes, axis, dtype, unseen):
 
 
 def _filled(dtype):
-    """Return the dtype in which torch can write single numbers: of 8 bits it is a wider one."""
+    """Return `dtype`, or float32 for 8-bit floats, in which torch cannot write single entries."""
     return dtype if dtype.itemsize > 1 else torch.float32
 
 
@@ -164,7 +164,7 @@ def vjp(operation, x, cotangent, options):
 
 
 def _value_and_product(function, x, cotangent=None):
-    """Return a value and its vector-Jacobian product, of ones unless a cotangent is given."""
+    """Return a value and its vector-Jacobian product; the default cotangent is ones."""
     if is_compiling():  # Dynamo traces torch.func, but not autograd.grad
         value, pull = torch.func.vjp(function, x)
         cotangent = torch.ones_like(value) if cotangent is None else cotangent.to(value.dtype)

@@ -1,4 +1,4 @@
-"""PyTorch: what a tensor is, what becomes of it, and the array functions of the loss family."""
+"""PyTorch: what a tensor is, how it is used, and the array functions of the loss family."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ is_compiling = torch.compiler.is_compiling
 _GRAD = TransformType.Grad
 
 
-# --- what is to become of it ----------------------------------------------------------------------
+# --- how it is used -------------------------------------------------------------------------------
 def is_eager(x):
-    """Tell whether a value, and at most its first derivative, is all that becomes of `x`.
+    """Return whether the caller needs at most a value and its first derivative.
 
-    Not under torch.compile, torch.func, forward-mode AD, a dispatch mode or jit.trace, and not for
-    subclasses of Tensor.
+    False wherever `is_traced` is True, and for subclasses of Tensor other than Parameter.
     """
     return type(x) in PLAIN and not is_traced()
 
 
 def is_traced():
-    """Tell whether one of these is in force."""
+    """Return True under torch.compile, torch.func, forward-mode AD, dispatch modes, jit.trace."""
     return (
         is_compiling()
         or peek_interpreter_stack() is not None
@@ -47,7 +46,7 @@ def is_traced():
 
 
 def has_written_derivative():
-    """Tell whether torch.compile is at work, and takes at most one first derivative itself."""
+    """Return True under torch.compile, unless it traces other transforms than a single grad."""
     return is_compiling() and not _is_transformed()
 
 
@@ -56,13 +55,13 @@ def _is_transformed():
     return forward_ad._current_level >= 0 or keys not in ([], [_GRAD])
 
 
-# Called while Dynamo traces, not traced: what torch.compiler.assume_constant_result does, which
-# would import the compiler.
+# Dynamo then calls this function instead of tracing it. torch.compiler.assume_constant_result sets
+# the same mark, but would import the compiler.
 _is_transformed._dynamo_marked_constant = True
 
 
 def beside(x, value):
-    """Return `value` for use with `x`: beside a DTensor a plain tensor counts as replicated."""
+    """Return `value` for use with `x`: if `x` is a DTensor, a plain tensor counts as replicated."""
     if type(x) in PLAIN or type(value) not in PLAIN or not hasattr(x, "device_mesh"):
         return value
     from torch.distributed.tensor import DTensor, Replicate
@@ -82,7 +81,7 @@ def is_array(value):
 
 def asarray(value, like):
     if is_compiling():
-        if isinstance(value, float):  # symbolic; as_tensor would be a program for each number
+        if isinstance(value, float):  # symbolic; as_tensor would compile a program for each number
             return torch.full((), value, dtype=wide_dtype(like.dtype), device=like.device)
         return torch.as_tensor(value, device=like.device)
     if value.dtype.kind == "V":  # bfloat16 of ml_dtypes, which torch cannot read
@@ -101,7 +100,7 @@ _SPARSE = (
 
 def unusable(x):
     if x.is_nested and x.layout is torch.strided:
-        padded = "pass its to_padded_tensor(0.0), and where= for what is no padding"
+        padded = "pass its to_padded_tensor(0.0), and where= for the entries that are not padding"
         return TypeError, f"is a nested tensor of layout strided; expected a dense one; {padded}"
     if x.layout not in _SPARSE:
         return None
@@ -115,7 +114,7 @@ def device_of(x):
 def visible(x):
     if is_compiling() or not x.is_cpu or peek_interpreter_stack() is not None:
         return None
-    # A subclass that leaves dispatch as it is has its numbers where Tensor has them.
+    # A subclass that does not override dispatch stores its numbers where Tensor stores them.
     return x.numpy() if type(x).__torch_dispatch__ is Tensor.__torch_dispatch__ else None
 
 
@@ -177,9 +176,9 @@ sigmoid = torch.sigmoid
 
 
 def expm1(x):
-    """Return e^x - 1 of x <= 0, with the derivative e^x.
+    """Return e^x - 1 for x <= 0, with the derivative e^x.
 
-    torch differentiates it to expm1(x) + 1, which is rounded at 1 where e^x is small.
+    torch computes the derivative as expm1(x) + 1, which loses the digits of a small e^x.
     """
     if not (torch.is_grad_enabled() or is_traced()):
         return torch.expm1(x)
@@ -190,8 +189,9 @@ def expm1(x):
 
 
 def _expm1_of(x, e):
-    # On a CPU inductor makes exp(x) - 1 of torch.expm1. What e is rounded by, its logarithm is, too
-    # (Kahan; Higham, Accuracy and Stability of Numerical Algorithms, 1.14.1).
+    # On a CPU, inductor compiles torch.expm1 to exp(x) - 1. Here the rounding error of e is in its
+    # logarithm, too, and cancels in the quotient (Kahan; Higham, Accuracy and Stability of
+    # Numerical Algorithms, 1.14.1).
     near = torch.where(e == 1.0, x, (e - 1.0) * (x / torch.log(e)))
     return torch.where(x < -1.0, e - 1.0, near)
 
@@ -206,13 +206,13 @@ def stop_gradient(x):
 
 
 def sum(x, axis):
-    if x.dtype in HALF and axis is not None:  # only of `weights_like`
+    if x.dtype in HALF and axis is not None:  # only from `weights_like`
         return blocks.sum_in_float32(x, axis)
     return x.sum() if axis is None else x.sum(axis)
 
 
 def mean(x):
-    if is_compiling():  # the number may depend on data
+    if is_compiling():  # the number of elements may depend on data
         return x.sum() / torch.sym_max(x.numel(), 1)
     return x.mean() if x.numel() else x.sum()
 
@@ -222,7 +222,7 @@ def any(x, axis):
 
 
 def take(vector, labels):
-    # vector[labels] of a 0-d label is to Dynamo a number that it does not know.
+    # In vector[labels], Dynamo would take a 0-d label for a number whose value it does not know.
     return vector.index_select(0, labels.reshape(-1)).reshape(labels.shape)
 
 
@@ -231,7 +231,7 @@ def pick(x, labels, axis):
 
 
 def at_class(labels, like, axis):
-    # In 32 bits: inductor compares twice as many at once.
+    # In 32 bits, inductor compares twice as many labels at once as in 64.
     index = torch.arange(like.shape[axis], device=labels.device, dtype=torch.int32)
     return _axes.along(index, like.ndim, axis) == labels.int().unsqueeze(axis)
 

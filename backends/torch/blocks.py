@@ -1,9 +1,9 @@
 """PyTorch: kernels for eager tensors of any device, in blocks of rows, without autograd.
 
-Half precision is converted block by block, never whole. The kernels lean on torch's own fused
-softmax and log-softmax where these are fast and exact, and give back the digits that are lost where
-one class dominates its row. Whether there is such a row is looked up on the CPU only: on an
-accelerator that would wait for the device. Not measured on a GPU.
+Half precision is converted block by block, never whole. The kernels use torch's own fused softmax
+and log-softmax where these are fast and exact, and restore the digits that are lost where one class
+dominates its row. Only on the CPU do they first check whether there is such a row: on an
+accelerator, the check would wait for the device. Not measured on a GPU.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from softmaxkit.backends.torch.memory import (
     wide_dtype,
 )
 
-# CPU: rows shorter than torch's own softmax is good at; see `has_kernel`.
+# On the CPU, torch's own softmax is slow for rows shorter than this; see `has_kernel`.
 SHORT_ROW = 16
-# Below this many logits calls cost more than that.
+# Up to this many logits, it is still faster than the calls of separate operations.
 SHORT_ELEMENTS = 2000
-# From here on Σ e^d of torch's own softmax on the CPU has lost digits: see `_even`.
+# From this row length on, torch's own softmax on the CPU loses digits of Σ e^d; see `_even`.
 LONG_ROW = 1 << 14
-# Above this log p, log Σ e^d has lost digits of float32, and of half precision.
+# Above this log p, log Σ e^d has lost digits of float32, or of half precision.
 DOMINANT, DOMINANT_IN_HALF = -0.5, -1e-2
-# Below this log p, p is near the smallest numbers of float32, and its logarithm not that of e^d.
+# Below this log p, p is near the smallest numbers of float32, and its logarithm loses digits.
 FAINT = -69.0
 
 
 def has_kernel(x, axis=1):
-    """Tell whether torch's own softmax along that axis is fast and exact enough.
+    """Return whether torch's own softmax along that axis is fast and exact enough.
 
-    Along another axis than the last it adds one class after the other: 17 ULP off at 5000 classes,
-    200 at 300 of which the first dominates. Rows shorter than a vector register it takes one number
-    at a time on the CPU: (200000, 10) in 16 ms, by whole operations in 4.4 ms.
+    Along an axis other than the last, it adds one class after another: 17 ULP off at 5000 classes,
+    200 at 300 classes of which the first dominates. On the CPU, it processes rows shorter than a
+    vector register one number at a time: (200000, 10) takes 16 ms, and 4.4 ms with operations on
+    whole blocks.
     """
     if x.shape[axis + 1 :].numel() > 1:
         return x.shape[axis] <= SUM_CLASSES
@@ -71,8 +72,8 @@ def log_softmax(x, axis, dtype):
     if dtype is not x.dtype or x.dtype not in WIDE or not has_kernel(x, axis):
         dominant = DOMINANT if dtype in WIDE else DOMINANT_IN_HALF
         return _each(partial(_log_softmax_into, dominant=dominant), x, axis, dtype)
-    # In blocks (4096, 4096) takes 20 ms, not 16: in new memory the two threads of a block wait for
-    # the same pages.
+    # Not in blocks, where (4096, 4096) takes 20 ms instead of 16: in new memory, the two threads of
+    # a block wait for the same pages.
     out = _whole(torch.log_softmax, x, axis)
     blocks, scratch = as_blocks(out, axis), Scratch()
     for block in slices(blocks):
@@ -89,7 +90,7 @@ def _whole(kernel, x, axis):
 
 
 def _each(kernel, x, axis, dtype):
-    """Have `kernel(block, result)` write every block of the result; half precision in float32."""
+    """Write each block of the result with `kernel(z, out, scratch)`, half precision in float32."""
     out = empty(x.shape, dtype, x.device)
     wide = wide_dtype(x.dtype)
     source, target, scratch = as_blocks(x, axis), as_blocks(out, axis), Scratch()
@@ -123,16 +124,16 @@ def _log_softmax_into(z, out, scratch, dominant=DOMINANT):
 
 
 def is_summed_in_sequence(x, axis=1):
-    """Tell whether torch's own softmax has added the e^d of such rows one after the other.
+    """Return whether torch's own softmax adds the e^d of such rows one after another.
 
-    Where they are nearly equal, Σ p is 1e-6 from 1 at 32768 classes, 4e-5 at 262144. Accelerators
-    add in pairs.
+    If they are nearly equal, Σ p differs from 1 by 1e-6 at 32768 classes and by 4e-5 at 262144.
+    Accelerators add in pairs.
     """
     return x.is_cpu and x.shape[axis] >= LONG_ROW and x.dtype in WIDE
 
 
 def _even(p):
-    """Divide p of long rows by its sum, which has all digits: an eighth of torch's softmax more."""
+    """Divide p of long rows by its accurate sum; it takes an eighth of the time of the softmax."""
     if is_summed_in_sequence(p):
         p.div_(p.sum(1, keepdim=True))
 
@@ -145,14 +146,14 @@ def _even_log(log_p, scratch):
 
 
 def _log_sum(e):
-    """Return log Σ e from e = e^(z - max), which is 1 at the maxima; spoils `e`."""
+    """Return log Σ e for e = e^(z - max), which is 1 at the maxima; overwrites `e`."""
     whole = e.sum(1, keepdim=True)
-    others = e.frac_().sum(1, keepdim=True)  # the maxima are gone
+    others = e.frac_().sum(1, keepdim=True)  # without the maxima, whose fraction is 0
     return torch.log1p(others + ((whole - others).round_() - 1))
 
 
 def _sharpen(log_p, dominant, scratch):
-    """Give back to log p of a class that dominates its row the digits that log Σ e^d has lost."""
+    """Restore the digits of log p that log Σ e^d has lost where a class dominates its row."""
     highest = log_p.amax(1, keepdim=True)
     rows = _rows_of(highest, dominant)
     if rows is not None:
@@ -163,7 +164,7 @@ def _sharpen(log_p, dominant, scratch):
         _put(log_p, rows, at, torch.where(sure, torch.log1p(-others), 0.0), scratch)
 
 
-# Below, a mask is of numbers, 1 and 0: with one of bools a pass over a block takes 3 to 5 times as
+# Masks below are numbers, 1 and 0: with a boolean mask, a pass over a block takes 3 to 5 times as
 # long on the CPU.
 def _at(x, limit, scratch):
     """Return 1 where a class dominates its row, else 0."""
@@ -171,9 +172,9 @@ def _at(x, limit, scratch):
 
 
 def _rows_of(highest, limit):
-    """Return an index of the rows whose highest is above a limit, or of all; None for none."""
+    """Return an index of the rows (or of all) if `highest` exceeds the limit in some, else None."""
     if highest.is_cpu:
-        # NaN, which may stand before others that are, is not at most the limit.
+        # If a row is NaN, so is the maximum, which is then not <= limit: other rows may exceed it.
         if highest.numel() == 0 or highest.amax().item() <= limit:
             return None
         if highest.ndim == 2:
@@ -182,10 +183,10 @@ def _rows_of(highest, limit):
 
 
 def _put(block, rows, at, value, scratch):
-    """Put the value of each row where it has a class that dominates."""
+    """Write the value of each row at the class that dominates it."""
     chosen = block[rows]
     chosen.mul_(torch.lt(at, 0.5, out=scratch.like(at, "beside"))).addcmul_(at, value)
-    if isinstance(rows, Tensor):  # else a view
+    if isinstance(rows, Tensor):  # otherwise `chosen` is a view
         block[rows] = chosen
 
 
@@ -198,10 +199,10 @@ def softmax_gradient_of_logits(x, cotangent, axis):
 
 
 def _softmax_gradient(source, cotangent, axis, of_logits):
-    """Return p (v - Σ p v), where `source` is p, or the logits of which p is made.
+    """Return p (v - Σ p v), where `source` is p, or the logits from which p is computed.
 
-    See `softmaxkit._activations.softmax_derivative`: from v is taken what nearly is Σ p v, or v_k
-    where p_k > 1/2.
+    As in `softmaxkit._activations.softmax_derivative`, an approximation of Σ p v is first
+    subtracted from v, or v_k where p_k > 1/2.
     """
     out = empty(source.shape, source.dtype, source.device)
     wide = wide_dtype(source.dtype)
@@ -234,7 +235,7 @@ def _softmax_gradient(source, cotangent, axis, of_logits):
 
 # --- row statistics -------------------------------------------------------------------------------
 class Kept(NamedTuple):
-    """What a gradient is made of: log p of the labels, and perhaps p, in the gradient's memory."""
+    """Saved for the gradient: log p of the labels, and perhaps p, which the gradient overwrites."""
 
     log_p: Tensor | None = None
     p: Tensor | None = None
@@ -243,9 +244,9 @@ class Kept(NamedTuple):
 def row_statistics(x, request, lse, keep):
     axis, labels, weights, skip = request
     (index,) = rows_as_blocks(x, axis, [labels])
-    # Forward and backward with p kept / made anew, in ms: (1000, 1000) 1.3 / 2.4, (4096, 4096)
+    # Forward and backward with p kept / recomputed, in ms: (1000, 1000) 1.3 / 2.4, (4096, 4096)
     # 15 / 20, (256, 128256) 24 / 50, (8, 21, 256, 256) 17 / 21, (200000, 10) 5.7 / 6.7. Both need
-    # the memory of one gradient. With weights there is nothing to gain: 15 / 15.
+    # the memory of one gradient. With weights, keeping p gains nothing: 15 / 15.
     p = None
     if keep and labels is not None and weights is None and not lse and x.dtype in WIDE:
         p = softmax(x, axis, x.dtype)
@@ -261,7 +262,7 @@ def row_statistics(x, request, lse, keep):
 
 
 def _picked(z, p, index):
-    """Return log p at `index`, given the probabilities; they may be lost there."""
+    """Return log p at `index`, given the probabilities, which may be overwritten there."""
     p_y = p.gather(1, index)
     log_p = p_y.log()
     if not p.is_cpu or not bool((log_p >= FAINT).all()):
@@ -275,7 +276,7 @@ def _picked(z, p, index):
 
 
 def _in_scratch(x, axis, index, weights, lse):
-    """Return log p of the labels, Σ w log p, and log Σ e^z, by log p of each block."""
+    """Return log p of the labels, Σ w log p and log Σ e^z, computed block by block."""
     wide = wide_dtype(x.dtype)
     source = as_blocks(x, axis)
     wanted = index is not None, weights is not None, lse
@@ -289,7 +290,7 @@ def _in_scratch(x, axis, index, weights, lse):
     for block in slices(source):
         z = scratch.cast(part(source, block), "z", wide)
         log_p = scratch.like(z, "log_p")
-        if not (wanted[1] or lse):  # softmax takes half as long
+        if not (wanted[1] or lse):  # softmax takes half as long as log-softmax
             _softmax_into(z, log_p)
             part(log_p_y, block).copy_(_picked(z, log_p, part(index, block)))
             continue
@@ -307,7 +308,7 @@ def _in_scratch(x, axis, index, weights, lse):
 
 
 def _dot(w, log_p):
-    """Return Σ w log p, where 0 log 0 = 0; spoils `log_p`."""
+    """Return Σ w log p, where 0 log 0 = 0; overwrites `log_p`."""
     if not isinstance(w, Tensor):
         return log_p.sum(1, keepdim=True).mul_(w)
     if not log_p.is_cpu or bool((log_p.amin(1) == -torch.inf).any()):
@@ -317,7 +318,7 @@ def _dot(w, log_p):
 
 # --- their gradient -------------------------------------------------------------------------------
 def row_gradient(x, request, kept, of_rows):
-    """Carry the cotangents of the rows back, in the dtype of `x`; `of_rows` needs no mass."""
+    """Carry the cotangents of the rows back to `x`, in its dtype; `of_rows` needs no mass."""
     axis, labels, weights, skip = request
     out = empty(x.shape, x.dtype, x.device) if kept.p is None else kept.p
     source, target = as_blocks(x, axis), as_blocks(out, axis)
@@ -348,9 +349,9 @@ class _RowsOfBlock(NamedTuple):
 
 
 def _gradient_of_p(scratch, p, w, of_rows):
-    """Put the gradient of a block's rows in the place of p."""
+    """Overwrite p of a block with the gradient of its rows."""
     labels, skip, log_p, by_log_p, by_dot, by_lse = of_rows
-    factor = 0.0 if by_lse is None else by_lse  # of p, at the label
+    factor = 0.0 if by_lse is None else by_lse  # factor of p at the label
     rows = None
     if isinstance(w, Tensor):
         w = scratch.cast(w, "w", p.dtype)
@@ -365,7 +366,7 @@ def _gradient_of_p(scratch, p, w, of_rows):
         factor = factor - by_dot * (w * p.shape[1])
     p.mul_(factor if labels is None else factor - by_log_p)
     if labels is not None:
-        at_label = -by_log_p * torch.expm1(log_p)  # 1 - p, which keeps its digits
+        at_label = -by_log_p * torch.expm1(log_p)  # 1 - p without cancellation
         if not (isinstance(factor, float) and factor == 0):
             at_label = at_label + factor * torch.exp(log_p)
         p.scatter_(1, labels, at_label)
@@ -382,7 +383,7 @@ def _gradient_of_p(scratch, p, w, of_rows):
 def _where_dominated(scratch, p, w, mass, p_k, of_rows):
     """Return 1 where p_k > 1/2, and the gradient there.
 
-    At k, w_k - p_k Σ w cancels; it is w_k Σ p - p_k Σ w, both sums without k.
+    At k, w_k - p_k Σ w would cancel; it equals w_k Σ p - p_k Σ w with both sums without k.
     """
     at, beside = _at(p, 0.5, scratch), scratch.like(p, "beside")
     rest, others = (
@@ -399,7 +400,7 @@ def _where_dominated(scratch, p, w, mass, p_k, of_rows):
 
 # --- sums -----------------------------------------------------------------------------------------
 def sum_in_float32(x, axis):
-    """Sum half precision over the classes."""
+    """Sum half-precision numbers over the classes, in float32."""
     source = as_blocks(x, axis)
     out = x.new_empty((len(source), *source.shape[2:]), dtype=torch.float32)
     for block in slices(source):

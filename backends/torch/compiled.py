@@ -1,8 +1,8 @@
-"""PyTorch under torch.compile: kernels along the class axis with the derivatives written out.
+"""PyTorch under torch.compile: kernels along the class axis with explicit derivatives.
 
-Inductor reads the logits twice forward, for the maximum and for the sums; back once, where it
-writes the gradient, and once more where cotangents or weights are summed. Of the plain operations
-of `rows` it makes code that takes four to eight times as long.
+In the forward pass, inductor reads the logits twice, for the maximum and for the sums; in the
+backward pass once, to write the gradient, and once more if cotangents or weights are summed. The
+code that it generates from the plain operations of `rows` takes four to eight times as long.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def row_statistics(x, request, lse):
 
 
 def _sums(x, axis):
-    """Return max x, x - max x, and Σ e^(x - max x) - 1, where e^0 = 1 is kept out of the sum."""
+    """Return max x, x - max x and Σ e^(x - max x) - 1, with the e^0 = 1 of maxima counted apart."""
     top = x.amax(axis)
     top = _written_out(torch.where(top.abs() == torch.inf, torch.nan, top))
     d = x - expand(top, axis)
     highest = d == 0
-    # e^d is used once: on a CPU inductor would write out what is used twice.
+    # Use e^d only once: on a CPU, inductor would write it to memory if it were used twice.
     others = torch.where(highest, 0.0, torch.exp(d)).sum(axis)
     return top, d, others + (torch.where(highest, 1.0, 0.0).sum(axis) - 1.0)
 
 
 def _written_out(rows):
-    """Have inductor store numbers of rows, which it would compute again beside every class."""
+    """Make inductor store the numbers of rows, which it would recompute for every class."""
     if not isinstance(rows, Tensor):
         return rows
     flat = rows.reshape(-1)
@@ -56,9 +56,9 @@ def _written_out(rows):
 
 
 def loses_small_p(x, dtype):
-    """Tell whether a softmax in this dtype cannot stand for the logits in its derivative.
+    """Return whether a result in this dtype is too inexact to compute softmax's derivative from.
 
-    A p of bfloat16 is rounded, but only relative to itself, as the gradient will be.
+    bfloat16 rounds p, too, but only relative to its size, as it will round the gradient.
     """
     return dtype is not x.dtype or dtype is torch.float16
 
@@ -83,10 +83,10 @@ class _Softmax(torch.autograd.Function):
 
 
 def _softmax_gradient(p, v, axis):
-    """Return p (v - Σ p v); at a class k of p_k > 1/2 what makes the entries sum to 0.
+    """Return p (v - Σ p v); at a class k with p_k > 1/2, the value that makes the entries sum to 0.
 
-    In one reading for the sums and one for the result. What all cotangents of a row have in common
-    is not taken off first, as `softmax_derivative` does: that is two readings more.
+    This takes one pass for the sums and one for the result. Unlike `softmax_derivative`, it does
+    not first subtract what all cotangents of a row have in common: that would take two more passes.
     """
     dominates = p > 0.5
     product = p * v
@@ -152,7 +152,7 @@ class _RowStatistics(torch.autograd.Function):
 
 
 class Kept(NamedTuple):
-    """What a gradient is made of beside the logits."""
+    """Saved for the gradient, beside the logits."""
 
     log_p: Tensor | None  # of the labels
     top: Tensor
@@ -160,7 +160,7 @@ class Kept(NamedTuple):
 
 
 class Written:
-    """Row statistics and their gradient, each written out, for who calls both."""
+    """Row statistics and their explicit gradient, for a caller that calls both itself."""
 
     log_softmax = staticmethod(log_softmax)
 
@@ -203,7 +203,7 @@ def _gradient(x, axis, whole, of_rows, *, labels=None, log_p=None, weights=None)
 
 
 def _beside(whole, x, weights, axis):
-    """Add to a row what the gradient of Σ w log p needs of its weights; return them broadcast."""
+    """Add the sums of weights that the gradient of Σ w log p needs; also return w broadcast."""
     weights = weights.expand(x.shape)
     at_top = x == expand(whole.top, axis)
     beside = torch.where(at_top, 0.0, weights).sum(axis)

@@ -1,8 +1,8 @@
-"""PyTorch: the loss of logits that are a product, by chunks of rows.
+"""PyTorch: the loss of logits that are a product, in chunks of rows.
 
-Where a first derivative is all that is asked for, one node of the graph: the gradients of a loss
-that is one number are made on the way forward. Else plain operations, which keep every chunk.
-Not measured on a GPU.
+If only a first derivative is needed, the loss is one node of the graph, and the gradients of a loss
+that is one number are computed in the forward pass. Otherwise it consists of plain operations,
+which keep every chunk. Not measured on a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def linear_loss(operands, targets, options):
     device = operands.hidden.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
         return _loss(operands, targets, options)
-    # Autocast multiplies in half precision, and has losses in float32.
+    # Under autocast, products are computed in half precision and losses in float32.
     half = torch.get_autocast_dtype(device)
     floats = (torch.float32, *HALF)
     operands = operands._make(
@@ -67,7 +67,7 @@ def _loss(operands, targets, options):
             ops, flat, labels, of_flat, lambda rows: rows.index_select(0, kept)
         )
     given = of_flat.of_logits
-    if options.all_outputs:  # the losses are reduced beside them
+    if options.all_outputs:  # the losses are reduced afterwards
         of_flat = of_flat._replace(of_logits=given._replace(reduction="none"))
     outputs = _outputs(flat, labels, of_flat)
     if options.all_outputs:
@@ -82,7 +82,7 @@ def _loss(operands, targets, options):
 
 
 def _kept(operands, targets, options):
-    """Return the places of the rows that are not ignored; None for all, or where nobody can see."""
+    """Return the indices of rows that are not ignored; None for all, or if labels are not read."""
     hidden, ignored = operands.hidden, options.of_logits.ignore_index
     if ignored is None or targets.is_floating_point():
         return None
@@ -111,7 +111,7 @@ def _outputs(operands, targets, options):
 
 
 class _LinearLoss(torch.autograd.Function):
-    """A linear loss as one node, which keeps the gradients, or of rows not reduced the operands."""
+    """A linear loss as one node; saves the gradients or, if losses are not reduced, operands."""
 
     @staticmethod
     def forward(ctx, options, names, *tensors):
@@ -129,14 +129,14 @@ class _LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *of_outputs):
-        saved = ctx.saved_tensors  # once: activation checkpointing refuses a second look
+        saved = ctx.saved_tensors  # read once: activation checkpointing refuses a second time
         operands, targets, found = Operands(*saved[:3]), saved[3], saved[4:7]
         options = _with(ctx.options, ctx.names, saved[7:])
         rest = (None,) * (1 + len(ctx.names))
         again = [one is not None and is_differentiated_again(one) for one in of_outputs]
         if any(again) and not ops.is_compiling():
             return None, None, *_differentiably(ctx, operands, targets, options, of_outputs), *rest
-        # Of the sum of no row over 0 it is infinite: 0 x inf is to be 0.
+        # If a sum of no rows is divided by 0, the cotangent is infinite; 0 x inf must be 0.
         largest = torch.finfo(of_outputs[0].dtype).max
         of_value = of_outputs[0].clamp(-largest, largest)
         if options.of_logits.reduction == "none":
@@ -145,8 +145,8 @@ class _LinearLoss(torch.autograd.Function):
         elif ops.is_compiling():
             found = [one if one is None else one * of_value for one in found]
         elif ctx.is_fresh:
-            # The first gradients take the memory of those that were kept. autograd is not to see
-            # that: it would refuse a second backward, for which they are made again.
+            # The first backward pass scales the saved gradients in place. autograd must not see
+            # that: it would refuse a second backward pass, which computes them again.
             found = [one if one is None else one.data.mul_(of_value) for one in found]
             ctx.is_fresh = False
         else:
@@ -162,7 +162,7 @@ def _with(options, names, beside):
 
 
 def _differentiably(ctx, operands, targets, options, of_outputs):
-    """Return the gradients, which can be differentiated again."""
+    """Return gradients that can be differentiated again."""
     needs = ctx.wanted
     inputs = [one for one, is_needed in zip(operands, needs, strict=True) if is_needed]
     with torch.enable_grad():
@@ -186,7 +186,7 @@ def _call(operands, targets, options, wanted, of_rows=None):
 
 
 # --- products -------------------------------------------------------------------------------------
-# An accelerator multiplies half precision into float32; a CPU does not.
+# An accelerator multiplies half-precision operands into a float32 result; a CPU does not.
 def _operand(x):
     return ops.compute(x) if x.device.type in ("cpu", "meta") else x
 

@@ -1,6 +1,6 @@
-"""PyTorch: the memory of results, and arrays cut into blocks of rows.
+"""PyTorch: the memory of results, and tensors cut into blocks of rows.
 
-A block is (outer, C) or (outer, C, inner).
+A block has the shape (outer, C) or (outer, C, inner).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
 WIDE = (torch.float32, torch.float64)
-# Elements of a block. On the CPU its scratch stays in the cache: 4 MiB of float32, best of 128 KiB
-# to 8. On an accelerator it is to fill the device; 16 MiB of float32, not measured on one.
+# Elements of a block. On the CPU, its scratch memory has to stay in the cache: 4 MiB of float32 is
+# the best of 128 KiB to 8 MiB. On an accelerator, a block should fill the device: 16 MiB, which is
+# not measured.
 BLOCK_ELEMENTS = 1 << 20
 ACCELERATOR_ELEMENTS = 1 << 22
-# Results on the CPU of more bytes are put in NumPy's memory, for which Linux is asked for pages of
+# Results of more bytes on the CPU use memory allocated by NumPy, which asks Linux for pages of
 # 2 MiB: log_softmax of (4096, 4096) 30 -> 12 ms.
 FRESH_BYTES = 1 << 22
 
@@ -29,23 +30,23 @@ def wide_dtype(dtype):
 
 
 def is_large(x):
-    """Tell whether a result like `x` is worth memory of its own."""
+    """Return whether a result of the size of `x` should use memory from NumPy; see `empty`."""
     return x.nbytes > FRESH_BYTES
 
 
 def empty(shape, dtype, device):
-    """Return memory for a result; SOFTMAXKIT_NUMPY_MEMORY=0 has all of it allocated by torch."""
+    """Return memory for a result; with SOFTMAXKIT_NUMPY_MEMORY=0, torch allocates all of it."""
     size = prod(shape) * dtype.itemsize
     by_torch = device.type != "cpu" or size <= FRESH_BYTES
     if by_torch or os.environ.get("SOFTMAXKIT_NUMPY_MEMORY") == "0":
         return torch.empty(shape, dtype=dtype, device=device)
     memory = torch.from_numpy(np.empty(size, np.uint8)).untyped_storage()
-    # No view, which autograd would note.
+    # Not a view, which autograd would track.
     return torch.empty(0, dtype=dtype, device=device).set_(memory, 0, shape)
 
 
 def as_blocks(x, axis):
-    """See the logits as (outer, C) or (outer, C, inner)."""
+    """View the logits as (outer, C) or (outer, C, inner)."""
     if x.ndim == 2 and axis == 1:
         return x
     outer, inner = x.shape[:axis].numel(), x.shape[axis + 1 :].numel()
@@ -53,7 +54,7 @@ def as_blocks(x, axis):
 
 
 def rows_as_blocks(x, axis, values):
-    """Lay what broadcasts to the rows of `x` along its blocks; leave Python numbers as they are."""
+    """Reshape values that broadcast to the rows of `x` like its blocks; leave Python numbers."""
     rows = x.shape[:axis] + x.shape[axis + 1 :]
     outer, inner = x.shape[:axis].numel(), x.shape[axis + 1 :].numel()
     form = (outer, 1) if inner == 1 else (outer, 1, inner)
@@ -64,7 +65,7 @@ def rows_as_blocks(x, axis, values):
 
 
 def slices(x: Tensor) -> Iterator[slice | None]:
-    """Cut along the first axis; None stands for an only block."""
+    """Yield a slice along the first axis for each block; None if there is only one."""
     elements = BLOCK_ELEMENTS if x.is_cpu else ACCELERATOR_ELEMENTS
     if x.numel() <= elements:
         yield None
@@ -75,12 +76,12 @@ def slices(x: Tensor) -> Iterator[slice | None]:
 
 
 def part(values, block):
-    """Return the block of a tensor, or a number as it is."""
+    """Return the block of a tensor; return a number unchanged."""
     return values if block is None or not isinstance(values, Tensor) else values[block]
 
 
 class Scratch:
-    """Memory of the size of a block, by name, the same for each block."""
+    """Named buffers of the size of a block, which all blocks share."""
 
     def __init__(self):
         self.memory = {}
@@ -93,5 +94,5 @@ class Scratch:
         return memory[:size].view(z.shape)
 
     def cast(self, z, name, dtype):
-        """Return `z` in this dtype."""
+        """Return `z` in this dtype, in the buffer `name` if it has to be converted."""
         return z if z.dtype is dtype else self.like(z, name, dtype).copy_(z)

@@ -1,16 +1,17 @@
 """PyTorch: kernels along the class axis, as autograd and every transform of torch see them.
 
-Under torch.compile `compiled`, unless it takes other derivatives than one first. Where else more
-than a value and a first derivative is asked for (`arrays.is_eager`), plain operations, whose own
-derivatives are exact to every order and in both modes. Else `blocks`, as one node of the graph; or
-for few logits on the CPU, where calls cost more than numbers, torch's own in float64.
+Under torch.compile they use `compiled`, unless the traced code takes derivatives other than one
+first derivative. Where else more than a value and a first derivative is needed (`arrays.is_eager`),
+they use plain operations, whose own derivatives are exact to every order and in both modes.
+Otherwise they use `blocks`, as one node of the graph; or, for few logits on the CPU, where calls
+cost more than arithmetic, torch's own functions in float64.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor  # by which autograd takes many cotangents
+from torch._C._functorch import is_legacy_batchedtensor  # autograd's batch of cotangents
 
 from softmaxkit._activations import softmax_derivative
 from softmaxkit._axes import expand
@@ -21,10 +22,10 @@ from softmaxkit.backends.torch.arrays import has_written_derivative, is_eager, i
 from softmaxkit.backends.torch.blocks import Kept
 from softmaxkit.backends.torch.memory import WIDE
 
-# Few logits. Forward and backward of cross-entropy as a node in Python / in float64, in µs, at
-# (32, 10): 98 / 45.
+# Up to this many logits, torch's own functions in float64 are faster than a node in Python: forward
+# and backward of cross-entropy at (32, 10) 98 -> 45 µs.
 FEW_ELEMENTS = 1 << 14
-# Below this, in float64, 1 - p has all digits of float32.
+# Below this p, 1 - p in float64 has all digits of float32.
 CERTAIN = 1 - 1e-8
 LOG_CERTAIN = -1e-8
 
@@ -39,7 +40,7 @@ def softmax(x, axis, dtype):
         return blocks.softmax(x, axis, dtype)
     if _are_few(x):
         p = torch.softmax(x, axis, torch.float64)
-        if p.amax().item() < CERTAIN:  # NaN is not
+        if p.amax().item() < CERTAIN:  # False for NaN
             return p.to(dtype)
     return _Softmax.apply(x, axis, dtype)
 
@@ -59,7 +60,7 @@ def log_softmax(x, axis, dtype):
 
 
 class _Softmax(torch.autograd.Function):
-    """Softmax that keeps its result, or the logits where that may have lost small p."""
+    """Softmax that saves its result, or the logits if the result may have lost small p."""
 
     @staticmethod
     def forward(ctx, x, axis, dtype):
@@ -84,7 +85,7 @@ class _Softmax(torch.autograd.Function):
 
 
 class _LogSoftmax(torch.autograd.Function):
-    """The same for log-softmax, whose result has the log-softmax of the logits: it is its own."""
+    """The same for log-softmax; its result can replace the logits: log-softmax is idempotent."""
 
     @staticmethod
     def forward(ctx, x, axis, dtype):
@@ -123,7 +124,7 @@ def row_statistics(x, request, lse, keep):
 
 
 class _RowStatistics(torch.autograd.Function):
-    """Row statistics that keep the logits, a few numbers per row, and perhaps p."""
+    """Row statistics that save the logits, a few numbers per row, and perhaps p."""
 
     @staticmethod
     def forward(ctx, x, weights, request, lse):
@@ -151,9 +152,8 @@ class _RowStatistics(torch.autograd.Function):
             return by_x, by_weights, None, None
         by_x = by_weights = None
         if ctx.needs_input_grad[0]:
-            # The first gradient is made in the memory of p. autograd is not to see that: it would
-            # take p for changed, and refuse a second one, for which p is computed again, alike to
-            # the last bit.
+            # The first gradient overwrites p. autograd must not see that: it would refuse a second
+            # backward pass, which computes p again, identical to the last bit.
             if p is not None:
                 p = p.data if ctx.is_fresh else blocks.softmax(x, ctx.axis, x.dtype)
             kept = Kept(log_p, p)
@@ -170,7 +170,7 @@ class _RowStatistics(torch.autograd.Function):
 
 
 def _differentiably(ctx, x, request, of_rows):
-    """Return the cotangents of the logits and the weights, which can be differentiated again."""
+    """Return cotangents of the logits and the weights that can be differentiated again."""
     needs = ctx.needs_input_grad[:2]
     inputs = [one for one, is_needed in zip((x, request.weights), needs, strict=True) if is_needed]
     with torch.enable_grad():
@@ -182,7 +182,7 @@ def _differentiably(ctx, x, request, of_rows):
 
 
 def _in_float64(x, request, lse):
-    """Compute rows by torch's log-softmax in float64; None where that loses digits."""
+    """Compute rows from torch's log-softmax in float64; return None if that loses digits."""
     axis, labels, weights, skip = request
     z = x if skip is None else torch.where(expand(skip, axis), 0.0, x)
     log_p = torch.log_softmax(z, axis, torch.float64)
@@ -201,13 +201,14 @@ def _in_float64(x, request, lse):
     return _but_skipped(Rows(log_p_y, dot, None, log_total), skip)
 
 
-# --- plain operations, with derivatives that are exact --------------------------------------------
+# --- plain operations, whose derivatives are exact ------------------------------------------------
 def _terms(x, axis):
-    """Return max x, d = x - max x, e^d, Σ e^d - 1, and True at a class of p > 1/2.
+    """Return max x, d = x - max x, e^d, Σ e^d - 1, and True at a class with p > 1/2.
 
-    Autodiff goes through the maximum where such a class holds it, and through the others alone: of
-    d and of rest it is then no part, so that nothing is taken off that is added elsewhere. In rows
-    without one the maximum is a constant, since any shift cancels.
+    If such a class holds the maximum, autodiff goes through the maximum and through the other
+    classes only: the class itself is constant in d and rest, so that no derivative is subtracted in
+    one place and added in another. In rows without one, the maximum is a constant, since any shift
+    cancels.
     """
     top = x.amax(axis, keepdim=True)
     highest = top.detach()
@@ -226,7 +227,7 @@ def _terms(x, axis):
 def _softmax(x, axis):
     _, _, e, rest, dominates = _terms(x, axis)
     p = e / (1.0 + rest)
-    # p_k is 1 - Σ p without k, which keeps the digits of its derivative.
+    # Compute p_k as 1 - Σ p over the other classes, which keeps the digits of its derivative.
     others = torch.where(dominates, 0.0, p).sum(axis, keepdim=True)
     return torch.where(dominates, p.detach() + (others.detach() - others), p)
 
@@ -245,7 +246,7 @@ def _row_statistics(x, request):
     log_sum = torch.log1p(rest)
     log_p = dot = None
     if labels is not None:
-        # The difference first: DTensor has no pending sum of rows without the class axis.
+        # Subtract before squeezing: DTensor cannot remove the class axis of a pending sum.
         log_p = (d.gather(axis, labels.unsqueeze(axis)) - log_sum).squeeze(axis)
     if weights is not None:
         log_p_c = d - log_sum
@@ -261,7 +262,7 @@ def _but_skipped(rows, skip):
     return Rows(*[v if v is None else torch.where(skip, 0.0, v) for v in rows])
 
 
-# --- what is asked --------------------------------------------------------------------------------
+# --- what the caller needs ------------------------------------------------------------------------
 def _is_differentiated(x, weights=None):
     if not torch.is_grad_enabled():
         return False

@@ -23,6 +23,21 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def load_average() -> float | None:
+    """Return how many processes wanted to run in the last minute, where the system says so."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def busy_line(load: float | None, cores: int) -> str:
+    """Say that other programs leave no core to the measurement, or nothing where they do."""
+    if load is None or load <= cores:
+        return ""
+    return (
+        f"busy machine: {load:.1f} processes wanted its {cores} cores in the minute before the "
+        f"start. Close other programs, or wait: ratios can be off by any factor."
+    )
+
+
 def environment() -> dict[str, Any]:
     """Return what the numbers depend on; the versions of the libraries come from their workers."""
     import pyperf
@@ -31,6 +46,7 @@ def environment() -> dict[str, Any]:
     return {
         "machine": {name: value for name, value in machine.items() if name not in _LEFT_OUT},
         "cores_usable": usable_cores(),
+        "load_at_start": load_average(),
         "softmaxkit": softmaxkit.__version__,
         "commit": commit(),
         "libraries": {},

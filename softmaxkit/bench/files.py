@@ -45,6 +45,9 @@ def _run(result: Result, contestant: str, environment: dict[str, Any]) -> pyperf
         "shape": shown_shape(cell.shape),
         "loops": result.loops[contestant],
     }
+    spread = result.spread(contestant)
+    if spread is not None:  # for readers of the file: it comes from the values
+        metadata["spread"] = spread
     if contestant in result.memory:
         metadata["extra_memory_bytes"] = result.memory[contestant]
     return pyperf.Run(result.seconds[contestant], metadata=metadata, collect_metadata=False)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from softmaxkit._terminal import heading, new_table, print_table, say
+from softmaxkit.bench.environment import busy_line
 from softmaxkit.bench.measuring import NO_PEAK, can_read_peaks
 from softmaxkit.bench.operations import EVERY_OPERATION, is_small
 from softmaxkit.bench.results import (
     COPY,
+    LARGE_SPREAD,
     OURS,
     Result,
     geometric_mean,
@@ -20,31 +24,58 @@ from softmaxkit.bench.results import (
     shown_shape,
 )
 
-_WIDTH = 136  # of the widest table
+UNSTEADY = "?"  # behind a number that is not to be relied on
 
 
 def show(console: Console, results: Sequence[Result], environment: dict[str, Any]) -> None:
-    """Print a table for each library, dtype and setting, the summary, failures, environment."""
-    if console.width < _WIDTH:
-        console = Console(width=_WIDTH, file=console.file)
-    for setting in dict.fromkeys(result.cell.place for result in results):
-        console.print(_cells(setting, [r for r in results if r.cell.place == setting]))
-    summary = groups(results)
-    if summary:
-        console.print(_summary(summary))
-    limits = _limits(results)
-    if limits.rows:
-        console.print(limits)
+    """Print tables for each library, dtype and setting, the summary, failures, environment."""
+    for place in dict.fromkeys(result.cell.place for result in results):
+        among = [result for result in results if result.cell.place == place]
+        print_table(console, _times(place, among))
+        if any(result.memory for result in among):
+            print_table(console, _memory(place, among))
+    measured = [result for result in results if result.seconds]
+    if measured:
+        print_table(console, _summary(results))
+        if any(result.ratio(OURS, COPY) and not is_small(result.cell.shape) for result in measured):
+            print_table(console, _limits(results))
+        for line in (*_explanations(measured), *_warnings(measured)):
+            say(console, line)
+        say(console, "")
     if not can_read_peaks():
-        _say(console, f"memory: empty, for {NO_PEAK}.")
+        say(console, f"memory: not measured, for {NO_PEAK}.")
     for line in failures(results):
-        _say(console, line, style="red")
+        say(console, line, style="red")
     for line in shown_environment(environment):
-        _say(console, line)
+        say(console, line)
 
 
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+def _explanations(results: Sequence[Result]) -> list[str]:
+    lines = ["ours: median time of a call. A rival: its time ÷ ours; above 1 softmaxkit is faster."]
+    if any(COPY in result.seconds for result in results):
+        lines.append("÷ copy: our time ÷ that of copying the logits into fresh memory.")
+    lines.append(
+        "spread: how far the quartiles of the rounds are apart, over their median; the largest of "
+        "the row."
+    )
+    if any(result.memory for result in results):
+        lines.append(
+            "memory: peak beyond what was there ÷ size of the logits, of large arrays; the "
+            "gradients that a linear loss returns do not count."
+        )
+    return lines
+
+
+def _warnings(results: Sequence[Result]) -> list[str]:
+    """Say what the mark means, where there is one."""
+    unsteady = sum(result.is_unsteady(*result.seconds) for result in results)
+    if not unsteady:
+        return []
+    return [
+        f"{UNSTEADY}: a time that this number comes from has a spread of {LARGE_SPREAD:.0%} or "
+        f"more ({unsteady} of {len(results)} cells); do not rely on it. Close other programs, and "
+        f"run these cells again, with more --rounds."
+    ]
 
 
 def _number(value: float | None) -> str:
@@ -62,96 +93,138 @@ def shown_seconds(seconds: float | None) -> str:
     return f"{seconds / 1e-6:.3g} µs"
 
 
-def _cells(setting: tuple[str, str, str], results: list[Result]) -> Table:
-    rivals = list(
-        dict.fromkeys(
-            name
-            for result in results
-            for name in (*result.seconds, *result.failed)
-            if name not in (OURS, COPY)
-        )
-    )
-    table = Table(
-        title=f"{' '.join(setting)}: rival time ÷ ours (above 1 softmaxkit is faster)",
-        caption="÷ copy: our time over that of copying the logits into fresh memory; "
-        "memory: peak beyond what was there, over the size of the logits, of large arrays; "
-        "the gradients that a linear loss returns do not count",
-    )
-    table.add_column("operation", no_wrap=True)
-    for column in ("shape", "ours", "÷ copy", "memory"):
-        table.add_column(column, justify="right", no_wrap=column == "shape")
-    for rival in rivals:
-        table.add_column(rival, justify="right", no_wrap=True)
-        table.add_column("memory", justify="right")
-    for result in results:
-        row = [
-            result.cell.operation,
-            shown_shape(result.cell.shape),
-            "failed" if OURS in result.failed else shown_seconds(result.time(OURS)),
-            _number(result.ratio(OURS, COPY)),
-            _number(result.memory_ratio(OURS)),
-        ]
-        for rival in rivals:
-            failed = rival in result.failed
-            row.append("failed" if failed else _ratio(result.ratio(rival, OURS)))
-            row.append(_number(result.memory_ratio(rival)))
-        table.add_row(*row)
+def _rivals(results: Sequence[Result]) -> list[str]:
+    names = (name for result in results for name in (*result.seconds, *result.failed))
+    return [name for name in dict.fromkeys(names) if name not in (OURS, COPY)]
+
+
+def _by_operation(
+    table: Table, results: Sequence[Result], row: Callable[[Result], Sequence[str | Text]]
+) -> Table:
+    """Fill a table: a line with the name of each operation, below it one for each shape."""
+    for operation in dict.fromkeys(result.cell.operation for result in results):
+        table.add_row(operation)
+        for result in results:
+            if result.cell.operation == operation:
+                table.add_row(f"  {shown_shape(result.cell.shape)}", *row(result))
     return table
 
 
-def _ratio(value: float | None) -> str:
-    return _number(value) if value is None or value >= 1 else f"[red]{_number(value)}[/]"
+def _times(place: tuple[str, str, str], results: Sequence[Result]) -> Table:
+    rivals = _rivals(results)
+    copied = any(COPY in result.seconds for result in results)
+    names = ["operation, shape", "ours", *(["÷ copy"] if copied else []), *map(heading, rivals)]
+
+    def row(result: Result) -> list[str | Text]:
+        time = _marked(shown_seconds(result.time(OURS)), result.is_unsteady(OURS))
+        cells: list[str | Text] = ["failed " if OURS in result.failed else time]
+        if copied:
+            over_copy = _number(result.ratio(OURS, COPY))
+            cells.append(_marked(over_copy, result.is_unsteady(OURS, COPY)))
+        for rival in rivals:
+            shown = _ratio(result.ratio(rival, OURS), result.is_unsteady(OURS, rival))
+            cells.append("failed " if rival in result.failed else shown)
+        spreads = [result.spread(one) for one in result.seconds]
+        largest = max((one for one in spreads if one is not None), default=None)
+        return [*cells, "" if largest is None else f"{largest:.0%}"]
+
+    return _by_operation(new_table(f"{' '.join(place)}: time", [*names, "spread"]), results, row)
 
 
-def _summary(found: list[Any]) -> Table:
-    table = Table(title="rival time ÷ ours: geometric mean, worst of large and of small arrays")
-    table.add_column("library", no_wrap=True)
-    table.add_column("operations", no_wrap=True)
-    table.add_column("rival", overflow="fold")
-    for column in ("cells", "mean"):
-        table.add_column(column, justify="right")
-    table.add_column("worst large", overflow="fold")
-    table.add_column("worst small", overflow="fold")
-    for group in found:
-        worst = []
-        for small in (False, True):
-            one = group.worst(small)
-            worst.append(
-                f"{_ratio(one[1])} {shown_shape(one[0].shape)}\n{one[0].operation}" if one else ""
-            )
-        table.add_row(
-            f"{group.library} {group.dtype} {group.setting}",
-            group.family,
-            group.rival,
-            str(len(group.ratios)),
-            _ratio(group.mean),
-            *worst,
-        )
+def _memory(place: tuple[str, str, str], results: Sequence[Result]) -> Table:
+    results = [result for result in results if result.memory]
+    rivals = [name for name in _rivals(results) if any(name in one.memory for one in results)]
+    names = ["operation, shape", "ours", *map(heading, rivals)]
+    table = new_table(f"{' '.join(place)}: memory", names)
+    return _by_operation(
+        table, results, lambda one: [_number(one.memory_ratio(name)) for name in (OURS, *rivals)]
+    )
+
+
+def _marked(number: str, unsteady: bool) -> str:
+    return number + (UNSTEADY if number and unsteady else " ")
+
+
+def _ratio(value: float | None, unsteady: bool) -> Text:
+    is_slower = value is not None and value < 1
+    return Text(_marked(_number(value), unsteady), "red" if is_slower else "")
+
+
+def _summary(results: Sequence[Result]) -> Table:
+    table = new_table(
+        "Rival time ÷ ours: geometric means and worst cells",
+        ["library, operations, rival", "ratio", "where"],
+        prose=["where"],
+    )
+    unsteady = {
+        (result.cell, rival)
+        for result in results
+        for rival in result.rivals
+        if result.is_unsteady(OURS, rival)
+    }
+    found = groups(results)
+    for place in dict.fromkeys((one.library, one.dtype, one.setting) for one in found):
+        table.add_row(" ".join(place))
+        for group in found:
+            if (group.library, group.dtype, group.setting) != place:
+                continue
+            name, cells = f"  {group.family}, {group.rival}", list(group.ratios)
+            doubtful = any((cell, group.rival) in unsteady for cell in cells)
+            table.add_row(name, _ratio(group.mean, doubtful), f"mean of {len(cells)} cells")
+            for small, size in ((False, "large"), (True, "small")):
+                worst = group.worst(small)
+                if worst is not None:
+                    cell, ratio = worst
+                    table.add_row(
+                        f"    worst of {size} arrays",
+                        _ratio(ratio, (cell, group.rival) in unsteady),
+                        f"{cell.operation} {shown_shape(cell.shape)}",
+                    )
     return table
 
 
 def _limits(results: Sequence[Result]) -> Table:
-    table = Table(title="large arrays: our time ÷ copy, our peak extra memory ÷ logits")
-    table.add_column("library", no_wrap=True)
-    table.add_column("operations")
-    for column in ("÷ copy: mean", "worst", "memory: mean", "worst"):
-        table.add_column(column, justify="right")
-    found: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+    """Return means and worst cells of our own time and memory, of large arrays."""
+    found: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        over_copy = result.ratio(OURS, COPY)
-        if over_copy is None or is_small(result.cell.shape):
-            continue
-        key = " ".join(result.cell.place), EVERY_OPERATION[result.cell.operation].family
-        times, memory = found.setdefault(key, ([], []))
-        times.append(over_copy)
-        peak = result.memory_ratio(OURS)
-        if peak is not None:
-            memory.append(peak)
-    for key, (times, memory) in found.items():
-        mean = _number(sum(memory) / len(memory)) if memory else ""
-        worst = _number(max(memory)) if memory else ""
-        table.add_row(*key, _number(geometric_mean(times)), _number(max(times)), mean, worst)
+        if result.ratio(OURS, COPY) is not None and not is_small(result.cell.shape):
+            key = " ".join(result.cell.place), EVERY_OPERATION[result.cell.operation].family
+            found.setdefault(key, []).append(result)
+    has_memory = any(OURS in one.memory for among in found.values() for one in among)
+    table = new_table(
+        f"Large arrays: our time ÷ copy{', our memory ÷ logits' if has_memory else ''}",
+        [
+            "library, operations",
+            *("time:\nmean", "time:\nworst"),
+            *(("memory:\nmean", "memory:\nworst") if has_memory else ()),
+        ],
+    )
+    for place in dict.fromkeys(place for place, _ in found):
+        table.add_row(place)
+        for (where, family), among in found.items():
+            if where == place:
+                memory = _mean_and_worst_memory(among)  # of none, no cells
+                table.add_row(f"  {family}", *_times_over_copy(among), *memory)
     return table
+
+
+def _times_over_copy(results: Sequence[Result]) -> list[str]:
+    ratios = [
+        (ratio, one.is_unsteady(OURS, COPY))
+        for one in results
+        if (ratio := one.ratio(OURS, COPY)) is not None
+    ]
+    mean = geometric_mean([ratio for ratio, _ in ratios])
+    worst, doubtful = max(ratios)
+    return [
+        _marked(_number(mean), any(unsteady for _, unsteady in ratios)),
+        _marked(_number(worst), doubtful),
+    ]
+
+
+def _mean_and_worst_memory(results: Sequence[Result]) -> list[str]:
+    peaks = [peak for one in results if (peak := one.memory_ratio(OURS)) is not None]
+    return [_number(sum(peaks) / len(peaks)), _number(max(peaks))] if peaks else []
 
 
 def failures(results: Sequence[Result]) -> list[str]:
@@ -181,6 +254,9 @@ def shown_environment(environment: dict[str, Any]) -> list[str]:
         f"Python {machine['python_version']}; medians of {environment['rounds']} rounds",
         f"softmaxkit {environment['softmaxkit']}, commit {environment['commit']}",
     ]
+    busy = busy_line(environment.get("load_at_start"), environment["cores_usable"])
+    if busy:
+        lines.append(busy)
     for name, about in environment["libraries"].items():
         versions = ", ".join(f"{each} {version}" for each, version in about["versions"].items())
         lines.append(f"{name}: {versions}; threads: {about['threads']}")

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, prod
-from statistics import median
+from statistics import median, quantiles
 
 from softmaxkit.bench.libraries import DTYPES
 from softmaxkit.bench.operations import EVERY_OPERATION, Shape, is_small
 
 OURS, COPY = "softmaxkit", "copy"
+
+# From this spread on a time is not to be relied on. Of 9 rounds whose quartiles are 20 % apart the
+# median has a standard error of 6 % (1.25 σ / √9, where σ is the distance / 1.35), and a ratio of
+# two 9 %: as much as the goals of benchmarks/goals.py are about.
+LARGE_SPREAD = 0.2
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,18 @@ class Result:
         """Median time of one contestant over that of another; None if one is missing."""
         upper, lower = self.time(over), self.time(under)
         return None if upper is None or lower is None else upper / lower
+
+    def spread(self, contestant: str) -> float | None:
+        """Distance of the quartiles of the rounds over their median; None of a single round."""
+        rounds = self.seconds.get(contestant, [])
+        if len(rounds) < 2:
+            return None
+        low, middle, high = quantiles(rounds, n=4, method="inclusive")
+        return (high - low) / middle
+
+    def is_unsteady(self, *among: str) -> bool:
+        """Tell whether the spread of any of these contestants is large."""
+        return any((self.spread(one) or 0.0) >= LARGE_SPREAD for one in among)
 
     def memory_ratio(self, contestant: str) -> float | None:
         """Peak extra memory over the size of the array."""

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from softmaxkit._commands import CommandError, check_writable
+from softmaxkit._commands import INTERRUPTED, CommandError, check_writable
 from softmaxkit._libraries import is_installed
+from softmaxkit._terminal import new_console, progress, say
 from softmaxkit.bench import report, workers
-from softmaxkit.bench.environment import environment
+from softmaxkit.bench.environment import busy_line, environment
 from softmaxkit.bench.libraries import DTYPES, LINEAR_SETTINGS, NAMES, SETTINGS
 from softmaxkit.bench.operations import OF_LOGITS, OF_PRODUCTS, Shape
 from softmaxkit.bench.results import Cell, Result
@@ -62,7 +62,7 @@ def run(
     CommandError
         An option is wrong, something is not installed, or nothing could be measured.
     """
-    console = console or Console()
+    console = console or new_console()
     chosen = _names("backend", backends, NAMES) or [name for name in NAMES if is_installed(name)]
     for name in chosen:
         if not is_installed(name):
@@ -91,6 +91,9 @@ def run(
 
     about = environment()
     about["rounds"] = rounds
+    busy = busy_line(about["load_at_start"], about["cores_usable"])
+    if busy:
+        say(new_console(stderr=True), f"bench: {busy}")
     about["not_measured"] = {
         name: "not installed" for name in NAMES if not backends and not is_installed(name)
     }
@@ -107,20 +110,16 @@ def run(
     ]
     found: list[Result] = []
     interrupted = False
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    ) as progress:
-        bar = progress.add_task("", total=sum(map(workers.steps, jobs)))
-        try:
+    try:
+        with progress() as bars:
+            bar = bars.add_task("", total=sum(map(workers.steps, jobs)))
             for cells in jobs:
-                for result in workers.measured(cells, rounds, about, progress, bar):
+                for result in workers.measured(cells, rounds, about, bars, bar):
                     found.append(result)
-        except KeyboardInterrupt:
-            interrupted = True  # what was measured until now is shown
+    except KeyboardInterrupt:
+        interrupted = True  # what was measured until now is shown
+        if not found:
+            raise
     if json_file:
         from softmaxkit.bench import files
 
@@ -131,7 +130,8 @@ def run(
 
         chart.save(chart_file, found, about)
     if interrupted:
-        raise CommandError("interrupted; the tables show what was measured before.", exit_code=130)
+        what = f"{len(found)} of {sum(map(len, jobs))} cells were measured until then"
+        raise CommandError(f"interrupted; {what}.", exit_code=INTERRUPTED)
     if not any(result.seconds for result in found):
         raise CommandError("nothing could be measured.", exit_code=1)
 

@@ -1,8 +1,8 @@
 """Honest probabilities: temperature, calibration error, confidence, abstention, prediction sets.
 
-What is given as a Python number, or as arrays of NumPy, is computed at once, and refused where a
-compiler traces; what is an array of the library is computed in it. Nothing carries a gradient but
-`straight_through`.
+Functions that return Python numbers or NumPy arrays compute them at once, and refuse arrays that a
+compiler traces; functions that return arrays of the library compute in the library. Only
+`straight_through` carries a gradient.
 """
 
 from softmaxkit.calibration._confidence import classify, confidence
@@ -39,6 +39,6 @@ __all__ = [
     "threshold_for",
 ]
 
-# As in softmaxkit: TensorFlow's AutoGraph is to leave these alone.
+# As in softmaxkit: TensorFlow's AutoGraph must leave these alone.
 for _name in __all__:
     globals()[_name].autograph_info__ = {}

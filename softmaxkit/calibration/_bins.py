@@ -1,4 +1,4 @@
-"""Bins of confidence, on the host in float64: sums by bin, what they come to, the bootstrap."""
+"""Bins of confidence, on the host in float64: sums by bin, the errors from them, the bootstrap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Takes the weights of the rows; gives the bin of each, and the edges.
+# A function that takes the weights of the rows and returns the bin of each row, and the edges.
 Place = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 BINNINGS = ("width", "mass")
@@ -15,7 +15,7 @@ NORMS = ("l1", "l2", "max")
 
 
 class Reliability(NamedTuple):
-    """What `softmaxkit.calibration.reliability` gives."""
+    """The result of `softmaxkit.calibration.reliability`."""
 
     confidence: np.ndarray
     accuracy: np.ndarray
@@ -24,7 +24,7 @@ class Reliability(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A value, and the bounds of an interval of confidence."""
+    """A value, and the bounds of a confidence interval."""
 
     value: float
     low: float
@@ -37,7 +37,7 @@ class Tables(NamedTuple):
     mass: np.ndarray
     confidence: np.ndarray
     hits: np.ndarray
-    edges: np.ndarray  # one more
+    edges: np.ndarray  # one more than bins
 
 
 def tables(
@@ -54,13 +54,13 @@ def tables(
 
 
 def places(confidence: np.ndarray, bins: int, binning: str) -> list[Place]:
-    """Return for each class what finds the bin of each row, and the edges, for its weights."""
+    """Return, for each class, the function that finds the bins of its rows and the edges."""
     place = _by_width if binning == "width" else _by_mass
     return [place(p, bins) for p in confidence.T]
 
 
 def _by_width(p: np.ndarray, bins: int) -> Place:
-    # A quotient is the float nearest to b / bins, as a literal is; those of linspace are not.
+    # A quotient is the float nearest to b / bins, as a literal is; linspace returns other floats.
     edges = np.arange(bins + 1) / bins
     index = np.searchsorted(edges[1:-1], p, side="left")
     return lambda _: (index, edges)
@@ -73,7 +73,7 @@ def _by_mass(p: np.ndarray, bins: int) -> Place:
         mass = np.cumsum(np.bincount(which, weight))
         before = np.concatenate([[0.0], mass[:-1]])  # of smaller confidences
         index = np.minimum(before * bins // mass[-1], bins - 1).astype(np.int64)
-        # A bin ends with its largest confidence; an empty one where the bin before it does.
+        # A bin ends with its largest confidence; an empty bin ends where the bin before it ends.
         ends = values[np.maximum(np.searchsorted(index, np.arange(1, bins)) - 1, 0)]
         return index[which], np.concatenate([[0.0], ends, [1.0]])
 
@@ -87,7 +87,7 @@ def reliability(sums: Tables) -> Reliability:
 
 
 def error(sums: Tables, norm: str) -> float:
-    """Return the calibration error; of several classes the mean (of squares), or the largest."""
+    """Return the calibration error; over several classes, the mean (of squares) or the largest."""
     excess = abs(sums.confidence - sums.hits)
     divisor = np.where(sums.mass > 0, sums.mass, 1.0)
     if norm == "max":
@@ -106,7 +106,7 @@ def bootstrap(
     resamples: int,
     seed: Any,
 ) -> tuple[float, float]:
-    """Return the bounds of the middle of the errors of samples drawn from the rows."""
+    """Return the bounds of the middle `level` of the errors of samples drawn from the rows."""
     confidence, hit, weight = events
     generator = np.random.default_rng(seed)
     rows, errors = len(weight), []

@@ -35,8 +35,8 @@ def confidence(
     logits : floating array
         Unnormalised log-probabilities, with the classes along `axis`.
     kind : {"probability", "margin", "entropy", "energy"}
-        Of p = softmax(z / T): its maximum; that less the second largest; :math:`\sum_c p_c \log
-        p_c`, which is the entropy with its sign turned, in nats, from -log C to 0; or
+        With p = softmax(z / T), respectively: the maximum of p; the maximum minus the second
+        largest p; :math:`\sum_c p_c \log p_c`, the negative entropy in nats, from -log C to 0; or
         :math:`T \log \sum_c e^{z_c / T}`. Nothing cancels in rows where one class dominates.
     axis : int, default -1
         The class axis.
@@ -49,7 +49,7 @@ def confidence(
     -------
     array
         In the shape of the rows, which is `logits` without `axis`, and in float32 or wider. NaN
-        for rows with NaN or +inf, and without a class. It carries no gradient.
+        for rows that contain NaN or +inf, or have no class. It carries no gradient.
 
     Raises
     ------
@@ -89,22 +89,22 @@ def classify(
     where: Any = None,
     temperature: Any = 1.0,
 ) -> Any:
-    """Class of each row, or the answer that it is not sure enough.
+    """Class of each row, or `reject` if the row is not sure enough.
 
     Parameters
     ----------
     logits, kind, axis, where, temperature
         As for `confidence`.
     threshold : float, optional
-        The least `confidence`, of that kind, with which a row is given its class; see
-        `threshold_for`. Without one every row is.
+        The smallest `confidence`, of that kind, with which a row gets its class; see
+        `threshold_for`. Without a threshold, every row gets its class.
     reject : int, default -1
-        What the others are given.
+        The result for the other rows.
 
     Returns
     -------
     integer array
-        In the shape of the rows; of several largest logits the first.
+        In the shape of the rows; if several logits are the largest, the first of them.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def logits_of(ops: ArrayFunctions, rows: Rows, axis: int) -> tuple[Array, Any]:
 
 
 def probabilities(ops: ArrayFunctions, rows: Rows, axis: int) -> Array:
-    """Return softmax, of a block or of all rows with the same digits."""
+    """Return softmax; a block gives the same digits as all rows at once."""
     z, temperature = logits_of(ops, rows, axis)
     e = _exponentials(ops, z, ops.amax(z, axis), axis, temperature)
     return e / expand(ops.sum(e, axis), axis)

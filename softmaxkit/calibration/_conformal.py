@@ -1,4 +1,4 @@
-"""Sets of classes that hold the true one as often as was asked for."""
+"""Sets of classes that contain the true class as often as requested."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ def conformal_threshold(
     ignore_index: int | None = -100,
     temperature: Any = 1.0,
 ) -> float:
-    r"""Probability from which on a class belongs to `prediction_sets`: split conformal prediction.
+    r"""Smallest probability of a class in `prediction_sets`, by split conformal prediction.
 
-    The k-th largest of the n probabilities of the labels, with :math:`k = \lceil (n + 1)(1 -
-    \alpha) \rceil`. If these rows and a new one are exchangeable, its set holds its label with a
-    probability of at least 1-α, whatever the model is worth, and below 1-α + 1/(n+1) where no
-    probabilities are equal.
+    It is the k-th largest of the n probabilities of the labels, with :math:`k = \lceil (n + 1)(1 -
+    \alpha) \rceil`. If these rows and a new row are exchangeable, the set of the new row contains
+    its label with a probability of at least 1-α, however good or bad the model is, and of less than
+    1-α + 1/(n+1) if no two probabilities are equal.
 
     Parameters
     ----------
     logits : floating array
-        Of rows that the model was not trained on, with the classes along `axis`.
+        Logits of rows that the model was not trained on, with the classes along `axis`.
     labels : integer array, or list
         Class indices in [0, C), in the shape of `logits` without `axis`.
     error_rate : float in (0, 1)
         α, how often the label may be missing.
     axis, where, temperature
-        As for `confidence`; the same are to be passed to `prediction_sets`.
+        As for `confidence`; pass the same to `prediction_sets`.
     ignore_index : int or None, default -100
         Rows with this label are left out.
 
     Returns
     -------
     float
-        From 0 to 1; 0, with which every class is in, for fewer than 1/α - 1 rows.
+        From 0 to 1. For fewer than 1/α - 1 rows it is 0, with which every set has all classes.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def conformal_threshold(
         )
     p, _, _ = data.on_host(_of_label, data.ignored)
     refuse_nan(data, p)
-    # The decimal fraction that was written: (n + 1) · .29 is below 29 for 99 rows.
+    # Use the decimal fraction as written: in floats, (n + 1) · .29 is below 29 for 99 rows.
     misses = int(Fraction(repr(alpha)) * (len(p) + 1))
     return float(np.sort(p)[misses - 1]) if misses else 0.0
 
@@ -112,12 +112,12 @@ def prediction_sets(
     logits, axis, where, temperature
         As for `confidence`.
     threshold : float
-        Of `conformal_threshold`, with the same `where` and `temperature`.
+        From `conformal_threshold`, with the same `where` and `temperature`.
 
     Returns
     -------
     bool array
-        In the shape of `logits`. A row may have several classes or none; one with NaN has none.
+        In the shape of `logits`. A row may have several classes or none; a row with NaN has none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Pictures, with matplotlib; in shades and strokes that are told apart without colour."""
+"""Pictures, with matplotlib; in shapes and strokes that are told apart without colour, too."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from softmaxkit import _palette
 from softmaxkit.calibration._reliability import Estimate, calibration_error, reliability
 from softmaxkit.calibration._selection import risk_coverage
 
 __all__ = ["plot_reliability", "plot_risk_coverage"]
 
+# Of curves on one picture, in turn.
 STROKES = ("-", "--", ":", "-.")
+COLOURS = (_palette.BLUE, _palette.VERMILLION, _palette.BLACK, _palette.GREEN)
+# Behind the words of a legend, which may have to stand on bars.
+LEGEND = {"fontsize": "small", "framealpha": 0.85, "edgecolor": "none", "fancybox": False}
 
 
 def plot_reliability(
@@ -87,20 +92,27 @@ def plot_reliability(
     ax = axes("plot_reliability", ax)
     there = found.count > 0
     left, width = found.edges[:-1], np.diff(found.edges)
-    bars = {"align": "edge", "color": "0.8", "edgecolor": "0.35", "linewidth": 0.8}
+    bars = {"align": "edge", "color": _palette.SKY_BLUE, "alpha": 0.6, "edgecolor": "white"}
     ax.bar(left[there], found.accuracy[there], width[there], label="accuracy", **bars)
-    ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="calibrated")
-    dots = {"color": "black", "marker": "o", "linestyle": "", "markersize": 4, "clip_on": False}
-    ax.plot(found.confidence[there], found.accuracy[there], label="mean confidence", **dots)
+    stroke = {"color": _palette.BLACK, "linestyle": "--", "linewidth": 1}
+    ax.plot([0, 1], [0, 1], label="calibrated", **stroke)
+    dots = {"color": _palette.BLACK, "marker": "o", "linestyle": "", "markersize": 4}
+    ax.plot(
+        found.confidence[there],
+        found.accuracy[there],
+        label="mean confidence",
+        clip_on=False,
+        **dots,
+    )
     share = found.count / found.count.sum()
-    stroke = {"color": "black", "linestyle": ":", "linewidth": 1.5}
+    stroke = {"color": _palette.VERMILLION, "linestyle": ":", "linewidth": 1.8}
     ax.stairs(share, found.edges, label="share of rows", **stroke)
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    ax.set(xlabel="confidence", ylabel="accuracy, share of rows", xlim=(0, 1), ylim=(0, 1))
     if isinstance(error, Estimate):
         title = f"ECE {error.value:.3f} [{error.low:.3f}, {error.high:.3f}]"
     else:
         title = f"ECE {error:.3f}"
-    ax.legend(title=title, frameon=False, fontsize="small", title_fontsize="small", loc="best")
+    ax.legend(title=title, title_fontsize="small", **LEGEND)
     return ax
 
 
@@ -149,7 +161,7 @@ def plot_risk_coverage(
     >>> from softmaxkit.calibration import plot_risk_coverage
     >>> logits, labels = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([0, 1])
     >>> plot_risk_coverage(logits, labels).get_xlabel()  # doctest: +SKIP
-    'coverage'
+    'coverage: share of rows answered'
     """
     found = risk_coverage(
         logits,
@@ -161,11 +173,13 @@ def plot_risk_coverage(
         temperature=temperature,
     )
     ax = axes("plot_risk_coverage", ax)
-    stroke = STROKES[len(ax.lines) % len(STROKES)]
-    ax.plot(found.coverage, found.risk, label=label or kind, color="black", linestyle=stroke)
-    ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1))
+    place = len(ax.lines) % len(STROKES)
+    stroke = {"color": COLOURS[place], "linestyle": STROKES[place], "linewidth": 1.8}
+    ax.plot(found.coverage, found.risk, label=label or kind, **stroke)
+    ax.set(xlabel="coverage: share of rows answered", ylabel="risk: share of wrong answers")
+    ax.set_xlim(0, 1)
     ax.set_ylim(bottom=0, auto=None)  # whose top the next curve may raise
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(**LEGEND)
     return ax
 
 

@@ -39,8 +39,8 @@ def calibration_error(
     r"""Difference between confidence and accuracy, by bins of confidence.
 
     The expected calibration error (ECE) is :math:`\sum_b \frac{n_b}{n}\,|\mathrm{acc}_b -
-    \mathrm{conf}_b|`. It is 0 for no finite sample of a calibrated model: noise adds to it, the
-    more so the more bins there are.
+    \mathrm{conf}_b|`. Even for a calibrated model it is not 0 on a finite sample: noise adds to it,
+    and the more bins there are, the more it adds.
 
     Parameters
     ----------
@@ -49,26 +49,26 @@ def calibration_error(
     labels : integer array, or list
         Class indices in [0, C), in the shape of `scores` without `axis`.
     from_logits : bool, default True
-        False where `scores` are probabilities; nothing is guessed.
+        False if `scores` are probabilities; this is never guessed.
     bins : int, at least 1, default 15
     binning : {"width", "mass"}
-        Bins of equal width, of which each has its upper edge and 0 is in the first; or of equally
-        many rows (of equal weight). Equal confidences are in one bin, that of the first of them,
-        so that the order of the rows says nothing; then masses differ.
+        Bins of equal width, each of which includes its upper edge, and the first also 0; or bins of
+        equally many rows (of equal weight). Equal confidences share the bin of the first of them,
+        so that the order of the rows does not matter; the masses of bins then differ.
     of : {"top", "class"}
-        The probability of the class that is predicted, and whether it is right; or that of each
-        class, and whether it is the label's: the mean over the classes.
+        Compare the probability of the predicted class with whether it is right; or compare the
+        probability of each class with whether it is the label's, and average over the classes.
     norm : {"l1", "l2", "max"}
         The mean of the bins' differences by their weight; the root of the mean of their squares;
-        the largest (MCE).
+        or the largest difference (MCE).
     interval : float in (0, 1), optional
-        With 0.95, say, the result is an `Estimate`, with the bounds between which the error of 95 %
-        of the bootstrap's resamples is. They share the upward bias of the error.
+        With 0.95, for example, the result is an `Estimate` with the bounds that contain the errors
+        of 95 % of the bootstrap's resamples. The bounds share the upward bias of the error.
     resamples : int, default 1000
-        Of the bootstrap: as many rows, drawn from the rows. 1000 of a million rows take up to
-        a minute.
+        Number of the bootstrap's resamples, each of as many rows drawn from the rows. 1000
+        resamples of a million rows take up to a minute.
     seed : int, default 0
-        Of the draws.
+        Seed of the draws.
     axis : int, default -1
         The class axis.
     sample_weight : array that broadcasts to the rows, optional
@@ -83,8 +83,8 @@ def calibration_error(
     Returns
     -------
     float, or Estimate
-        From 0 to 1. Confidences come to the host, one of each row (of each class for
-        ``of="class"``), and are added up in float64.
+        From 0 to 1. The confidences, one of each row (of each class for ``of="class"``), are copied
+        to the host and summed in float64.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def calibration_error(
     if not 0 < level < 1:
         raise ValueError(
             f"{data.call.name}: interval is {level:g}; expected a number between 0 and 1; "
-            f"pass 0.95, say."
+            f"pass one such as 0.95."
         )
     count(data.call.name, "resamples", resamples, "1000 is usual")
     return Estimate(value, *_bins.bootstrap(events, places, norm, level, resamples, seed))
@@ -140,7 +140,7 @@ def reliability(
     ignore_index: int | None = -100,
     temperature: Any = 1.0,
 ) -> Reliability:
-    """Confidence and accuracy in each bin of confidence: a reliability diagram's numbers.
+    """Confidence and accuracy in each bin of confidence: the numbers of a reliability diagram.
 
     Parameters
     ----------
@@ -152,10 +152,10 @@ def reliability(
     Returns
     -------
     Reliability
-        A named tuple of NumPy's float64 arrays, (bins,), or (C, bins) for ``of="class"``: the mean
+        A named tuple of float64 NumPy arrays, (bins,), or (C, bins) for ``of="class"``: the mean
         `confidence` and the `accuracy`, NaN in empty bins, and `count`, the weight of the rows;
-        and the `edges`, one more. Bin b has edges[b] < confidence <= edges[b + 1], and the first
-        has 0.
+        and the bins + 1 `edges`. Bin b contains edges[b] < confidence <= edges[b + 1], and the
+        first also 0.
 
     Raises
     ------
@@ -199,8 +199,8 @@ def brier_score(
 ) -> float:
     r"""Mean over the rows of :math:`\sum_c (p_c - y_c)^2`, with y the one-hot label.
 
-    A proper score: its expectation is smallest at the true probabilities. For two classes it is
-    twice the score of one probability that others report.
+    It is a proper score: its expectation is smallest at the true probabilities. For two classes it
+    is twice the score of a single probability that other libraries report.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ def _squares(
     if ignored is not None:
         labels = ops.where(ops.equal(labels, ignored), 0, labels)
     others = ops.where(ops.at_class(labels, p, axis), 0.0, p)
-    # 1 - p_y, in saturated rows too.
+    # 1 - p_y keeps its digits in saturated rows, too.
     miss = ops.sum(others, axis) if from_logits else 1.0 - ops.pick(p, labels, axis)
     value = ops.sum(others * others, axis) + miss * miss
     return value, -ops.amax(-p, axis), ops.amax(p, axis)

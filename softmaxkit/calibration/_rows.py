@@ -1,4 +1,4 @@
-"""Rows of scores and what stands beside them: checked, cut into blocks, brought to the host."""
+"""Rows of scores with their labels and weights: checked, cut into blocks, copied to the host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from softmaxkit._targets import class_labels, labels_in_range
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, ArrayFunctions
 
-# Elements of a block, of which there are some copies at once: fit_temperature of (100000, 100) on
+# Elements of a block, of which a few copies exist at once. fit_temperature of (100000, 100) on
 # NumPy takes 0.41 s with 1 << 20, 0.27 with 1 << 18, 0.31 with 1 << 15 (benchmarks/calibration.py).
 BLOCK_ELEMENTS = 1 << 18
 
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 
 
 class Data:
-    """A call about rows, and the rows."""
+    """A call on rows, and the rows."""
 
     def __init__(self, call: Call, axis: int, rows: Rows, ignored: int | None) -> None:
         self.call, self.axis, self.rows, self.ignored = call, axis, rows, ignored
@@ -40,12 +40,12 @@ class Data:
 
     @property
     def cut(self) -> int:
-        """The axis along which blocks are slices: the longest of the rows."""
+        """The axis along which blocks are cut: the longest axis of the rows."""
         others = [i for i in range(len(self.shape)) if i != self.axis]
         return max(others, key=self.shape.__getitem__)
 
     def blocks(self) -> list[slice | None]:
-        """Return what `part` takes for each block; None, all in one, where a transform traces."""
+        """Return what `part` takes for each block; None, a single block, if a transform traces."""
         if len(self.shape) == 1 or not self.call.backend.has_values(self.rows.scores):
             return [None]
         length = self.shape[self.cut]
@@ -54,7 +54,7 @@ class Data:
         return [slice(start, min(start + step, length)) for start in starts]
 
     def part(self, piece: slice | None) -> Rows:
-        """Return some of the rows, by a slice of the axis that is cut."""
+        """Return some of the rows: a slice of the axis that is cut."""
         if piece is None:
             return self.rows
         scores, labels, weight, where, temperature, threshold = self.rows
@@ -78,13 +78,13 @@ class Data:
             return value
         return value[(slice(None),) * axis + (piece, ...)]
 
-    # --- what is made of them -------------------------------------------------------------------
+    # --- what is computed from them -------------------------------------------------------------
     def of_block(self, function: Callable[..., Any], rows: Rows, *options: Any) -> Any:
         """Return ``function(ops, rows, axis, *options)``."""
         return self.call.backend.by_rows(function, rows, (self.axis, *options))
 
     def by_block(self, function: Callable[[Rows], Any]) -> list[Any]:
-        """Return what a function gives of each block, in their order."""
+        """Return the results of a function for each block, in order."""
         blocks = self.blocks()
         found: list[Any] = [None] * len(blocks)
 
@@ -95,7 +95,7 @@ class Data:
         return found
 
     def in_library(self, function: Callable[..., Any], *options: Any, keeps: bool = False) -> Array:
-        """Return what a function gives of all rows; an array of the scores' shape if it `keeps`."""
+        """Return a function's result for all rows; it has the scores' shape if it `keeps` that."""
         parts = self.by_block(lambda rows: self.of_block(function, rows, *options))
         if len(parts) == 1:
             return parts[0]
@@ -103,9 +103,9 @@ class Data:
         return self.call.backend.by_rows(_joined, tuple(parts), (cut,))
 
     def on_host(self, function: Callable[..., Any], *options: Any) -> list[np.ndarray]:
-        """Return arrays that a function gives of each row, then labels and weights, as NumPy's.
+        """Return a function's arrays over the rows, then labels and weights, as NumPy arrays.
 
-        Without the rows that are left out, and flat; a column may have (rows, classes).
+        Rows that are left out are not in them, and rows are flat; an array may be (rows, classes).
         """
         host = self.call.backend.to_host
 
@@ -132,13 +132,13 @@ class Data:
 
 
 def refuse_nan(data: Data, values: np.ndarray) -> None:
-    """Refuse what has become of rows with NaN or inf."""
+    """Refuse NaN, which is the result of rows with NaN or inf."""
     if np.isnan(values).any():
         raise not_finite(data, "NaN or inf")
 
 
 def not_finite(data: Data, what: str) -> ValueError:
-    """Return the refusal of rows that no number can be given for."""
+    """Return the error for rows that have no result."""
     name, argument = data.call.name, data.call.argument
     return ValueError(
         f"{name}: {argument} holds {what}; expected finite {argument} in the rows that count; "
@@ -147,7 +147,7 @@ def not_finite(data: Data, what: str) -> ValueError:
 
 
 def bad_weights(data: Data) -> ValueError:
-    """Return the refusal of weights that are negative, or not finite."""
+    """Return the error for weights that are negative or not finite."""
     return ValueError(
         f"{data.call.name}: sample_weight holds a number below 0, NaN or inf; expected finite "
         f"numbers of at least 0; leave rows out with 0."
@@ -155,15 +155,15 @@ def bad_weights(data: Data) -> ValueError:
 
 
 def no_rows(data: Data) -> ValueError:
-    """Return the refusal of data in which every row is left out."""
+    """Return the error for data in which every row is left out."""
     return ValueError(
-        f"{data.call.name}: {data.call.argument} has shape {data.shape}, and no row that counts; "
-        f"expected at least one; check ignore_index and sample_weight."
+        f"{data.call.name}: {data.call.argument} has shape {data.shape}, and none of its rows "
+        f"counts; expected at least one that does; check ignore_index and sample_weight."
     )
 
 
 def _joined(ops: ArrayFunctions, parts: tuple[Array, ...], axis: int) -> Array:
-    """Put arrays together along an axis."""
+    """Join arrays along an axis."""
     ndim = len(ops.shape(parts[0]))
     to_front = [axis, *(i for i in range(ndim) if i != axis)]
     back = sorted(range(ndim), key=to_front.__getitem__)
@@ -182,13 +182,14 @@ def checked(
     ignore_index: int | None = None,
     temperature: Any = 1.0,
 ) -> Data:
-    """Check rows with labels, whose values are needed at once."""
+    """Check rows with labels; their values are needed at once, so that tracing is refused."""
     call = Call(name, argument, *resolve(name, argument, scores), None)
     data = unlabelled(call, axis, where, temperature)
     if not call.backend.has_values(call.array):
         raise TypeError(
-            f"{name}: {argument} is a {type(call.array).__name__} without values, as inside jit; "
-            f"expected an array with values, since the result is a Python number; call it outside."
+            f"{name}: {argument} is a {type(call.array).__name__}, which has no values, as inside "
+            f"jit; expected an array with values, since the result is a Python number; call {name} "
+            f"outside jit."
         )
     axis, shape = data.axis, call.shape
     labels, ignored = class_labels(call, labels, axis, ignore_index)

@@ -1,4 +1,4 @@
-"""Answers of which only the sure ones count: risk, coverage, and the threshold between."""
+"""Risk and coverage when only sure rows are answered, and the threshold that makes a row sure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["RiskCoverage", "aurc", "risk_coverage", "threshold_for"]
 
 
 class RiskCoverage(NamedTuple):
-    """What `softmaxkit.calibration.risk_coverage` gives."""
+    """The result of `softmaxkit.calibration.risk_coverage`."""
 
     coverage: np.ndarray
     risk: np.ndarray
@@ -46,10 +46,10 @@ def risk_coverage(
     Returns
     -------
     RiskCoverage
-        A named tuple of NumPy's float64 arrays with a place for each confidence that occurs, from
-        the surest down: the share of rows with at least that confidence, `coverage`; the share of
-        these that are wrong, `risk`; and the confidence, as the `threshold` of `classify`. Equal
-        confidences are one place, so that the order of the rows says nothing.
+        A named tuple of float64 NumPy arrays with an entry for each confidence that occurs, in
+        descending order: `coverage`, the share of rows with at least that confidence; `risk`, the
+        share of those rows that are wrong; and `threshold`, the confidence, for `classify`. Equal
+        confidences share one entry, so that the order of the rows does not matter.
 
     Raises
     ------
@@ -122,8 +122,8 @@ def aurc(
     data = _data("aurc", logits, labels, axis, where, (ignore_index, temperature))
     given, wrong, _ = _by_confidence(data, kind)
     sizes, errors = np.diff(given, prepend=0), np.diff(wrong, prepend=0)
-    # Of each row, about those of its confidence: how many rows and errors are before them, and the
-    # share of errors among them.
+    # For each row, about all rows of its confidence: how many rows and errors come before them, and
+    # the share of errors among them.
     of_places = given - sizes, wrong - errors, errors / sizes
     before, errors_before, rate = np.repeat(of_places, sizes.astype(np.int64), 1)
     k = np.arange(1, len(rate) + 1)
@@ -142,30 +142,30 @@ def threshold_for(
     ignore_index: int | None = -100,
     temperature: Any = 1.0,
 ) -> float:
-    """Threshold of confidence at which a risk is kept to, or a coverage reached, on these rows.
+    """Threshold of confidence that keeps a risk, or reaches a coverage, on these rows.
 
-    What holds on these rows holds on others up to the noise of a sample; for a bound that does not
-    depend on it see `conformal_threshold`.
+    On other rows it does so up to sampling noise; for a bound that does not depend on such noise,
+    see `conformal_threshold`.
 
     Parameters
     ----------
     logits, labels, kind, axis, where, ignore_index, temperature
         As for `risk_coverage`.
     max_risk : float in [0, 1], optional
-        The largest share of wrong answers among those given; as many as can be are given.
+        The largest share of wrong answers among those given; as many answers as possible are given.
     coverage : float in (0, 1], optional
-        The least share of rows that are given an answer. One of the two is to be given.
+        The smallest share of rows that get an answer. Pass exactly one of the two.
 
     Returns
     -------
     float
-        The `threshold` for `classify`, of this `kind`; inf, which rejects every row, where no
-        threshold keeps to the risk.
+        The `threshold` for `classify`, of this `kind`; inf, which rejects every row, if no
+        threshold keeps the risk.
 
     Raises
     ------
     TypeError, ValueError, IndexError
-        As `risk_coverage`; ValueError where not just one of the two is given.
+        As `risk_coverage`; ValueError unless exactly one of the two is given.
 
     References
     ----------
@@ -218,7 +218,7 @@ def _data(
 
 
 def _by_confidence(data: Data, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how many rows have at least a confidence, how many of them are wrong, and which."""
+    """Return how many rows have at least a confidence, how many of these are wrong, and which."""
     choice(data.call.name, "kind", kind, KINDS)
     value, place, labels, _ = data.on_host(sure_class, kind)
     refuse_nan(data, value)

@@ -26,9 +26,9 @@ def straight_through(x: Any, axis: int = -1) -> Any:
     Returns
     -------
     array
-        In the shape and dtype of `x`: just 1 at the first maximum and 0 elsewhere; NaN in rows
-        with NaN or +inf. PyTorch, JAX and TensorFlow differentiate it to what they, or rather
-        `softmaxkit.softmax`, make of softmax.
+        In the shape and dtype of `x`: exactly 1 at the first maximum and 0 elsewhere; NaN in rows
+        with NaN or +inf. In PyTorch, JAX and TensorFlow, its derivative is that of
+        `softmaxkit.softmax`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The temperature of a model that is trained, and what its probabilities are worth then."""
+"""The temperature that fits the probabilities of a trained model to labels."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_temperature"]
 
-# The bounds of T, at which softmax of any usual logits is the argmax, and uniform.
+# The bounds of T: there, softmax of any usual logits is the argmax, or uniform.
 SMALLEST, LARGEST = 1e-12, 1e12
-# A Newton step that is this small, relative to β, leaves about its square as the error: 1e-11. In
-# float32 rounding makes steps of 1e-6 for ever. From the first one on float64 is worth its time.
+# Sizes of Newton steps relative to β. After a step as small as the first, the error is about its
+# square, 1e-11. In float32, rounding makes steps of 1e-6 forever. Once a step is as small as the
+# third, float64 is worth its time.
 LAST_STEP, LAST_STEP_IN_FLOAT32, FIRST_STEP_IN_FLOAT64 = 3e-6, 1e-4, 3e-3
-# Scores of the smallest sample. Each is of 8 times as many rows as the one before, and a start that
-# good lets all rows be read twice, once in float32: of 1 M rows of 100 classes. Without it 6 times.
+# Scores of the smallest sample. Each sample has 8 times as many rows as the one before. With so
+# good a start, all rows are read only twice, once in float32, instead of 6 times (1 M rows of 100
+# classes).
 SAMPLE_ELEMENTS, FACTOR = 1 << 17, 8
-# Below it e^(d/T) is 0 for any T, and e^(d/T) d² is no 0 · inf.
+# Below this d, e^(d/T) is 0 for any T; as a lower bound of d, it keeps e^(d/T) d² from 0 · inf.
 FLOOR = -1e15
 MOST_PASSES = 200  # bisection alone takes half of them
 
@@ -44,15 +46,15 @@ def fit_temperature(
     r"""Temperature T at which :math:`-\sum_i w_i \log \mathrm{softmax}(z_i / T)_{y_i}` is smallest.
 
     The sum is convex in 1/T, and has one minimum. There the mean over the rows of max z - Σ p z,
-    the gap that the model expects, equals that of max z - z_y, the gap that is seen. Newton's
-    method finds it in a bracket that shrinks; there is nothing to choose. Fit it on rows that the
-    model was not trained on, and pass it on as ``temperature=``.
+    the gap that the model expects, equals the mean of max z - z_y, the gap that is seen. Newton's
+    method finds it in a shrinking bracket; there is nothing to tune. Fit it on rows that the model
+    was not trained on, and pass it on as ``temperature=``.
 
     Parameters
     ----------
     logits : floating array
-        Unnormalised log-probabilities, with the classes along `axis`. Read block by block, in the
-        end in float64, where library and device have it.
+        Unnormalised log-probabilities, with the classes along `axis`. They are read block by block,
+        finally in float64 if the library and the device have it.
     labels : integer array, or list
         Class indices in [0, C), in the shape of `logits` without `axis`.
     axis : int, default -1
@@ -62,16 +64,16 @@ def fit_temperature(
     where : bool array that broadcasts to `logits`, optional
         True where a class takes part.
     ignore_index : int or None, default -100
-        Rows with this label are left out, whatever their logits hold.
+        Rows with this label are left out, whatever their logits contain.
 
     Returns
     -------
     float
-        From 1e-12 to 1e12. These ends come with a UserWarning: the smallest where every label has
-        the largest logit of its row, the largest where the logits say no more about the labels
-        than chance does, or less. With the smallest every probability is 0 or 1, and no threshold
-        rejects a row: fit on more rows, or keep T = 1. Where no T changes anything, since every row
-        has equal logits, it is 1, with a UserWarning, too.
+        From 1e-12 to 1e12. Both ends come with a UserWarning: T is the smallest if every label has
+        the largest logit of its row, and the largest if the logits say no more about the labels
+        than chance does, or less. With the smallest, every probability is 0 or 1, and no threshold
+        rejects a row: fit on more rows, or keep T = 1. If no T changes anything, because every row
+        has equal logits, T is 1, with a UserWarning, too.
 
     Raises
     ------
@@ -119,16 +121,16 @@ def fit_temperature(
 
 def _reason(temperature: float) -> str:
     if temperature == SMALLEST:
-        says = "every label has the largest logit of its row, or all logits are next to nothing"
+        says = "every label has the largest logit of its row, or all logits are nearly 0"
     elif temperature == LARGEST:
-        says = "the logits say no more about the labels than chance does, or are huge"
+        says = "the logits predict the labels no better than chance, or are huge"
     else:
         says = "every row has equal logits, so that no temperature changes anything"
     return f"fit_temperature: {says}; the result is {temperature:g}; check logits and labels."
 
 
 def _samples(data: Data) -> Iterator[Data]:
-    """Yield evenly spaced rows, more and more of them; none of few."""
+    """Yield samples of evenly spaced rows, each larger than the last; none if rows are few."""
     step = FACTOR
     while prod(data.shape) // (step * FACTOR) >= SAMPLE_ELEMENTS:
         step *= FACTOR
@@ -138,7 +140,7 @@ def _samples(data: Data) -> Iterator[Data]:
 
 
 class Sums(NamedTuple):
-    """What a temperature comes to, summed over the rows by their weights; d = z - max z <= 0."""
+    """The sums at a temperature over the rows by their weights, with d = z - max z <= 0."""
 
     expected: float  # of -Σ p d, the gap that p expects
     seen: float  # of -d_y
@@ -159,7 +161,11 @@ def _sums(data: Data, temperature: float, precise: bool) -> Sums:
     if negative or not isfinite(weight):
         raise bad_weights(data)
     if not isfinite(expected + seen):
-        what = "a label's logit of -inf, or its class is masked" if seen == inf else "NaN or inf"
+        what = (
+            "-inf for the class of a label, or that class is masked"
+            if seen == inf
+            else "NaN or inf"
+        )
         raise not_finite(data, what)
     return Sums(expected, seen, variance, weight, parts[0].dtype == np.float64)
 
@@ -196,13 +202,13 @@ def _sums_of_block(
 
 
 def _search(data: Data, start: float, is_sample: bool = False) -> tuple[float, bool]:
-    """Return T where the expected gap is the one seen, and False at an end of the range.
+    """Return T where the expected gap equals the one seen, and False if T is an end of the range.
 
-    Newton on log(expected / seen) over β = 1/T, from above in T: the gap that a row expects falls
-    off exponentially in β, and is linear where β is small.
+    It is Newton's method on log(expected / seen) over β = 1/T, from above in T: the gap that a row
+    expects decreases exponentially in β, and is linear where β is small.
     """
     smallest, largest = 1 / LARGEST, 1 / SMALLEST
-    beta, low, high, precise = 1 / start, 0.0, inf, False  # the bracket, of what was tried
+    beta, low, high, precise = 1 / start, 0.0, inf, False  # the bracket, from what was tried
     for _ in range(MOST_PASSES):
         one = _sums(data, 1 / beta, precise)
         end, step = None, inf if one.expected > one.seen else -inf
@@ -221,7 +227,7 @@ def _search(data: Data, start: float, is_sample: bool = False) -> tuple[float, b
         if is_near or end:
             if precise or is_sample:
                 return (end, False) if end else (1 / (beta + step), True)
-            low, high, precise = 0.0, inf, True  # float32 may be wrong about the side
+            low, high, precise = 0.0, inf, True  # float32 may have been wrong about the side
             beta = beta if end else beta + step
             continue
         beta = min(max(beta + step, smallest), largest)

@@ -1,8 +1,8 @@
-"""The conformance suite as data and a way to run it, on any backend, also on one of your own.
+"""The conformance suite as data, and a way to run it on any backend, including one of your own.
 
 ``pytest --pyargs softmaxkit.conformance`` runs it on every library installed, or on those that the
-environment variable SOFTMAXKIT_BACKENDS names; SOFTMAXKIT_CONFORMANCE=dealt deals the cases out to
-these, each to one, in float32, untransformed. From Python, one case at a time:
+environment variable SOFTMAXKIT_BACKENDS names; with SOFTMAXKIT_CONFORMANCE=dealt, each case runs on
+only one of them, in float32 and untransformed. From Python, one case at a time:
 
 >>> from softmaxkit import conformance
 >>> results = conformance.run(conformance.load("numpy"))

@@ -22,16 +22,16 @@ OPERATIONS = ACTIVATIONS + LOSSES + LINEAR_LOSSES + LABELS
 class Case:
     """One call: ``operation(*arrays, **options)``.
 
-    Arrays, also those among the options, are float64, integer or boolean NumPy arrays; whoever
-    runs a case rounds the floats to the dtype under test, and gives the same rounded numbers to
-    the backend and to the reference.
+    Arrays, including those among the options, are float64, integer or boolean NumPy arrays; running
+    a case rounds the floats to the dtype under test, and passes the same rounded numbers to the
+    backend and to the reference.
 
     `saturated` cases have rows in which one class dominates; their limit in ULP is wider. `raises`
-    is the refusal; IndexError, which is for labels, holds where they can be read (or an exception
-    that a `Transform` names), and elsewhere the reference's NaN does. `by` names options whose
-    gradient is asked for too. `cotangent` is that of an activation's value; without it one is
-    drawn. A rule has the `section` of ``docs/semantics.md`` it stands in, and there may be shown as
-    `text` and in `page_dtype`.
+    is the refusal. IndexError, which is for labels, is expected where labels can be read (or the
+    exception that a `Transform` names); elsewhere the reference's NaN is. `by` names options whose
+    gradient is compared, too. `cotangent` is that of an activation's value; by default one is
+    drawn. A rule has the `section` of ``docs/semantics.md`` in which it stands, and may be shown
+    there as `text` and in `page_dtype`.
     """
 
     name: str

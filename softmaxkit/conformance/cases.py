@@ -1,6 +1,6 @@
 """The conformance cases as data: an operation, its inputs, its options.
 
-Here are those that vary shapes, axes, options and saturation; `rules` has one for each rule.
+This module has the cases that vary shapes, axes, options and saturation; `rules` has the rules.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _binary_cases() -> Iterator[Case]:
 
 
 def _linear_cases() -> Iterator[Case]:
-    """Yield losses of products that are exact in float32, where the loss alone is rounded."""
+    """Yield losses of products that are exact in float32, so that only the loss is rounded."""
     h, weight_matrix, bias = (_logits(*shape).round(1) for shape in ((12, 4), (7, 4), (7,)))
     h, weight_matrix, bias = ((8 * one).round() / 8 for one in (h, weight_matrix, bias))
     y, q = _labels(12, classes=7), _probabilities(12, 7)

@@ -11,7 +11,7 @@ target probabilities q (one-hot for labels) and class weights w,
     d / d z_c     p_c Σ_{j≠c} a_j - a_c (1 - p_c)     +  2 λ logsumexp(z) p_c
     with          a_c = w_c q_c ((1 - p_c)^g - g p_c (1 - p_c)^(g-1) log p_c)
 
-where g is gamma, 0 for cross-entropy. Every sum is of terms of one sign and 1 - p = -expm1(log p),
+where g is gamma, 0 for cross-entropy. Every sum has terms of one sign, and 1 - p = -expm1(log p),
 so that it stays right where one class dominates. Lin et al. 2017, arXiv:1708.02002 (focal loss);
 Szegedy et al. 2016, arXiv:1512.00567 (label smoothing).
 
@@ -21,11 +21,12 @@ Rules chosen here where the semantics leave room:
 - ``bad_labels="nan"`` gives a label out of range a NaN row loss and NaN row gradient in place of an
   IndexError. In a mean's denominator that row counts with class weight 1.
 - 0 · inf = 0 for class weights and probabilities, but 0 · NaN = NaN: a row of NaN shows.
-- ``sample_weight`` multiplies the whole row loss, its z-loss too. It enters the mean's denominator
-  for labels alone; a row of weight 0 adds exactly 0, whatever it holds, and is still a kept row.
-- A denominator by name that comes to 0 (all weights 0) gives 0.0 and a gradient of zeros, as when
-  nothing is kept; only a row of NaN still shows in its gradient. A number given as
-  ``normalizer`` is divided by as it stands, but for 0 / 0, which is 0.
+- ``sample_weight`` multiplies the whole row loss, including its z-loss. It enters the mean's
+  denominator only for labels; a row of weight 0 adds exactly 0, whatever it contains, and is still
+  a kept row.
+- A named denominator that is 0 (all weights 0) gives 0.0 and a gradient of zeros, as when nothing
+  is kept; only a row of NaN still shows in its gradient. A number passed as ``normalizer`` divides
+  as it is, except that 0 / 0 is 0.
 - ``normalizer`` belongs to ``reduction="mean"``; with another reduction it is a ValueError.
   "count" is the number of kept rows (binary: of elements), "batch" the first dimension of the
   rows, ignored rows included (1 where there is none), "weight" the sum of sample_weight · class
@@ -35,7 +36,7 @@ Rules chosen here where the semantics leave room:
 - A target on a masked class: the loss is +inf, the masked class's gradient 0 and the others' p_c
   w_y, the limit of z_y → -inf. ``smooth_labels`` keeps (1 - ε) y there: only ε/K is masked.
 - logsumexp of a row with +inf (and no NaN) is +inf; its gradient is that row's softmax, NaN.
-- A number out of its range is refused; of an array, 0-d or larger, the values are not looked at.
+- A number out of its range is refused; the values of an array, 0-d or larger, are not checked.
 - ``ignore_index=None`` ignores nothing. Probability targets have no ignored rows.
 - Binary targets of integer or boolean dtype are converted. Smoothing replaces t everywhere, in
   alpha's factor too.
@@ -266,9 +267,9 @@ def gradient(  # type: ignore[no-untyped-def]  # typing.Any would be an import b
 def gradient_terms(  # type: ignore[no-untyped-def]
     name: str, logits: ArrayLike, targets: ArrayLike, **options
 ) -> Array:
-    """Return the size of the terms that each entry of `gradient` is a sum of.
+    """Return the size of the terms whose sum is an entry of `gradient`, for each entry.
 
-    Where they cancel, rounding makes an error of that size; where they do not, it is the entry's.
+    Where they cancel, rounding causes an error of that size; elsewhere it is the entry's size.
 
     Examples
     --------
@@ -300,16 +301,16 @@ def _loss(  # type: ignore[no-untyped-def]
 
 
 def temperature_gradient_terms(logits: ArrayLike, gradient: Array, temperature: ArrayLike) -> Array:
-    """Return -x · (d loss / d x) / T: their sum over what shares a T is d loss / d T."""
+    """Return -x · (d loss / d x) / T; the sum of those that share a T is d loss / d T."""
     with np.errstate(all="ignore"):
-        # A gradient of 0, as at masked classes and at -inf, has no part in it.
+        # A gradient of 0, as at masked classes and at -inf, adds nothing.
         terms = np.where(gradient == 0, 0.0, -float64(logits) * gradient)
         slope: Array = terms / float64(temperature)
     return slope
 
 
 def sum_to_shape(terms: Array, shape: tuple[int, ...]) -> Array:
-    """Sum what broadcasting to `shape` had spread: the derivative of a broadcast."""
+    """Sum over the axes along which `shape` was broadcast: the derivative of a broadcast."""
     terms = terms.sum(tuple(range(terms.ndim - len(shape))))
     spread = tuple(axis for axis, length in enumerate(shape) if length == 1)
     return terms.sum(spread, keepdims=True)
@@ -334,7 +335,7 @@ def _categorical(
     weighted_mean: bool = False,
     bad_labels: str = "raise",
 ) -> tuple[Array, Array, Array]:
-    """Return a loss over classes, its gradient by the logits, and that one's terms."""
+    """Return a loss over classes, its gradient by the logits, and the gradient's terms."""
     z = float64(logits)
     labels = np.asarray(targets)
     (class_axis,) = axes_of(z.ndim, axis)
@@ -356,7 +357,7 @@ def _categorical(
     sample_weight = _sample_weight(sample_weight, rows)
     if is_index and ignore_index is not None:
         kept = labels != ignore_index
-    # Rows that count for nothing are made harmless before the arithmetic: 0 * NaN is too late.
+    # Replace the logits of rows that do not count before the arithmetic: 0 * NaN would be NaN.
     z = np.where(np.expand_dims(kept & (sample_weight != 0), class_axis), z, 0.0)
     if is_index:
         labels = np.where(kept, labels, np.zeros_like(labels))
@@ -414,7 +415,7 @@ def _binary(
     reduction: str = "mean",
     normalizer: ArrayLike | str | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Return binary cross-entropy or sigmoid focal loss, its gradient, and that one's terms."""
+    """Return binary cross-entropy or sigmoid focal loss, its gradient, and the gradient's terms."""
     x = float64(logits)
     t = float64(targets)
     if t.shape != x.shape:
@@ -427,7 +428,7 @@ def _binary(
     sample_weight = _sample_weight(sample_weight, x.shape)
     x = np.where(sample_weight != 0, x, 0.0)
 
-    # The two classes' probabilities apart: 1 - t would lose what smoothing puts beside t = 1.
+    # Smooth the two probabilities separately: 1 - t would lose what smoothing adds beside t = 1.
     pos = t * (1 - label_smoothing) + label_smoothing / 2
     neg = (1 - t) * (1 - label_smoothing) + label_smoothing / 2
     with np.errstate(all="ignore"):
@@ -499,7 +500,7 @@ def _reduce(
     reduction: str,
     normalizer: ArrayLike | str | None,
 ) -> tuple[Array, Array]:
-    """Return the reduced loss and the factor from each row's gradient to its gradient."""
+    """Return the reduced loss, and the factor of each row's gradient in its gradient."""
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction is {reduction!r}; expected 'none', 'sum' or 'mean'")
     if reduction != "mean" and normalizer is not None:

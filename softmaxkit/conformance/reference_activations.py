@@ -1,6 +1,7 @@
 """The half of the oracle for activations and labels, and the arithmetic on rows that losses share.
 
-NumPy and float64 alone, like `reference`, which gives these functions too and tells the rules.
+It uses NumPy and float64 alone, like `reference`, which re-exports these functions and states the
+rules.
 """
 
 import numpy as np
@@ -71,7 +72,7 @@ def softmax_vjp(
     v = classes_last(v, x.shape, axis)
     if p.size == 0:
         return np.zeros(x.shape)
-    # Measured from the likeliest class, v's own term drops out of the sum and nothing cancels.
+    # With v relative to the likeliest class, that class drops out of the sum, and nothing cancels.
     v = v - np.take_along_axis(v, p.argmax(-1)[..., None], -1)
     gradient_of_rows = p * (v - (p * v).sum(-1, keepdims=True))
     return unmasked(classes_back(gradient_of_rows, x.shape, axis), where) / float64(temperature)
@@ -121,7 +122,7 @@ def log_softmax_vjp_terms(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> Array:
-    """Return (|v_c| (1 - p_c) + p_c Σ_{j≠c} |v_j|) / T, likewise of `log_softmax_vjp`."""
+    """Return (|v_c| (1 - p_c) + p_c Σ_{j≠c} |v_j|) / T, the same for `log_softmax_vjp`."""
     x = float64(x)
     p, log_p, _ = normalize(x, axis, where, temperature)
     v = unmasked(np.broadcast_to(float64(cotangent), x.shape), where)
@@ -239,7 +240,7 @@ def _sum_of_others(a: Array) -> Array:
     """Return Σ_{j≠c} a_j."""
     if a.shape[-1] == 0:
         return np.zeros(a.shape)
-    # Total minus own term loses nothing but for the largest, whose others are summed without it.
+    # The total minus a term loses digits only for the largest, whose others are summed without it.
     is_top = np.arange(a.shape[-1]) == np.abs(a).argmax(-1)[..., None]
     top = np.where(is_top, a, 0.0).sum(-1, keepdims=True)
     rest = np.where(is_top, 0.0, a).sum(-1, keepdims=True)

@@ -12,7 +12,7 @@ Array = np.ndarray
 
 
 class Outputs(NamedTuple):
-    """What ``outputs="all"`` gives."""
+    """The result of ``outputs="all"``."""
 
     loss: Array
     logsumexp: Array
@@ -22,7 +22,7 @@ class Outputs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """The gradient of each operand, or the size of the terms that its entries are sums of."""
+    """The gradient by each operand, or the size of the terms that its entries are sums of."""
 
     hidden: Array
     weight_matrix: Array
@@ -54,7 +54,7 @@ def linear_cross_entropy(  # type: ignore[no-untyped-def]
 def linear_outputs(  # type: ignore[no-untyped-def]
     hidden: Array, weight_matrix: Array, targets: Array, *, bias: Array | None = None, **options
 ) -> Outputs:
-    """Return what ``outputs="all"`` gives, of class indices.
+    """Return the result of ``outputs="all"`` for class indices.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def linear_gradients(  # type: ignore[no-untyped-def]
     chunk_size: int | None = None,
     **options,
 ) -> tuple[Gradients, Gradients]:
-    """Return the gradients of its sum, and the size of the terms that each entry is a sum of.
+    """Return the gradients of the loss's sum, and the size of the terms of each entry.
 
     Examples
     --------
@@ -137,6 +137,6 @@ def _of_rows(options: dict) -> dict:  # type: ignore[type-arg]
 
 
 def _sum_of_products(of_z: Array, factor: Array, axis: int) -> Array:
-    with np.errstate(all="ignore"):  # what is ignored, or takes no part, may hold anything
+    with np.errstate(all="ignore"):  # what is ignored, or takes no part, may contain anything
         products: Array = np.where(of_z == 0, 0.0, of_z * factor).sum(axis)
     return products

@@ -1,4 +1,4 @@
-"""Running a case on a backend: value, gradients, refusals, and that the inputs are left alone."""
+"""Run a case on a backend: check its value, gradients or refusal, and that inputs do not change."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from softmaxkit.conformance.case import ACTIVATIONS, LINEAR_LOSSES, LOSSES, OPER
 from softmaxkit.conformance.cases import cases
 from softmaxkit.conformance.tolerances import distance, limit
 
-# Cases of an operation that one program computes, where a transform compiles.
+# Cases of an operation that one program computes if a transform compiles.
 GROUP = 24
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a backend gave for a case, against the reference."""
+    """A backend's result for a case, compared with the reference."""
 
     case: Case
     what: str  # "value", "gradient", "gradient by temperature", or "refusal"
@@ -46,9 +46,9 @@ def settings(adapter: Adapter) -> list[tuple[str, str]]:
 def groups(
     adapter: Adapter, transform: str = "eager", among: Iterable[Case] | None = None
 ) -> Iterator[list[Case]]:
-    """Yield the cases that a transform does not lack, all or among some, as they are run.
+    """Yield the cases that a transform does not lack, all or `among` some, as they are run.
 
-    That is in groups where the transform compiles, and each alone elsewhere.
+    They run in groups if the transform compiles, and otherwise one by one.
     """
     among = cases() if among is None else among
     there = [case for case in among if not adapter.transforms[transform].lacks(case)]
@@ -61,7 +61,7 @@ def groups(
 
 
 def run(adapter: Adapter, dtype: str = "float32", transform: str = "eager") -> Iterator[Result]:
-    """Run every case on a backend, but for those that the transform lacks."""
+    """Run every case on a backend, except those that the transform lacks."""
     for group in groups(adapter, transform):
         yield from run_group(adapter, group, dtype, transform)
 
@@ -69,7 +69,7 @@ def run(adapter: Adapter, dtype: str = "float32", transform: str = "eager") -> I
 def run_group(
     adapter: Adapter, group: list[Case], dtype: str = "float32", transform: str = "eager"
 ) -> Iterator[Result]:
-    """Run cases as one program; one by one where one raises an exception or has a problem."""
+    """Run cases as one program, and one by one if one raises an exception or has a problem."""
     if len(group) == 1:
         yield from run_case(adapter, group[0], dtype, transform)
         return
@@ -85,7 +85,7 @@ def run_group(
                 alone += run_case(adapter, case, dtype, transform)
             except Exception as error:
                 alone.append(_raised(case, error))
-        # Where each passes alone, there is still a problem with them together.
+        # If each passes alone, there is still a problem with them together.
         together = alone if not all(result.passed for result in alone) else together
     yield from together
 
@@ -106,7 +106,7 @@ def run_case(
 
 
 def _run_together(runs: list[_Run]) -> Iterator[Result]:
-    """Compute what all of them want under their transform at once, and compare it."""
+    """Compute all requests of the runs at once under their transform, and compare the answers."""
     requests = [run.requests() for run in runs]
     answers = iter(runs[0].compute([one for each in requests for one in each]))
     for run, own in zip(runs, requests, strict=True):
@@ -157,7 +157,7 @@ class _Run:
         try:
             self.transform.call(self.call)(*self.arrays)
         except Exception as error:
-            causes = list(_causes(error))  # compilers wrap what is raised while they trace
+            causes = list(_causes(error))  # compilers wrap exceptions raised while they trace
             problem = "" if wanted in map(type, causes) else f"{type(error).__name__}: {error}"
         else:
             problem = "nothing was raised"
@@ -165,7 +165,7 @@ class _Run:
         return Result(self.case, "refusal", np.inf if problem else 0.0, 0.0, problem)
 
     def requests(self) -> list[Request]:
-        """Say what is to be computed under the transform; see `results` for the rest."""
+        """Return what has to be computed under the transform; `results` does the rest."""
         self.views = [self.adapter.to_numpy(array) for array in self.arrays]
         self.before = [np.copy(view) for view in self.views]
         self.expected = self._reference(self.case.operation)
@@ -175,11 +175,11 @@ class _Run:
             return [plain]
         seed = self.adapter.to_backend(self.cotangent, self.result_dtype)
         places = []
-        if self._by_logits:  # of a product by both of its factors
+        if self._by_logits:  # for a product, by both of its factors
             places = [0, 1] if self.case.operation in LINEAR_LOSSES else [0]
         places += [len(self.case.arrays) + self.named.index(name) for name in self.case.by]
         requests = [Request(self.call, self.arrays, place, seed) for place in places]
-        # An eager call of which no gradient is asked may take another way.
+        # An eager call without a gradient may take another path.
         return [plain, *requests] if self.name == "eager" else requests
 
     def compute(self, requests: list[Request]) -> Sequence[Answer]:
@@ -188,7 +188,7 @@ class _Run:
         return [(self.transform.call(one.function)(*one.arrays), None) for one in requests]
 
     def results(self, requests: list[Request], answers: list[Answer]) -> Iterator[Result]:
-        """Compare the answers, and eagerly what softmaxkit's own derivatives give."""
+        """Compare the answers and, if eager, the results of softmaxkit's own derivatives."""
         expected: list[tuple[np.ndarray, np.ndarray]] = []
         if self.cotangent is not None:
             by_arrays = self.gradients()
@@ -213,12 +213,12 @@ class _Run:
     @property
     def _by_logits(self) -> bool:
         """Whether the library's autodiff is asked for the gradient that `vjp` gives eagerly."""
-        # Where eager calls are compiled, the transform that compiles asks for it at less cost.
+        # If eager calls are compiled, the transform that compiles checks it at less cost.
         compiles = self.adapter.dtypes_under != "eager"
         return self.name != "eager" or (self.dtype == "float32" and not compiles)
 
     def _cotangent(self) -> np.ndarray | None:
-        """Return the cotangent of the value, or None where nothing is differentiated."""
+        """Return the cotangent of the value, or None if nothing is differentiated."""
         if self.case.operation in LOSSES + LINEAR_LOSSES:
             return np.ones(self.expected.shape)
         has_vjp = hasattr(self.adapter.functions, "vjp")
@@ -231,10 +231,10 @@ class _Run:
         return rounded
 
     def gradient(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradient by the logits, and the size of the terms that each entry is made of.
+        """Return the gradient by the logits, and the size of the terms of each entry.
 
-        That is what an error is measured at: where the terms cancel nothing better can be had, and
-        where they do not it is the entry.
+        The error is measured at that size: where the terms cancel, no result can be better;
+        elsewhere it is the size of the entry.
         """
         operation, arguments, options = self.case.operation, self.exact, self.exact_options
         if operation in LOSSES:
@@ -249,7 +249,7 @@ class _Run:
         return gradient, _finite(terms)
 
     def gradients(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the gradient by the logits, or by the operands of which they are the product."""
+        """Return the gradient by the logits, or by the operands whose product they are."""
         if self.case.operation not in LINEAR_LOSSES:
             return [self.gradient()]
         found = reference_linear.linear_gradients(*self.exact, **self.exact_options)
@@ -269,7 +269,7 @@ class _Run:
         yield self.compared_value(value)
         gradients = found if self.case.operation in LINEAR_LOSSES else [found]
         for gradient, (by, scale) in zip(gradients, expected, strict=True):
-            if gradient is not None:  # of a bias that is not there
+            if gradient is not None:  # None if there is no bias
                 yield self._compare("gradient", gradient, by, self.dtype, scale)
 
     def _gradient_by(
@@ -350,7 +350,7 @@ def _finite(array: np.ndarray) -> np.ndarray:
 def gradient_terms(
     adapter: Adapter, case: Case, dtype: str = "float32", transform: str = "eager"
 ) -> np.ndarray:
-    """Return the size of the terms that each entry of the gradient by the logits is a sum of."""
+    """Return the size of the terms of each entry of the gradient by the logits."""
     run = _Run(adapter, case, dtype, transform)
     run.requests()
     return run.gradient()[1]

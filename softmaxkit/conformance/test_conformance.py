@@ -27,14 +27,14 @@ _MINUTES_OF_INDUCTOR = (
 
 
 def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[conformance.Case]:
-    """Return all cases, or the rules where every other case would only run again.
+    """Return all cases, or only the rules if every other case would repeat what has run.
 
-    float16 differs from bfloat16 in range and digits, of which the rules have the cases; other
-    dtypes than float32 are a conversion around the same program on JAX, which compiles each, and
-    the code of array-api-strict on Dask; what a batch, a scan or a tangent does to an operation
-    does not depend on how many classes there are. Where a derivative is transformed, saturated rows
-    are run as well. A loss of a product is a loop, and compiled a program for each of its chunks:
-    what compiles has a few cases.
+    float16 differs from bfloat16 in range and digits, for which the rules have cases. On JAX, which
+    compiles each case, dtypes other than float32 are a conversion around the same program; on Dask,
+    they run the code of array-api-strict. What a batch, a scan or a tangent does to an operation
+    does not depend on the number of classes; where a derivative is transformed, saturated rows run
+    as well. A loss of a product is a loop, and compiling it makes a program for each of its chunks:
+    transforms that compile run only a few of its cases.
     """
     cases = list(conformance.cases())
     if transform != "eager":
@@ -53,7 +53,7 @@ def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[con
 
 
 def _runs() -> list:
-    """(backend, dtype, transform, cases): all, or as SOFTMAXKIT_CONFORMANCE=dealt leaves them."""
+    """Return (backend, dtype, transform, cases); with SOFTMAXKIT_CONFORMANCE=dealt, fewer."""
     names = conformance.names()
     dealt = os.environ.get("SOFTMAXKIT_CONFORMANCE") == "dealt"
     runs = []
@@ -71,7 +71,7 @@ def _runs() -> list:
 
 @pytest.fixture
 def _quick_compiler(backend: str, dtype: str, transform: str) -> Iterator[None]:
-    """Let XLA leave most optimizations out, which halves the time, but for float32 under jit."""
+    """Make XLA skip most optimizations, which halves the time, except for float32 under jit."""
     if backend != "jax" or (dtype, transform) == ("float32", "jit"):
         yield
         return
@@ -94,7 +94,7 @@ def test_conformance(
     results = conformance.run_group(_adapter(backend), group, dtype, transform)
     failed = [f"{r.case}, {r.what}: {r.problem}" for r in results if not r.passed]
     assert not failed, "\n".join(failed)
-    if transform == "eager":  # compilers have their own news to tell, and so has TensorFlow, once
+    if transform == "eager":  # compilers print notes of their own, and so does TensorFlow, once
         lines = "".join(capfd.readouterr()).splitlines()
         assert not [line for line in lines if "oneDNN supports DT_HALF only" not in line]
 
@@ -104,7 +104,7 @@ def test_conformance(
     [(name, one) for name in conformance.names() for one in _adapter(name).transforms],
 )
 def test_cases_not_run(backend: str, transform: str) -> None:
-    """Print why cases are left out under a transform: its adapter says it of each."""
+    """Print why cases are left out under a transform: its adapter has a reason for each."""
     lacks = _adapter(backend).transforms[transform].lacks
     reasons = Counter(filter(None, map(lacks, conformance.cases())))
     if reasons:
@@ -138,7 +138,7 @@ def _without_digits(x, axis=-1, **options):
 
 
 def _failed(group: list[conformance.Case], **changed: object) -> set[str]:
-    """Return which cases fail on a NumPy whose log_softmax is wrong, or that is `changed`."""
+    """Return the cases that fail on NumPy with a wrong log_softmax, or with `changed` fields."""
     wrong = {"functions": SimpleNamespace(log_softmax=_without_digits)} | changed
     adapter = replace(_adapter("numpy"), **wrong)
     return {str(r.case) for r in conformance.run_group(adapter, group) if not r.passed}

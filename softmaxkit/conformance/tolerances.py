@@ -20,14 +20,14 @@ LIMITS: dict[tuple[str, str], tuple[float, float, float]] = {
     ("cross_entropy", "value"): (8, 64, 512),
     # A power multiplies the relative error of its base by gamma, 5 at the most here.
     ("focal_loss", "value"): (16, 256, 1024),
-    # A value of which the terms cancel, where ε < 0, is measured at those.
+    # Where ε < 0, the terms of the value cancel, and its error is measured at their size.
     ("poly_loss_cross_entropy", "value"): (8, 64, 512),
     ("binary_cross_entropy", "value"): (8, 8, 8),
     ("sigmoid_focal_loss", "value"): (16, 16, 16),
     ("linear_cross_entropy", "value"): (8, 64, 512),
     ("one_hot", "value"): (0, 0, 0),
     ("smooth_labels", "value"): (2, 2, 2),
-    # Vector-Jacobian products and gradients are made of softmax, times one or two factors, and
+    # Vector-Jacobian products and gradients are softmax times one or two factors; their error is
     # measured at each entry, or at the terms that cancel in it.
     ("softmax", "gradient"): (16, 100, 512),
     ("log_softmax", "gradient"): (16, 100, 512),
@@ -46,7 +46,7 @@ HALF_LIMIT = {"value": 1.0, "gradient": 2.0}
 
 
 def limit(operation: str, what: str, saturated: bool, dtype: str) -> float:
-    """Return how many ULP the value or the gradient of an operation may be off."""
+    """Return by how many ULP the value or the gradient of an operation may be off."""
     ordinary, saturated_32, saturated_64 = LIMITS[operation, what]
     if dtype in ("float16", "bfloat16"):
         return min(ordinary, HALF_LIMIT[what])

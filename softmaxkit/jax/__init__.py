@@ -4,19 +4,20 @@
 
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-Those modules have every name of the libraries; what softmaxkit computes of both is also here.
-Losses come for each row, as optax gives them; it has no name for `softmax_focal_loss` and
-`linear_cross_entropy`. What differs from jax.nn and optax is softmaxkit's semantics:
+These modules have every name of the two libraries; the functions that softmaxkit computes are also
+here. A loss is returned for each row, as in optax, which has no `softmax_focal_loss` and no
+`linear_cross_entropy`. The differences from jax.nn and optax are softmaxkit's semantics:
 
-- A label outside [0, C) is an IndexError, or where labels cannot be read (traced, not on a CPU) a
-  row whose loss and gradient are NaN. optax counts -1 from the end, and gives the other rows NaN
-  with a finite gradient.
-- An integer label on a class that `where` leaves out costs +inf; optax sums over the others alone
-  and subtracts the logit that was left out.
-- 0 log 0 is 0: at logits of -inf `softmax_cross_entropy` is as safe as the one called safe.
+- A label outside [0, C) is an IndexError or, where labels cannot be read (traced, not on a CPU),
+  makes the loss and gradient of its row NaN. optax counts -1 from the end, and gives other such
+  rows NaN with a finite gradient.
+- An integer label on a class that `where` leaves out costs +inf; optax sums over the other classes
+  alone and subtracts the logit that was left out.
+- 0 log 0 is 0: at logits of -inf, `softmax_cross_entropy` is as safe as
+  `safe_softmax_cross_entropy`.
 - Classes that `where` leaves out get no share of the smoothing in `smooth_labels`.
-- gamma below 0, an alpha of `sigmoid_focal_loss` or a smoothing factor outside [0, 1] and logits
-  with no class are ValueErrors. Integer labels, and a smoothing factor, do not broadcast.
+- A gamma below 0, an alpha of `sigmoid_focal_loss` or a smoothing factor outside [0, 1], and logits
+  without a class are ValueErrors. Integer labels, and a smoothing factor, do not broadcast.
 """
 
 from softmaxkit.jax import nn as nn

@@ -1,4 +1,4 @@
-"""Axes as jax.nn and optax take them, several or all, and how they become one."""
+"""Axes as jax.nn and optax accept them, several or all, and how to merge them into one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Axes = int | tuple[int, ...] | None
 
 
 def class_mask(where: Any, ndim: int, axis: Axes) -> Any:
-    """Return a mask of rows as one of classes."""
+    """Return a mask of rows as a mask of classes."""
     if where is None:
         return None
     where = jnp.asarray(where)
@@ -23,7 +23,7 @@ def class_mask(where: Any, ndim: int, axis: Axes) -> Any:
 
 
 def together_as_last(shape: tuple[int, ...], axis: Any) -> tuple[Callable[[Any], Any], ...]:
-    """Return how to lay these axes together as the last, and how to undo it."""
+    """Return a function that merges these axes into the last, and one that undoes it."""
     axes = normalize_axis_tuple(range(len(shape)) if axis is None else axis, len(shape))
     rest = [one for one in range(len(shape)) if one not in axes]
     order = (*rest, *axes)

@@ -20,7 +20,7 @@ def softmax(x: Any, axis: Axes = -1, where: Any = None) -> Any:
     axis : int, tuple of int, or None, default -1
         None for all axes.
     where : bool array that broadcasts to `x`, optional
-        The others give 0.
+        True where an entry takes part; the others give 0.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The functions of `optax.losses`, by softmaxkit, and losses that optax has no name for."""
+"""The functions of `optax.losses`, by softmaxkit, and losses that optax lacks."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def softmax_cross_entropy(logits: Any, labels: Any, axis: Axes = -1, where: Any 
     axis : int, tuple of int, or None, default -1
         The class axes; None for all.
     where : bool array, optional
-        True where a class takes part (the shape of `logits`, or one that broadcasts to it), or a
-        row does (the shape of the rows). A row with none costs 0.
+        True where a class takes part (in the shape of `logits`, or one that broadcasts to it), or
+        where a row does (in the shape of the rows). A row without a class costs 0.
 
     Returns
     -------
@@ -135,9 +135,9 @@ def softmax_focal_loss(
         Integers: class indices, in the shape of the rows. Floats: probabilities that broadcast
         with `logits`.
     gamma : float, at least 0, default 2
-        Focusing; 0 is cross-entropy.
+        Focusing parameter; 0 is cross-entropy.
     alpha : number or (C,) array, optional
-        Factor for every class, or for each.
+        One factor for all classes, or one for each.
 
     Returns
     -------
@@ -176,7 +176,7 @@ def poly_loss_cross_entropy(
     labels : floating array that broadcasts with `logits`
         Probabilities.
     epsilon : number, or array that broadcasts to the rows, default 2
-        What is added to the first coefficient of the series in powers of 1-p.
+        Added to the first coefficient of the series in powers of 1-p.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def poly_loss_cross_entropy(
     dtype = jnp.result_type(logits, labels, epsilon)
     loss = partial(_rows, softmaxkit.poly_loss_cross_entropy, dtype=dtype)
     if jnp.ndim(epsilon) == 0:
-        # As an array: optax has no least value, as softmaxkit has for numbers.
+        # Pass it as an array: softmaxkit has a lower bound for numbers, and optax has none.
         return loss(logits, labels, axis, where, epsilon=jnp.asarray(epsilon))
     logits, labels = jnp.broadcast_arrays(logits, labels)
     where = True if where is None else class_mask(where, logits.ndim, axis)
@@ -233,8 +233,8 @@ def linear_cross_entropy(
 ) -> Any:
     """Cross-entropy of each row of a linear layer; see `softmaxkit.linear_cross_entropy`.
 
-    That one gives the mean, whose gradient costs a product less: this one makes each chunk of
-    logits again for the gradient.
+    That function can return the mean, whose gradient costs a product less: this one computes each
+    chunk of logits again for the gradient.
 
     Parameters
     ----------
@@ -319,7 +319,7 @@ def sigmoid_focal_loss(logits: Any, labels: Any, *, alpha: Any = None, gamma: An
     alpha : number in [0, 1], or array of them that broadcasts with `logits`, optional
         Weight of the positive label against the negative; None for no weighting.
     gamma : number, at least 0, or array of them that broadcasts with `logits`, default 2
-        Focusing; 0 is `sigmoid_binary_cross_entropy`.
+        Focusing parameter; 0 is `sigmoid_binary_cross_entropy`.
 
     Returns
     -------
@@ -349,21 +349,21 @@ def sigmoid_focal_loss(logits: Any, labels: Any, *, alpha: Any = None, gamma: An
         )
 
     if (alpha is not None and jnp.ndim(alpha)) or jnp.ndim(gamma):
-        # softmaxkit takes one for all: one call for each element, which vectorize makes one.
+        # softmaxkit accepts one number for all: vectorize makes one call of a call per element.
         return jnp.vectorize(loss)(logits, labels, alpha, gamma)
     logits, labels = jnp.broadcast_arrays(logits, labels)
     return loss(logits, labels, alpha, gamma)
 
 
 def smooth_labels(labels: Any, alpha: Any, *, axis: Axes = -1, where: Any = None) -> Any:
-    """Move a part of the probability to all classes alike, as `optax.smooth_labels`.
+    """Spread a part of the probability evenly over all classes, as `optax.smooth_labels`.
 
     Parameters
     ----------
     labels : floating array
         Probabilities.
     alpha : number in [0, 1]
-        The part.
+        The part that is spread.
     axis : int, tuple of int, or None, default -1
         The class axes; None for all.
     where : bool array that broadcasts to `labels`, optional
@@ -396,11 +396,11 @@ def smooth_labels(labels: Any, alpha: Any, *, axis: Axes = -1, where: Any = None
     return apart(softmaxkit.smooth_labels(together(labels), alpha, where=where))
 
 
-# --- what optax's signatures ask for --------------------------------------------------------------
+# --- what optax's signatures need -----------------------------------------------------------------
 def _rows(
     loss: Callable[..., Any], logits: Any, labels: Any, axis: Axes, where: Any, **options: Any
 ) -> Any:
-    """Call a loss of softmaxkit with one class axis, and masks as it understands them."""
+    """Call a loss of softmaxkit with a single class axis, and with masks as it expects them."""
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     indices = jnp.issubdtype(labels.dtype, jnp.integer)
     if not indices:
@@ -410,7 +410,7 @@ def _rows(
         together, _ = together_as_last(logits.shape, axis)
         where = None if where is None else together(jnp.broadcast_to(where, logits.shape))
         logits, labels, axis = together(logits), labels if indices else together(labels), -1
-    if where is not None and indices:  # a row with no class left
+    if where is not None and indices:  # 0 for a row without a class
         options["sample_weight"] = jnp.any(where, axis)
     elif where is not None:
         labels = jnp.where(where, labels, 0)

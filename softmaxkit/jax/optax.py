@@ -1,8 +1,8 @@
 """`optax`, with what softmaxkit computes: ``from softmaxkit.jax import optax``, was ``import``.
 
-The losses of `optax.losses`, and those that optax has no name for: the focal loss over classes, and
+It has the losses of `optax.losses`, and two that optax lacks: the focal loss over classes, and
 `linear_cross_entropy`. Every name that softmaxkit does not define is that of `optax`, which is
-imported for it; `optax.losses` is here this module.
+imported when such a name is used; `optax.losses` is this module.
 """
 
 import sys

@@ -1,28 +1,28 @@
 """The losses of Keras over classes and labels, by Keras's names: classes and functions.
 
-``from softmaxkit.keras import SparseCategoricalCrossentropy`` in the place of ``from keras.losses
+Write ``from softmaxkit.keras import SparseCategoricalCrossentropy`` in place of ``from keras.losses
 import ...``: arguments, defaults, shapes, masks, reductions and dtypes are Keras's, on each of its
-backends (NumPy, PyTorch, JAX, TensorFlow), in `model.compile`, saved and loaded with the model. A
-program that loads such a model imports this module first. Every name that is not defined here is
-that of `keras.losses`.
+backends (NumPy, PyTorch, JAX, TensorFlow), in `model.compile`, and for saved models. A program that
+loads such a model must import this module first. Every name that is not defined here is that of
+`keras.losses`.
 
 `model.compile` calls a loss and a metric as (y_true, y_pred). Pass it the classes or functions of
-this module, not `softmaxkit.cross_entropy`: that takes (logits, targets), and cannot see that it
-was given them the other way round.
+this module, not `softmaxkit.cross_entropy`, which takes (logits, targets) and cannot notice that
+they come the other way round.
 
-Of logits (``from_logits=True``) the losses are softmaxkit's, exact wherever the model is sure of
-itself. Of probabilities, the default, they are Keras's own: Keras clips p to [ε, 1-ε] with
-ε = `keras.config.epsilon()`, 1e-7, beyond which the gradient is 0 (on TensorFlow it looks for the
-logits behind a softmax layer). What differs from Keras:
+From logits (``from_logits=True``), the losses are softmaxkit's, and exact even where the model is
+sure of itself. From probabilities, the default, they are Keras's own: Keras clips p to [ε, 1-ε]
+with ε = `keras.config.epsilon()`, 1e-7, beyond which the gradient is 0 (on TensorFlow it looks for
+the logits behind a softmax layer). The differences from Keras:
 
 - From logits the focal losses, and on NumPy `binary_crossentropy`, do not clip; in Keras they do.
 - Arithmetic and sums are float32 or wider whatever `dtype` says, and the result is rounded to it:
   in bfloat16 Keras reads label 257 as 256.
-- Labels out of range are an IndexError; where they cannot be read an error of TensorFlow's graphs,
-  or NaN (see `softmaxkit.cross_entropy`); what Keras does depends on its backend.
+- Labels out of range are an IndexError or, where they cannot be read, an error of TensorFlow's
+  graphs or NaN (see `softmaxkit.cross_entropy`); what Keras does depends on its backend.
 - `axis` may be any axis, on every backend; label smoothing and a list `alpha` follow it.
 - An ignored row adds exactly 0 to value and gradient, whatever was predicted there.
-- A `keras.KerasTensor` is a TypeError; Keras's functions make a graph of it.
+- A `keras.KerasTensor` is a TypeError; Keras's functions build a graph from it.
 - Beyond Keras: `SparseCategoricalFocalCrossentropy`, `sparse_categorical_focal_crossentropy`, and
   `label_smoothing` for labels.
 """
@@ -66,8 +66,8 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = rest_of("keras.losses", __all__)
 
-# A saved model names them "softmaxkit>CategoricalCrossentropy" and so on, and softmaxkit.keras as
-# their module: so they are defined here.
+# A saved model names these classes "softmaxkit>CategoricalCrossentropy" and so on, and their module
+# softmaxkit.keras; therefore they are defined here.
 _register = keras.saving.register_keras_serializable(package="softmaxkit")
 
 
@@ -78,8 +78,8 @@ class CategoricalCrossentropy(Loss):
     Parameters
     ----------
     from_logits : bool, default False
-        Whether predictions are logits; else they are probabilities, which Keras's own function
-        takes: divided by their sum, and clipped to [ε, 1-ε] for ε = `keras.config.epsilon()`.
+        Whether predictions are logits; otherwise they are probabilities, which Keras's own function
+        divides by their sum and clips to [ε, 1-ε], with ε = `keras.config.epsilon()`.
     label_smoothing : float in [0, 1], default 0
         Targets become (1-ε) y + ε/K.
     axis : int, default -1
@@ -89,7 +89,7 @@ class CategoricalCrossentropy(Loss):
     name : str
         Name of the loss.
     dtype : str or keras.DTypePolicy, optional
-        Of the result; `keras.config.floatx()` by default. Arithmetic is float32 or wider.
+        Dtype of the result; `keras.config.floatx()` by default. Arithmetic is float32 or wider.
 
     Raises
     ------
@@ -193,9 +193,9 @@ class CategoricalFocalCrossentropy(Loss):
     Parameters
     ----------
     alpha : float, or list of a float for each class, default 0.25
-        Factor of every class, or of each.
+        One factor for all classes, or one for each.
     gamma : float, at least 0, default 2
-        Focusing; 0 is cross-entropy, times `alpha`.
+        Focusing parameter; 0 is cross-entropy, times `alpha`.
     from_logits, label_smoothing, axis, reduction, name, dtype
         As for `CategoricalCrossentropy`.
 
@@ -307,8 +307,8 @@ class BinaryCrossentropy(Loss):
     Parameters
     ----------
     from_logits : bool, default False
-        Whether predictions are logits; else they are probabilities, which Keras's own function
-        takes: clipped to [ε, 1-ε] for ε = `keras.config.epsilon()`.
+        Whether predictions are logits; otherwise they are probabilities, which Keras's own function
+        clips to [ε, 1-ε], with ε = `keras.config.epsilon()`.
     label_smoothing : float in [0, 1], default 0
         Targets become (1-ε) t + ε/2.
     axis : int, default -1
@@ -367,7 +367,7 @@ class BinaryFocalCrossentropy(Loss):
     alpha : float in [0, 1], default 0.25
         Weight of the label 1; that of 0 is 1 - alpha.
     gamma : float, at least 0, default 2
-        Focusing; 0 is binary cross-entropy.
+        Focusing parameter; 0 is binary cross-entropy.
     from_logits, label_smoothing, axis, reduction, name, dtype
         As for `BinaryCrossentropy`.
 

@@ -11,7 +11,7 @@ from softmaxkit.keras._rows import dtype_of, wide
 
 
 class Loss(keras.losses.Loss):
-    """What all of them share: options are attributes and saved; computed in float32 or wider."""
+    """The base of all losses: options are attributes and saved; arithmetic is float32 or wider."""
 
     def __init__(self, reduction: str | None, name: str | None, dtype: Any, **options: Any) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
@@ -25,11 +25,11 @@ class Loss(keras.losses.Loss):
         return loss if dtype_of(loss) == self.dtype else ops.cast(loss, self.dtype)
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments that are its own, as the function of the same name takes them."""
+        """Return the loss's own arguments, as the function of the same name takes them."""
         return {option: getattr(self, option) for option in self._options}
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this loss again."""
+        """Return the arguments from which this loss can be constructed again."""
         return {**super().get_config(), **self.options(), "dtype": self.dtype}
 
 
@@ -43,7 +43,7 @@ class _Reduced(keras.losses.Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         y_true, y_pred = (
             ops.convert_to_tensor(each, dtype=self.dtype) if isinstance(each, list) else each
-            for each in (y_true, y_pred)  # Keras makes lists of tensors of lists
+            for each in (y_true, y_pred)  # Keras would make a list of tensors of it
         )
         return super().__call__(y_true, y_pred, sample_weight)
 
@@ -52,7 +52,7 @@ class _Reduced(keras.losses.Loss):
 
 
 def same_rank(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Let one of the two lack a last axis of length 1, as Keras does: (N,) meets (N, 1)."""
+    """Allow one of the two to lack a last axis of length 1, as Keras does: (N,) with (N, 1)."""
     if len(y_true.shape) > len(y_pred.shape):
         y_pred, y_true = same_rank(y_pred, y_true)
     elif len(y_true.shape) + 1 == len(y_pred.shape) and y_pred.shape[-1] == 1:

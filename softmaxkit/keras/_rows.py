@@ -1,4 +1,4 @@
-"""Losses row by row: of logits by softmaxkit's functions, of probabilities by Keras's own."""
+"""Losses row by row: from logits by softmaxkit's functions, from probabilities by Keras's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# Keras has no public name for the mask that a loss of its own may leave on what it returns.
+# Keras has no public name for the mask that a custom loss may attach to its result.
 from keras.src.backend import set_keras_mask
 
 from softmaxkit._arguments import Call, begin
@@ -23,7 +23,7 @@ from softmaxkit.losses import (
 
 
 def wide(dtype: str) -> str:
-    """Return the dtype to compute in: `dtype`, or float32 where that is narrower."""
+    """Return the dtype of the arithmetic: `dtype`, or float32 if that is narrower."""
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
@@ -67,11 +67,11 @@ def of_labels(
     ignore_class: int | None,
     **focal: Any,
 ) -> Any:
-    """Return the loss of each row for class indices, with Keras's mask where a class is ignored."""
+    """Return the loss of each row for class indices, with Keras's mask if a class is ignored."""
     y_true, y_pred = _tensors(name, y_true, y_pred)
     if len(y_true.shape) == len(y_pred.shape) and y_true.shape[axis] == 1:
         y_true = ops.squeeze(y_true, axis)
-    # Wider integers stay: labels beyond int32 would come back as others, which are in range.
+    # Wider integers are not cast: labels beyond int32 would become others, which are in range.
     labels = y_true if dtype_of(y_true) in ("int64", "uint32", "uint64") else _cast(y_true, "int32")
     kept = None if ignore_class is None else ops.not_equal(labels, ignore_class)
     if from_logits:
@@ -145,9 +145,9 @@ def _of_logits(
 
 # --- of probabilities -----------------------------------------------------------------------------
 def _of_probabilities(call: Call, y_true: Any, axis: int, focal: dict[str, Any]) -> Any:
-    """Return Keras's loss of the probabilities `call.array`, with the classes last.
+    """Return Keras's loss of the probabilities `call.array`, with the classes moved last.
 
-    There Keras lays a list `alpha` along them on every backend.
+    Only there does Keras lay a list `alpha` along them on every backend.
     """
     axis, dtype = call.class_axis(axis), dtype_of(call.array)
     p = _classes_last(_cast(call.array, wide(dtype)), axis)
@@ -183,14 +183,14 @@ def _of_kept_labels(
         y_true = smooth_labels(labels, label_smoothing, num_classes=number, axis=axis)
         losses = _of_probabilities(call, y_true, axis, focal)
     else:
-        # Keras's own for labels: on TensorFlow it clips before it divides by the sum, not after.
+        # Keras's own loss for labels: on TensorFlow it clips before it divides by the sum.
         p = _classes_last(_cast(y_pred, wide(dtype_of(y_pred))), classes)
         losses = _cast(keras.losses.sparse_categorical_crossentropy(labels, p), dtype_of(y_pred))
     return losses if factor is None else losses * _cast(factor, dtype_of(losses))
 
 
 def _classes_last(x: Any, axis: int) -> Any:
-    # Where they are last it stays the same object: Keras on TensorFlow finds its logits by that.
+    # If they are last already, return the same object: Keras on TensorFlow finds the logits by it.
     return x if axis == len(x.shape) - 1 else ops.moveaxis(x, axis, -1)
 
 
@@ -207,7 +207,7 @@ def _tensors(name: str, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
 
 
 def _cast(x: Any, dtype: str) -> Any:
-    """Cast `x`, which stays the same object where it has that dtype."""
+    """Cast `x`; return the same object if it has that dtype already."""
     return x if dtype_of(x) == dtype else ops.cast(x, dtype)
 
 
@@ -216,6 +216,6 @@ def _same_shape(call: Call, y_true: Any, expected: tuple[int | None, ...]) -> No
     if not call.same_shape(given, expected):
         raise ValueError(
             f"{call.name}: y_true has shape {given}; expected {expected} beside y_pred of shape "
-            f"{call.shape}: they must have the same shape, but for the class axis where y_true "
-            f"holds labels; reshape it."
+            f"{call.shape}, whose shape it must have (without the class axis if y_true holds "
+            f"labels); reshape y_true."
         )

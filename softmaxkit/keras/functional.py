@@ -1,7 +1,7 @@
-"""The functions of `keras.losses` over classes and labels: what a loss is, row by row.
+"""The functions of `keras.losses` over classes and labels, which return the loss of each row.
 
 They take (y_true, y_pred), as `model.compile` calls a loss and a metric; `softmaxkit.cross_entropy`
-and its siblings take (logits, targets), and do not belong there.
+and its siblings take (logits, targets), and must not be passed to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = [
     "sparse_categorical_focal_crossentropy",
 ]
 
-# A saved model names them "softmaxkit>categorical_crossentropy" and so on.
+# A saved model names the functions "softmaxkit>categorical_crossentropy" and so on.
 _register = keras.saving.register_keras_serializable(package="softmaxkit")
 
 
@@ -43,8 +43,8 @@ def categorical_crossentropy(
     y_pred : array
         Logits or probabilities, in any shape with a class axis.
     from_logits : bool, default False
-        Whether predictions are logits; else they are probabilities, which Keras's own function
-        takes: divided by their sum, and clipped to [ε, 1-ε] for ε = `keras.config.epsilon()`.
+        Whether predictions are logits; otherwise they are probabilities, which Keras's own function
+        divides by their sum and clips to [ε, 1-ε], with ε = `keras.config.epsilon()`.
     label_smoothing : float in [0, 1], default 0
         Targets become (1-ε) y + ε/K.
     axis : int, default -1
@@ -96,12 +96,12 @@ def sparse_categorical_crossentropy(
     Parameters
     ----------
     y_true : array
-        Class indices, in the shape of `y_pred` without its class axis, or with 1 in its place;
+        Class indices, in the shape of `y_pred` without its class axis, or with length 1 there;
         floats are cast to int32.
     y_pred, from_logits, axis
         As for `categorical_crossentropy`.
     ignore_class : int, optional
-        Rows with this label are 0 and have a gradient of 0, whatever was predicted there, and the
+        Rows with this label have a loss and a gradient of 0, whatever was predicted there, and the
         result has the mask that Keras's reductions read.
     label_smoothing : float in [0, 1], default 0, keyword only
         As for `categorical_crossentropy`; `keras.losses` does not have it here.
@@ -109,7 +109,7 @@ def sparse_categorical_crossentropy(
     Returns
     -------
     tensor
-        As of `categorical_crossentropy`.
+        As for `categorical_crossentropy`.
 
     Raises
     ------
@@ -155,14 +155,14 @@ def categorical_focal_crossentropy(
     y_true, y_pred, from_logits, label_smoothing, axis
         As for `categorical_crossentropy`.
     alpha : float, or list of a float for each class, default 0.25
-        Factor of every class, or of each.
+        One factor for all classes, or one for each.
     gamma : float, at least 0, default 2
-        Focusing; 0 is cross-entropy, times `alpha`.
+        Focusing parameter; 0 is cross-entropy, times `alpha`.
 
     Returns
     -------
     tensor
-        As of `categorical_crossentropy`.
+        As for `categorical_crossentropy`.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def sparse_categorical_focal_crossentropy(
     Returns
     -------
     tensor
-        As of `categorical_crossentropy`.
+        As for `categorical_crossentropy`.
 
     Raises
     ------
@@ -263,8 +263,8 @@ def binary_crossentropy(
     y_pred : array
         Logits or probabilities, in any shape.
     from_logits : bool, default False
-        Whether predictions are logits; else they are probabilities, which Keras's own function
-        takes: clipped to [ε, 1-ε] for ε = `keras.config.epsilon()`.
+        Whether predictions are logits; otherwise they are probabilities, which Keras's own function
+        clips to [ε, 1-ε], with ε = `keras.config.epsilon()`.
     label_smoothing : float in [0, 1], default 0
         Targets become (1-ε) t + ε/2.
     axis : int, default -1
@@ -323,7 +323,7 @@ def binary_focal_crossentropy(
     alpha : float in [0, 1], default 0.25
         Weight of the label 1; that of 0 is 1 - alpha.
     gamma : float, at least 0, default 2
-        Focusing; 0 is binary cross-entropy.
+        Focusing parameter; 0 is binary cross-entropy.
 
     Returns
     -------

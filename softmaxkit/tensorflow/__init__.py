@@ -4,25 +4,25 @@
 
     loss = nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
-Every name that is not defined here is that of `tf.nn`. Losses come for each row. The focal ones,
-which tf.nn has no name for, are named and called as its others are, and `linear_cross_entropy` is
-called as `tf.nn.sampled_softmax_loss`. What differs from tf.nn is softmaxkit's semantics:
+Every name that is not defined here is that of `tf.nn`. A loss is returned for each row. The focal
+losses, which tf.nn lacks, are named and called like its other losses, and `linear_cross_entropy` is
+called like `tf.nn.sampled_softmax_loss`. The differences from tf.nn are softmaxkit's semantics:
 
-- A label outside [0, C) is an IndexError and an InvalidArgumentError at once where TensorFlow
-  executes eagerly on a CPU, and in a graph there an InvalidArgumentError when that runs, as in
-  tf.nn. Under XLA, and where there is a GPU, the loss and gradient of that row are NaN; tf.nn
-  raises in graphs on the CPU of such a machine, too.
-- Where probabilities do not sum to 1 the gradient is the derivative of the loss, (Σq) p - q; that
-  of tf.nn is p - q.
+- If TensorFlow executes eagerly on a CPU, a label outside [0, C) raises an error that is both an
+  IndexError and an InvalidArgumentError; in a graph on a CPU, it is an InvalidArgumentError when
+  the graph runs, as in tf.nn. Under XLA, and if there is a GPU, the loss and gradient of its row
+  are NaN; tf.nn also raises in graphs on the CPU of such a machine.
+- If probabilities do not sum to 1, the gradient is the derivative of the loss, (Σq) p - q; that of
+  tf.nn is p - q.
 - 0 log 0 is 0, where tf.nn gives NaN for a logit of -inf whose label is 0; and a row of logits with
   NaN or +inf is NaN as a whole.
 - Shapes do not broadcast; labels of any integer dtype are class indices, and probabilities may have
   another dtype than the logits. An axis that does not exist is NumPy's AxisError.
-- A RaggedTensor is for `softmax` alone, along its last ragged axis or one after that, in memory for
-  as many rows of the longest length. tf.nn.softmax takes an earlier axis, too, if lengths agree,
-  and tf.nn.sigmoid_cross_entropy_with_logits a RaggedTensor.
-- Of unknown rank (``tf.TensorSpec(None)``) a tensor may be wherever tf.nn takes it; labels and
-  logits must have shapes that fit each other, where tf.nn compares the number of rows.
+- Only `softmax` accepts a RaggedTensor, along its last ragged axis or a later one; it needs memory
+  for all rows at the longest length. tf.nn.softmax also accepts an earlier axis if lengths agree,
+  and tf.nn.sigmoid_cross_entropy_with_logits also accepts a RaggedTensor.
+- A tensor may have unknown rank (``tf.TensorSpec(None)``) wherever tf.nn accepts that; labels and
+  logits must then have matching shapes, where tf.nn only compares the number of rows.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def softmax(logits: Any, axis: int | None = None, name: str | None = None) -> An
     Raises
     ------
     TypeError, ValueError
-        As `softmaxkit.softmax`; a RaggedTensor is ragged after `axis`.
+        As `softmaxkit.softmax`; ValueError if a RaggedTensor is ragged after `axis`.
 
     Examples
     --------
@@ -211,9 +211,10 @@ def linear_cross_entropy(
 ) -> Any:
     """Cross-entropy of each row of a linear layer; see `softmaxkit.linear_cross_entropy`.
 
-    The arguments begin as those of `tf.nn.sampled_softmax_loss`, of which this is the exact loss:
-    over all classes, by chunks of rows. softmaxkit's gives the mean, whose gradient costs a product
-    less: this one makes each chunk of logits again for the gradient.
+    The arguments begin like those of `tf.nn.sampled_softmax_loss`, which estimates this loss; here
+    it is exact, over all classes, computed in chunks of rows. softmaxkit's function can return the
+    mean, whose gradient costs a product less: this one computes each chunk of logits again for the
+    gradient.
 
     Parameters
     ----------
@@ -311,9 +312,9 @@ def softmax_focal_loss_with_logits(
     labels, logits, axis, name
         As for `softmax_cross_entropy_with_logits`.
     gamma : float, at least 0, default 2
-        Focusing; 0 is cross-entropy.
+        Focusing parameter; 0 is cross-entropy.
     alpha : number or (C,) tensor, optional
-        Factor for every class, or for each.
+        One factor for all classes, or one for each.
 
     Returns
     -------
@@ -390,7 +391,7 @@ def sigmoid_focal_loss_with_logits(
     labels, logits, name
         As for `sigmoid_cross_entropy_with_logits`.
     gamma : float, at least 0, default 2
-        Focusing; 0 is binary cross-entropy.
+        Focusing parameter; 0 is binary cross-entropy.
     alpha : float in [0, 1], optional
         Weight of the positive label against the negative; None for no weighting.
 

@@ -1,4 +1,4 @@
-"""Tensors as tf.nn takes them: ragged, or of unknown rank; and the error for a bad label."""
+"""Tensors that tf.nn accepts: ragged, or of unknown rank; and the error for a bad label."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import softmaxkit
 
 
 class LabelError(IndexError, tf.errors.InvalidArgumentError):
-    """A label out of range: softmaxkit's exception, and tf.nn's."""
+    """A label out of range: both softmaxkit's exception and tf.nn's."""
 
     def __init__(self, message: str) -> None:
         tf.errors.InvalidArgumentError.__init__(self, None, None, message)
 
 
 def as_tensor(value: Any) -> Any:
-    """Return `value` as a tensor; a ragged one as it is, which softmaxkit's losses refuse."""
+    """Return `value` as a tensor; leave a RaggedTensor, which softmaxkit's losses refuse."""
     return value if isinstance(value, tf.RaggedTensor) else tf.convert_to_tensor(value)
 
 
 # --- activations ----------------------------------------------------------------------------------
 def along(activation: Callable[..., Any], x: Any, axis: int) -> Any:
-    """Apply an activation along `axis`; where the rank is unknown, along the last alone."""
+    """Apply an activation along `axis`; if the rank is unknown, only along the last."""
     x = as_tensor(x)
     if axis == -1 and x.shape.rank is None and not isinstance(x, tf.RaggedTensor):
         return tf.reshape(activation(_three_axes(x, axis)), tf.shape(x))
@@ -55,7 +55,7 @@ def ragged_softmax(x: Any, axis: int) -> Any:
 
 # --- losses ---------------------------------------------------------------------------------------
 def over_classes(loss: Callable[..., Any], labels: Any, logits: Any, axis: int = -1) -> Any:
-    """Return ``loss(logits, labels, axis=axis)``; where a rank is unknown, after a reshape."""
+    """Return ``loss(logits, labels, axis=axis)``; if a rank is unknown, after a reshape."""
     if isinstance(logits, tf.RaggedTensor) or isinstance(labels, tf.RaggedTensor):
         return loss(logits, labels, axis=axis)
     by_index = labels.dtype.is_integer
@@ -74,7 +74,7 @@ def over_classes(loss: Callable[..., Any], labels: Any, logits: Any, axis: int =
 
 
 def over_labels(loss: Callable[..., Any], labels: Any, logits: Any) -> Any:
-    """Return ``loss(logits, labels)`` likewise, of independent labels."""
+    """Return ``loss(logits, labels)`` in the same way, for independent labels."""
     if isinstance(logits, tf.RaggedTensor) or isinstance(labels, tf.RaggedTensor):
         return loss(logits, labels)
     if logits.shape.rank is None:
@@ -89,7 +89,7 @@ def over_labels(loss: Callable[..., Any], labels: Any, logits: Any) -> Any:
 
 
 def _three_axes(x: Any, axis: int) -> Any:
-    """Lay the axes before the class axis together, and those after it if there are any."""
+    """Merge the axes before the class axis into one, and those after it, if any, into another."""
     lengths = tf.shape(x)
     after = [] if axis == -1 else [tf.reduce_prod(lengths[axis + 1 :])]
     return tf.reshape(x, [tf.reduce_prod(lengths[:axis]), lengths[axis], *after])

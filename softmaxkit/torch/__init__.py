@@ -9,20 +9,20 @@
 tensor(0.4100, grad_fn=<DivBackward0>)
 
 Signatures, defaults, dtypes, shapes, NaN and errors are torch's; `sigmoid_focal_loss` is that of
-torchvision, and `linear_cross_entropy` has some arguments after torch's. `causal_lm_loss` and
-`LabelSmoother` compute what transformers' do, and refuse in one line. `softmaxkit.torch.nn` has the
-modules, which are also here. What differs is that
+torchvision, and `linear_cross_entropy` has some more arguments after torch's. `causal_lm_loss` and
+`LabelSmoother` compute what those of transformers compute, and their errors are one line.
+`softmaxkit.torch.nn` has the modules, which are also here. The differences from torch:
 
 - rows in which one class dominates keep their digits, and half-precision results are rounded once;
-- an ignored row, and an element of weight 0, add 0 to the gradient whatever they hold, NaN too;
+- an ignored row, or an element of weight 0, adds 0 to the gradient even if it contains NaN;
 - 0 log 0 is 0 in probability targets, where torch gives NaN for a logit of -inf;
-- a label out of range, where labels cannot be read (a GPU, a compiler), makes its row NaN;
+- where labels cannot be read (on a GPU, by a compiler), a label out of range makes its row NaN;
 - `sigmoid_focal_loss` refuses a negative `gamma`;
-- `torch.jit.script` does not take these functions;
-- `torch.fx.symbolic_trace` records them where they are called as ``F.softmax`` or by a module; one
-  that was imported by its name records torch's.
+- `torch.jit.script` does not accept these functions;
+- `torch.fx.symbolic_trace` records these functions if they are called as ``F.softmax`` or by a
+  module; for a function that was imported by its name, it records torch's.
 
-Labels of dtype uint8, which torch takes in some calls, are left to torch. So is every other name:
+Labels of dtype uint8, which torch accepts in some calls, are left to torch. So is every other name:
 ``F.relu`` is `torch.nn.functional.relu`, and ``nn.Linear`` of `softmaxkit.torch.nn` is torch's.
 """
 

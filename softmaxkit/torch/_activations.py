@@ -22,9 +22,9 @@ def softmax(
     input : Tensor
         Of any shape.
     dim : int, optional
-        None is deprecated: 0 for 0, 1 and 3 axes, else 1, with torch's warning.
+        None is deprecated: it means 0 for 0, 1 and 3 axes, else 1, and gives torch's warning.
     dtype : torch.dtype, optional
-        Of the result; that of `input` by default. Arithmetic is float32 or wider.
+        Dtype of the result; that of `input` by default. Arithmetic is float32 or wider.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def _activation(
     if isinstance(input, Tensor) and dense_together(input) and _is_axis(dim, input.ndim):
         result = dtype
         if dtype is None:
-            # On the CPU torch's autocast leaves them in half precision.
+            # On the CPU, torch's autocast leaves activations in half precision.
             result = input.dtype if input.device.type == "cpu" else dtype_of(input)
         numbers = not (input.is_floating_point() or input.is_complex() or input.is_quantized)
         if result in FLOATS and (numbers or input.dtype in FLOATS):

@@ -13,7 +13,7 @@ FLOATS = (*HALF, torch.float32, torch.float64)  # in which torch computes these 
 
 
 def dtype_of(x: Tensor) -> torch.dtype:
-    """Return the dtype in which torch sees `x`: autocast hands it to losses in float32."""
+    """Return the dtype in which torch sees `x`: under autocast, half precision becomes float32."""
     device = x.device.type
     if x.dtype in HALF and device != "meta" and torch.is_autocast_enabled(device):
         return torch.float32
@@ -21,7 +21,7 @@ def dtype_of(x: Tensor) -> torch.dtype:
 
 
 def dense_together(*tensors: Tensor | None) -> bool:
-    """Tell whether they are dense, and on one device."""
+    """Return whether the tensors are dense, and on one device."""
     there = [one for one in tensors if one is not None]
     return all(
         one.layout is torch.strided and not one.is_nested and one.device == there[0].device
@@ -30,7 +30,7 @@ def dense_together(*tensors: Tensor | None) -> bool:
 
 
 def same_shape(a: torch.Size, b: torch.Size) -> bool:
-    """Tell whether two shapes are the same; lengths that depend on data are so at run time."""
+    """Return whether two shapes are the same; lengths that depend on data are taken to be."""
     if not torch.compiler.is_compiling():
         return a == b
     may_be = torch.fx.experimental.symbolic_shapes.guard_or_true  # loaded by the compiler
@@ -44,7 +44,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def reduced(
     loss: Callable[..., Tensor], count: Callable[[], Any], reduction: str, dtype: torch.dtype
 ) -> Tensor:
-    """Return the reduced loss, with torch's mean: of nothing it is 0/0, NaN; softmaxkit's is 0."""
+    """Return the reduced loss, with torch's mean: over no rows 0/0 = NaN; softmaxkit's is 0."""
     if reduction != "mean":
         return loss(reduction=reduction, dtype=dtype)
     return (loss(reduction="sum", dtype=wide(dtype)) / count()).to(dtype)

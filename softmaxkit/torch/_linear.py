@@ -40,9 +40,9 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of a linear layer, as `torch.nn.functional.linear_cross_entropy`.
 
-    `softmaxkit.linear_cross_entropy` computes it, by chunks of rows: always, and with every
+    `softmaxkit.linear_cross_entropy` computes it in chunks of rows: always, and with every
     derivative, label smoothing and probabilities, which torch's chunks do not have. A loss over
-    positions, whose `linear_weight` has more than two axes, takes all logits at once, as torch's.
+    positions, whose `linear_weight` has more than two axes, computes all logits at once, as torch.
 
     Parameters
     ----------
@@ -60,15 +60,15 @@ def linear_cross_entropy(
     reduction : {"mean", "sum", "none"}
         As for `cross_entropy`.
     ignore_index : int, optional
-        Rows with this label count for nothing; -100 by default. Not beside probabilities.
+        Rows with this label do not count; -100 by default. Not allowed beside probabilities.
     label_smoothing : float in [0, 1], default 0
         Targets become (1-ε) y + ε/C.
     options : torch.nn.LinearCrossEntropyOptions, optional
-        Its `batch_chunk_size` is `chunk_size` if that is not given. The rest is not needed: a
+        Its `batch_chunk_size` is the default of `chunk_size`. Its other options are not needed: a
         graph may always be retained, and sums are in float32 or wider.
     softcap, chunk_size, sample_weight, where, temperature, z_loss
-        Not of torch: as for `softmaxkit.linear_cross_entropy`. With `sample_weight` the mean is
-        softmaxkit's, too. All but `chunk_size` are for `linear_weight` (C, D) alone.
+        Not in torch; as for `softmaxkit.linear_cross_entropy`. With `sample_weight`, the mean is
+        softmaxkit's, too. All but `chunk_size` require `linear_weight` to be (C, D).
 
     Returns
     -------
@@ -78,7 +78,7 @@ def linear_cross_entropy(
     Raises
     ------
     IndexError
-        A label is out of range, as softmaxkit says it.
+        A label is out of range; the message is softmaxkit's.
     Exception
         As torch, with its text: RuntimeError for shapes and dtypes that do not fit. As
         `softmaxkit.linear_cross_entropy`, if an option is given that torch does not have.
@@ -127,8 +127,8 @@ def linear_cross_entropy(
         value = loss(reduction=reduction, dtype=dtype)
         if reduction != "mean":
             return value
-        # Of nothing torch's is NaN, and its gradient 0; that of a sum, divided by 0, is NaN.
-        # A length that is not known while torch compiles becomes a tensor by the sum.
+        # Over no rows, torch's mean is NaN and its gradient 0; that of a sum divided by 0 is NaN.
+        # Adding to a tensor makes a tensor of a length that is not known while torch compiles.
         return torch.where(value.new_zeros(()) + count() == 0, float("nan"), value)
     if not is_torchs:
         return product(target, weight=weight, ignore_index=ignored, reduction=reduction)
@@ -151,9 +151,9 @@ def linear_cross_entropy(
 
 
 def _stand_in(input: Any, linear_weight: Any, linear_bias: Any) -> Any:
-    """Return a tensor that has the shape and dtype of the logits and holds one number.
+    """Return a tensor with the shape and dtype of the logits, which stores only one number.
 
-    None where torch has no logits, or softmaxkit does not take the operands.
+    Return None if torch has no such logits, or softmaxkit does not accept the operands.
     """
     operands = (
         [input, linear_weight] if linear_bias is None else [input, linear_weight, linear_bias]

@@ -19,7 +19,7 @@ from softmaxkit.torch._conventions import (
     wide,
 )
 
-# It takes log-probabilities, of which it gathers one for each row: nothing to be computed better.
+# It only gathers one of the given log-probabilities for each row: there is nothing to improve.
 nll_loss = torch.nn.functional.nll_loss
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -50,7 +50,7 @@ def cross_entropy(
     size_average, reduce : bool, optional
         Deprecated names of reductions.
     ignore_index : int, default -100
-        Rows with this label count for nothing.
+        Rows with this label do not count.
     reduction : {"mean", "sum", "none"}
         "mean" divides by Σ weight[target] for class indices, by the number of rows for
         probabilities; NaN where that is 0.
@@ -65,7 +65,7 @@ def cross_entropy(
     Raises
     ------
     IndexError
-        A label is out of range, as softmaxkit says it.
+        A label is out of range; the message is softmaxkit's.
     Exception
         As torch, with its text: RuntimeError for shapes and dtypes that do not fit.
 
@@ -108,16 +108,16 @@ def focal_loss(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Focal loss over classes; torch has none: arguments as `cross_entropy`'s, class axis 1.
+    """Focal loss over classes, which torch lacks; arguments and class axis as in `cross_entropy`.
 
     Parameters
     ----------
     input, target, ignore_index, label_smoothing
         As for `cross_entropy`; `target` of any integer dtype.
     alpha : float or (C,) Tensor, optional
-        Factor for every class, or for each.
+        One factor for all classes, or one for each.
     gamma : float, at least 0, default 2
-        Focusing; 0 is cross-entropy.
+        Focusing parameter; 0 is cross-entropy.
     reduction : {"mean", "sum", "none"}
         "mean" divides by the number of rows that are not ignored; NaN where that is 0.
 
@@ -163,9 +163,9 @@ def of_classes(
     weight: Tensor | None,
     ignore_index: int,
 ) -> tuple[Callable[..., Tensor], Callable[[], Any], torch.dtype]:
-    """Return a loss of these targets, what torch's mean divides it by, and torch's dtype.
+    """Return a loss of these targets, the number by which torch's mean divides, and torch's dtype.
 
-    Of `logits` only the shape and dtype matter.
+    Only the shape and dtype of `logits` matter.
     """
     dtype = dtype_of(logits)
     if target.is_floating_point():
@@ -175,7 +175,7 @@ def of_classes(
         loss,
         target,
         weight=weight,
-        # Beside probabilities torch takes any below 0, and looks at none.
+        # Beside probabilities, torch accepts any number below 0, and does not use it.
         ignore_index=None if target.is_floating_point() else ignore_index,
     )
     return loss, partial(_mass, logits, target, weight, ignore_index), dtype
@@ -184,7 +184,7 @@ def of_classes(
 def takes_classes(
     input: Any, target: Any, weight: Any, ignore_index: Any, label_smoothing: Any
 ) -> bool:
-    """Tell whether both take a call; the others are torch's, which refuses most of them."""
+    """Return whether both libraries accept a call; others go to torch, which refuses most."""
     if not (
         isinstance(input, Tensor)
         and isinstance(target, Tensor)
@@ -204,7 +204,7 @@ def takes_classes(
     if target.dtype in FLOATS:
         return ignore_index < 0 and same_shape(target.shape, shape)
     fits = weight is None or (dtype_of(weight) is dtype_of(input) and not weight.requires_grad)
-    # torch takes uint8 too, in few of its branches.
+    # torch accepts uint8, too, in few of its branches.
     rows = shape[:axis] + shape[axis + 1 :]
     return target.dtype is torch.int64 and fits and same_shape(target.shape, rows)
 
@@ -214,14 +214,14 @@ def _class_axis(input: Tensor) -> int:
 
 
 def _mass(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Any:
-    """Return what torch's mean divides by."""
+    """Return the number by which torch's mean divides."""
     if target.is_floating_point():
         return target.numel() // input.shape[_class_axis(input)]
     labels = target.long().flatten()
     kept = labels != ignore_index
     if weight is None:
         return kept.sum()
-    # Labels out of range that could not be seen, as on a GPU, have made the loss NaN.
+    # Labels out of range that could not be read, as on a GPU, have already made the loss NaN.
     each = weight.index_select(0, labels.where(kept, 0).clamp(0, len(weight) - 1))
     return each.where(kept, 0).sum(dtype=wide(weight.dtype))
 
@@ -324,7 +324,7 @@ def sigmoid_focal_loss(
     alpha : float in [0, 1], or -1, default 0.25
         Weight of the positive label against the negative; -1 for no weighting.
     gamma : float, at least 0, default 2
-        Focusing; 0 is binary cross-entropy.
+        Focusing parameter; 0 is binary cross-entropy.
     reduction : {"none", "mean", "sum"}
         "mean" divides by the number of elements; NaN where there are none.
 
@@ -362,7 +362,7 @@ def sigmoid_focal_loss(
         and targets.dtype in FLOATS
         and inputs.dtype in FLOATS
     ):
-        # It refuses, and torchvision leaves that to it.
+        # torch refuses this, and torchvision leaves the refusal to it.
         return torch.nn.functional.binary_cross_entropy_with_logits(inputs, targets)
     loss = partial(
         softmaxkit.sigmoid_focal_loss,

@@ -28,27 +28,27 @@ def causal_lm_loss(
     """Cross-entropy of every next token, as `ForCausalLMLoss` of transformers.
 
     ``model.loss_function = causal_lm_loss`` makes a causal language model of transformers compute
-    its loss here, in `Trainer` too. Logits in half precision are not copied to float32.
+    its loss here, also in `Trainer`. Logits in half precision are not copied to float32.
 
     Parameters
     ----------
     logits : (..., T, V) Tensor
-        Of a floating dtype: at place t those of token t + 1.
+        Logits of a floating dtype; those at position t are for token t + 1.
     labels : (..., T) Tensor or None
-        The tokens themselves, of an integer dtype. They are moved one place to the left, and the
-        last place is ignored. Not read if `shift_labels` is given.
+        The tokens themselves, of an integer dtype. They are shifted by one position to the left,
+        and the last position is ignored. Not read if `shift_labels` is given.
     vocab_size : int
         V, the number of classes.
     num_items_in_batch : positive number or Tensor of one, optional
-        What the sum is divided by: the labels of all batches of a step, when gradients are
-        accumulated. By default it is the number of labels that are not ignored.
+        The divisor of the sum. With accumulated gradients, pass the number of labels in all batches
+        of a step. By default it is the number of labels that are not ignored.
     ignore_index : int, default -100
-        Places with this label count for nothing.
+        Positions with this label do not count.
     shift_labels : (..., T) Tensor, optional
-        Labels that are moved already, as those of a sequence that is spread over devices. They, and
-        `labels`, may be on another device than the logits, and may be flat.
+        Labels that are already shifted, as those of a sequence that is spread over devices. They,
+        and `labels`, may be on another device than the logits, and may be flat.
     **kwargs
-        Not used: a model hands on what it was called with.
+        Not used: a model passes on the arguments of its call.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def causal_lm_loss(
         A shape or a number does not fit.
     IndexError
         A label is out of range. The message is that of `softmaxkit.cross_entropy`, and counts
-        places after the shift.
+        positions after the shift.
 
     References
     ----------
@@ -106,7 +106,7 @@ class LabelSmoother:
     epsilon : float in [0, 1], default 0.1
         Targets become (1-ε) y + ε/V.
     ignore_index : int, default -100
-        Places with this label count for nothing.
+        Positions with this label do not count.
 
     Raises
     ------
@@ -151,8 +151,8 @@ class LabelSmoother:
         labels : (...) or (..., 1) Tensor
             Class indices, of an integer dtype.
         shift_labels : bool, default False
-            True if the logits at a place are those of the next label, as in a causal language
-            model. The last place is then ignored.
+            True if the logits at a position are for the next label, as in a causal language model.
+            The last position is then ignored.
         num_items_in_batch
             As for `causal_lm_loss`.
 
@@ -164,7 +164,7 @@ class LabelSmoother:
         Raises
         ------
         TypeError, ValueError, IndexError
-            As `causal_lm_loss`. transformers takes a negative label for class 0; here it is an
+            As `causal_lm_loss`. transformers treats a negative label as class 0; here it is an
             IndexError.
         """
         call = "LabelSmoother"
@@ -223,13 +223,13 @@ def _targets(
             f"logits {tuple(logits.shape)} without the last axis; reshape it."
         )
     labels = labels.to(logits.device, torch.int64)
-    if shift:  # and leave the logits whole: a part of them would be copied
+    if shift:  # the labels, not the logits: a part of the logits would be copied
         labels = torch.nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     return labels.reshape(rows)
 
 
 def _count(call: str, number: Any, targets: Tensor, ignore_index: int) -> Callable[[], Any]:
-    """Return what gives the number that the sum is divided by: `number`, or the labels kept."""
+    """Return a function that returns the divisor of the sum: `number`, or how many labels count."""
     if number is None:
         return (targets != ignore_index).sum
     given = f"{call}: num_items_in_batch"

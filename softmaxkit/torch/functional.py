@@ -1,9 +1,9 @@
 """Functions with the signatures of `torch.nn.functional` and `torchvision.ops`.
 
-softmaxkit computes what torch takes. What torch refuses, and what softmaxkit does not take, goes to
-torch's own function: so it is refused with torch's exception and text, or computed all the same. A
-label out of range is an IndexError as torch's, in softmaxkit's words. Every other name is that of
-`torch.nn.functional`.
+softmaxkit computes the calls that torch accepts. A call that torch refuses, or that softmaxkit does
+not accept, goes to torch's own function, which refuses it with torch's exception and text, or
+computes it. A label out of range is an IndexError, as in torch, with softmaxkit's message. Every
+other name is that of `torch.nn.functional`.
 """
 
 from typing import TYPE_CHECKING
@@ -33,7 +33,8 @@ __all__ = [
     "softmin",
 ]
 
-# torch.fx.symbolic_trace then records the call, not what is in it; torch's own function it does.
+# torch.fx.symbolic_trace then records the call, not its body. It always does so with nll_loss,
+# which is torch's own.
 for _name in set(__all__) - {"nll_loss"}:
     torch.fx.wrap(_name)
 

@@ -1,10 +1,10 @@
 """Modules with the names of `torch.nn`, over `softmaxkit.torch.functional`.
 
-Those that torch has are subclasses of torch's: the same arguments, buffers, state_dict and repr.
-Every other name is that of `torch.nn`.
+The modules that torch has, too, are subclasses of torch's, with the same arguments, buffers,
+state_dict and repr. Every other name is that of `torch.nn`.
 """
 
-# Annotations are no strings here: a GraphModule of torch.fx that holds such cannot be pickled.
+# Annotations are not strings here: a GraphModule of torch.fx that has such cannot be pickled.
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,7 +82,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         )
 
 
-# torch has it from 2.13 on; on an older one ours cannot be made.
+# torch has this module from 2.13 on; with an older torch, ours cannot be constructed.
 _LinearCrossEntropyLoss: Any = getattr(torch.nn, "LinearCrossEntropyLoss", torch.nn.Module)
 
 
@@ -132,7 +132,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
 
 class FocalLoss(torch.nn.Module):
-    """`focal_loss` as a module; an `alpha` for each class, a tensor, is a buffer.
+    """`focal_loss` as a module; an `alpha` that is a tensor, with one for each class, is a buffer.
 
     Examples
     --------
@@ -174,7 +174,7 @@ class FocalLoss(torch.nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Return the arguments; a tensor of alphas is left to the state_dict."""
+        """Return the arguments; an `alpha` that is a tensor is in the state_dict instead."""
         names = ["gamma", "ignore_index", "reduction", "label_smoothing"]
         if self.alpha is not None and "alpha" not in self._buffers:
             names.insert(0, "alpha")
