@@ -7,12 +7,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from softmaxkit import conformance
+from softmaxkit import _palette, conformance
 
 PICTURE = Path(__file__).resolve().parent / "pictures" / "accuracy.png"
 LIBRARIES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
-# Okabe and Ito: colour-blind readers tell them apart.
-LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
+LOOKS = [
+    (_palette.BLUE, "o"), (_palette.VERMILLION, "s"), (_palette.GREEN, "^"), (_palette.PURPLE, "D"),
+]  # fmt: skip
 
 
 def largest(adapter, operation):
@@ -56,7 +57,7 @@ def main():
         panel.spines[["top", "right"]].set_visible(False)
     for name, (colour, marker) in zip(LIBRARIES.values(), LOOKS, strict=True):
         panels[1].plot([], [], marker, color=colour, label=name)
-    panels[1].plot([], [], "o", color="gray", fillstyle="none", label="hollow: one class dominates")
+    panels[1].plot([], [], "o", color=_palette.GREY, fillstyle="none", label="one class dominates")
     figure.legend(loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(PICTURE, dpi=100)
 

@@ -1,7 +1,6 @@
 """The pictures of the pages of operations: curves of the package's own calls.
 
-Each is drawn twice, for a light and a dark page, in colours that colour-blind readers tell apart
-(Okabe and Ito) and in lines of different dashes.
+Each is drawn twice, for a light and a dark page.
 """
 
 from collections.abc import Callable
@@ -15,14 +14,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import softmaxkit
-from softmaxkit import calibration
+from softmaxkit import _palette, calibration
 
 COLOURS = {
-    "light": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"],
-    "dark": ["#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442"],
+    "light": [_palette.BLUE, _palette.VERMILLION, _palette.GREEN, _palette.PURPLE],
+    "dark": [_palette.SKY_BLUE, _palette.ORANGE, _palette.GREEN, _palette.PURPLE],
 }
 INK = {"light": "#333333", "dark": "#CFD0D0"}
-DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
+DASHES = ["-", "--", "-.", ":"]
 
 
 def _softmax(ax: Any) -> str:
@@ -134,7 +133,7 @@ def _scores() -> tuple[np.ndarray, np.ndarray]:
 
 def _reliability(ax: Any) -> str:
     logits, labels = _scores()
-    ax.plot([0, 1], [0, 1], color="gray", linewidth=1, label="right about its chances")
+    ax.plot([0, 1], [0, 1], color=_palette.GREY, linewidth=1, label="right about its chances")
     ax.set_prop_cycle(None)
     fitted = calibration.fit_temperature(logits, labels)
     for t, label in ((1.0, "twice too sure"), (fitted, "with its temperature")):
@@ -177,7 +176,7 @@ def _prediction_sets(ax: Any) -> str:
         missed.append(1 - sets[np.arange(10000), labels[10000:]].mean())
     ax.plot(rates, sizes, label="classes in a set, mean")
     ax.plot(rates, missed, label="sets without the label")
-    ax.plot(rates, rates, color="gray", linewidth=1, label="error_rate")
+    ax.plot(rates, rates, color=_palette.GREY, linewidth=1, label="error_rate")
     ax.set(xlabel="error_rate")
     return "Size of the sets, and how often they miss on new rows, by the rate that was asked for."
 
@@ -213,7 +212,10 @@ PICTURES: dict[str, Callable[[Any], str]] = {
 # What the calls that draw have drawn, for `reading_a_softmax.md`.
 DRAWN = {
     "plot_reliability": ("reliability.png", "Reliability before and after `fit_temperature`."),
-    "plot_risk_coverage": ("reject_others.png", "On the right: two curves, of other labels each."),
+    "plot_risk_coverage": (
+        "reject_others.png",
+        "On the right: digits that a network knows, and all.",
+    ),
 }
 CAPTIONS: dict[str, str] = {}
 
