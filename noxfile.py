@@ -15,8 +15,8 @@ import nox
 nox.options.default_venv_backend = "venv"
 # A session that names a version of Python fails where that is missing.
 nox.options.error_on_missing_interpreters = True
-# All but `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`, `newest`,
-# `shuffled`, `pythons`, `free_threaded`, `build` and `built`.
+# All but `docs`, `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`,
+# `newest`, `shuffled`, `pythons`, `free_threaded`, `build` and `built`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -171,6 +171,23 @@ def all_(session: nox.Session) -> None:
     install(session, "optax", "keras", "scipy")  # docs/semantics.md quotes them, too
     run_tests(session, "all", extras="test,demo,bench")
     session.run("python", "docs/make_semantics.py", "--check")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run every block of the pages and both notebooks, build the site, check its links.
+
+    Not among the defaults: every library has to be installed. What follows ``--`` are more of
+    Sphinx's builders; ``linkcheck`` follows the links to other sites.
+    """
+    others = ("flax", "keras", "optax", "scipy")
+    install(session, "-e", ".[test,docs]", *REQUIREMENTS.values(), *others)
+    env = {"SOFTMAXKIT_DOCS": "all", "OMP_NUM_THREADS": "1"}
+    session.run("python", "-m", "pytest", "tests/test_docs.py", env=env)
+    for builder in ("html", *session.posargs):
+        build = ("-W", "--keep-going", "-n", "-E", "-q", "-b", builder)
+        session.run("sphinx-build", *build, "docs", f"docs/_build/{builder}", env=env)
+    session.run("python", "docs/extensions/check_links.py", "docs/_build/html")
 
 
 @nox.session

@@ -114,7 +114,7 @@ def test_an_interruption_before_anything_is_one_line(invoke, monkeypatch):
         (["--backend", "nump"], r"check: --backend is 'nump'; expected one of numpy, .+:adapter\."),
         (
             ["--backend", "no_such_package:adapter"],
-            r"check: --backend is 'no_such_package:adapter', which cannot be loaded: .+",
+            r"check: conformance: backend is 'no_such_package:adapter', which gives Module.+",
         ),
         (
             ["--backend", "numpy", "--dtype", "int8"],
