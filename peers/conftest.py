@@ -1,4 +1,4 @@
-"""Tests that other libraries publish, run on softmaxkit's façades: counts for each name."""
+"""Tests that other libraries publish, run on softmaxkit's façades: counts by file and by name."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -18,6 +18,9 @@ def tally(record_property: Callable[[str, object], None]) -> Callable[..., None]
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     totals: dict[str, Counter[str]] = defaultdict(Counter)
+    for outcome in ("passed", "xfailed", "skipped", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            totals[report.nodeid.partition("::")[0]][outcome] += 1
     for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
         for key, value in getattr(report, "user_properties", ()):
             if key == "tally":

@@ -5,6 +5,7 @@ library, on that device, and inside its autodiff and compilers.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from softmaxkit.activations import log_softmax, logsumexp, softmax
 from softmaxkit.gradients import value_and_grad, vjp
@@ -44,8 +45,11 @@ __version__ = "0.1.0"
 for _name in __all__:
     globals()[_name].autograph_info__ = {}
 
+if TYPE_CHECKING:
+    from softmaxkit import calibration as calibration
+else:
 
-def __getattr__(name: str) -> object:
-    if name == "calibration":  # for after training: imported when it is asked for
-        return import_module("softmaxkit.calibration")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name):
+        if name == "calibration":  # for after training: imported when it is asked for
+            return import_module("softmaxkit.calibration")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

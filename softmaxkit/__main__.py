@@ -9,7 +9,8 @@ from io import TextIOWrapper
 def main() -> None:
     """Run the command line, or say in one line what it needs."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # "÷" in ASCII is a question mark, and no exception
+        if isinstance(stream, TextIOWrapper):
+            # "÷" becomes "?" in ASCII, as what a Windows code page lacks does, and is no exception.
             stream.reconfigure(errors="replace")
     try:
         from softmaxkit.cli import app

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from softmaxkit._dispatch import companion, resolve, type_name, usable
+from softmaxkit._typing import Axis
 
 if TYPE_CHECKING:
     from softmaxkit.backends import (
@@ -32,7 +33,6 @@ REDUCTIONS = ("none", "mean", "sum")
 NORMALIZERS = ("weight", "count", "batch")
 # NumPy is not asked about any other string: its TypeError cannot be caught while Dynamo traces.
 _NUMPY_NAMES = ("f2", "f4", "f8", *(name for name in np.sctypeDict if isinstance(name, str)))
-Axis = int | tuple[int, ...] | None
 Shape = tuple[int | None, ...]
 
 

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from softmaxkit import backends as _backends
+try:
+    from softmaxkit import backends as _backends
+except ImportError as problem:
+    raise ImportError(
+        "softmaxkit.backends cannot be imported. In a checkout or an unpacked sdist without the "
+        "symbolic link softmaxkit/backends, run: python -m pip install -e ."
+    ) from problem
 
 if TYPE_CHECKING:
     from softmaxkit.backends import Array, Backend

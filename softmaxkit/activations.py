@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
-from softmaxkit._arguments import Axis, begin, flag
+from softmaxkit._arguments import begin, flag
+from softmaxkit._typing import (
+    AnyArray,
+    ArrayLike,
+    ArrayOf,
+    ArrayT,
+    Axis,
+    NumpyArray,
+    NumpyLike,
+    NumpyResult,
+)
 from softmaxkit.backends import ActivationOptions
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
+# fmt: off
+@overload
 def softmax(
-    x: Any,
+    x: NumpyLike, axis: Axis = -1, *, where: ArrayLike | None = None, temperature: ArrayLike = 1.0,
+    dtype: Any = None,
+) -> NumpyArray: ...
+@overload
+def softmax(
+    x: ArrayOf[ArrayT], axis: Axis = -1, *, where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def softmax(
+    x: AnyArray,
     axis: Axis = -1,
     *,
-    where: Any = None,
-    temperature: Any = 1.0,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
     dtype: Any = None,
 ) -> Any:
-    r"""Probabilities :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, computed from x minus its maximum.
+    """Probabilities e^(x_i/T) / Σ_j e^(x_j/T), computed from x minus its maximum.
 
     Parameters
     ----------
     x : array
-        Logits of any shape, floating, integer or boolean (the last two become the library's
-        default float first).
+        Logits of any shape. Integers and booleans first become the library's default float.
     axis : int, tuple of int, or None, default -1
         The axis or axes over which the result sums to 1; None for all of them.
     where : bool array that broadcasts to `x`, optional
-        True where an entry takes part. The others give 0, get no gradient, and may hold anything;
-        so does a row with no entry left.
+        True where an entry takes part. The other entries may hold anything; their result and
+        gradient are 0. A row without any True is all 0.
     temperature : positive number or array that broadcasts to `x`, default 1
-        Divides `x`: above 1 flatter, below 1 sharper.
+        T, which divides `x`: above 1 the probabilities are flatter, below 1 sharper.
     dtype : floating dtype or its name, optional
-        Of the result. Arithmetic is float32 or wider whatever it is.
+        Of the result; that of `x` by default. Arithmetic is float32 or wider in any case.
 
     Returns
     -------
     array
-        Same library, shape, dtype and device as `x`. A row that holds NaN or +inf, or -inf alone,
-        is NaN.
+        Same library, shape, dtype and device as `x`. A row that holds NaN or +inf, or nothing but
+        -inf, is NaN.
 
     Raises
     ------
     TypeError
-        `x` is no array, or complex; `where` is not boolean.
+        `x` is not an array, or is complex; `where` is not boolean.
     ValueError
         `temperature` is not positive; `where` or `temperature` does not broadcast.
     numpy.exceptions.AxisError
@@ -65,24 +86,36 @@ def softmax(
     return _activation("softmax", x, axis, where, dtype, temperature=temperature)
 
 
+# fmt: off
+@overload
 def log_softmax(
-    x: Any,
+    x: NumpyLike, axis: Axis = -1, *, where: ArrayLike | None = None, temperature: ArrayLike = 1.0,
+    dtype: Any = None,
+) -> NumpyArray: ...
+@overload
+def log_softmax(
+    x: ArrayOf[ArrayT], axis: Axis = -1, *, where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def log_softmax(
+    x: AnyArray,
     axis: Axis = -1,
     *,
-    where: Any = None,
-    temperature: Any = 1.0,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
     dtype: Any = None,
 ) -> Any:
-    r"""Log-probabilities :math:`x_i/T - \log\sum_j e^{x_j/T}`, accurate in saturated rows too.
+    """Log-probabilities x_i/T - log Σ_j e^(x_j/T), accurate in saturated rows too.
 
-    The maximum is kept out of the sum, :math:`d_i - \log(1 + \sum_{d_j<0} e^{d_j} + (n_{max}-1))`
-    with :math:`d = (x - \max x)/T`, so that the log-probability of a dominating class keeps its
-    digits where log(sum) rounds it to 0.
+    The maximum is kept out of the sum: with d = (x - max x)/T, of which n are 0, the result is
+    d_i - log1p(Σ_{d_j<0} e^(d_j) + n - 1). So the log-probability of a dominating class keeps its
+    digits, where the logarithm of the whole sum would be rounded to 0.
 
     Parameters
     ----------
     x, axis, where, temperature, dtype
-        As for `softmax`. Entries that do not take part give -inf.
+        As for `softmax`, but entries that do not take part give -inf.
 
     Returns
     -------
@@ -108,15 +141,27 @@ def log_softmax(
     return _activation("log_softmax", x, axis, where, dtype, temperature=temperature)
 
 
+# fmt: off
+@overload
 def logsumexp(
-    x: Any,
+    x: NumpyLike, axis: Axis = -1, *, where: ArrayLike | None = None, keepdims: bool = False,
+    dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def logsumexp(
+    x: ArrayOf[ArrayT], axis: Axis = -1, *, where: ArrayLike | None = None, keepdims: bool = False,
+    dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def logsumexp(
+    x: AnyArray,
     axis: Axis = -1,
     *,
-    where: Any = None,
+    where: ArrayLike | None = None,
     keepdims: bool = False,
     dtype: Any = None,
 ) -> Any:
-    r"""Logarithm of a sum of exponentials, :math:`\log\sum_j e^{x_j}`.
+    """Logarithm of a sum of exponentials, log Σ_j e^(x_j).
 
     Parameters
     ----------
@@ -128,8 +173,8 @@ def logsumexp(
     Returns
     -------
     array
-        Shape of `x` without `axis`. -inf where nothing takes part or every entry is -inf, with a
-        gradient of 0.
+        Shape of `x` without `axis`. Where no entry takes part, or every entry is -inf, the result
+        is -inf and the gradient 0.
 
     Raises
     ------

@@ -118,7 +118,7 @@ def show(console: Console, found: dict[str, dict[str, float]], title: str) -> No
 
 
 def _save_picture(
-    path: Path, logits: np.ndarray, labels: np.ndarray, temperature: float, bins: int, binning: str
+    path: Path, logits: np.ndarray, labels: np.ndarray, temperature: float, bins: int, binning: Any
 ) -> None:
     from matplotlib.figure import Figure
 

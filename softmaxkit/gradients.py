@@ -4,29 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate, overload
 
 from softmaxkit import activations, linear, losses
 from softmaxkit._arguments import Wanted, shown
+from softmaxkit._typing import (
+    ArrayOf,
+    LinearLoss,
+    LinearLossAndGradients,
+    Loss,
+    LossAndGradient,
+    P,
+    ValueAndProduct,
+)
 
 __all__ = ["value_and_grad", "vjp"]
 
 
-def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+@overload
+def value_and_grad(loss: partial[Any]) -> Callable[..., tuple[Any, Any]]: ...
+@overload
+def value_and_grad(loss: Loss) -> LossAndGradient: ...
+@overload
+def value_and_grad(loss: LinearLoss) -> LinearLossAndGradients: ...
+def value_and_grad(loss: Loss | LinearLoss | partial[Any]) -> Callable[..., tuple[Any, Any]]:
     """Turn a loss of this package into one that also returns its gradient.
 
     Parameters
     ----------
     loss : function
-        A loss such as `cross_entropy`, also with options bound by `functools.partial`.
+        A loss such as `cross_entropy`. Options may be bound to it by `functools.partial`.
 
     Returns
     -------
     function
-        Takes what `loss` takes and returns (value, gradient with respect to logits): the gradient
-        in the shape and dtype of the logits, written out for NumPy and array-API libraries, by
-        the library's own autodiff for the others. For ``reduction="none"`` it is the gradient of
-        the sum of the rows, and each row depends on its own logits only. Of
+        Takes what `loss` takes, and returns (value, gradient with respect to the logits). The
+        gradient has the shape and dtype of the logits. It is written out for NumPy and array-API
+        libraries; the others use their own autodiff. For ``reduction="none"`` it is the gradient
+        of the sum over the rows, each of which depends on its own logits alone. For
         `linear_cross_entropy` it is a named tuple of the gradients of `hidden`, `weight_matrix`
         and `bias`.
 
@@ -47,27 +62,28 @@ def value_and_grad(loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     return _LossAndGradient(loss, "value_and_grad", base)
 
 
-def vjp(activation: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+def vjp(activation: Callable[Concatenate[ArrayOf[Any], P], Any]) -> ValueAndProduct[P]:
     """Turn an activation of this package into one that also carries a gradient back through it.
 
     Parameters
     ----------
     activation : function
-        `softmax`, `log_softmax` or `logsumexp`, also with options bound by `functools.partial`.
+        `softmax`, `log_softmax` or `logsumexp`. Options may be bound to it by `functools.partial`.
 
     Returns
     -------
     function
-        ``(x, cotangent, axis=-1, **options)``, where `cotangent` is the derivative of a scalar by
-        the activation's result and has its shape, returns (value, derivative of that scalar by x),
-        the vector-Jacobian product, in the shape and dtype of `x`: p (v - Σ p v) / T for softmax,
-        (v - p Σ v) / T for log_softmax, p v for logsumexp. Written out for NumPy and array-API
-        libraries, by the library's own autodiff for the others.
+        Takes ``(x, cotangent, axis=-1, **options)``, and returns (value, vector-Jacobian product).
+        The cotangent v is the derivative of some scalar with respect to the activation's result,
+        in the shape of that; the product is the derivative of the same scalar with respect to x,
+        in the shape and dtype of `x`: p (v - Σ p v) / T for softmax, (v - p Σ v) / T for
+        log_softmax, p v for logsumexp. It is written out for NumPy and array-API libraries; the
+        others use their own autodiff.
 
     Raises
     ------
     TypeError, ValueError
-        `activation` is not one of the three; `cotangent` is not of floats or has another shape.
+        `activation` is not one of the three; `cotangent` is not floating, or has another shape.
 
     Examples
     --------

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
 
 from softmaxkit._arguments import Call, begin, count, one_axis
 from softmaxkit._targets import labels_in_range
+from softmaxkit._typing import AnyArray, ArrayLike, ArrayOf, ArrayT, Number, NumpyArray, NumpyLike
 
 __all__ = ["one_hot", "smooth_labels"]
 
 
-def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None) -> Any:
+# fmt: off
+@overload
+def one_hot(
+    labels: NumpyLike | int | np.integer, num_classes: int, *, axis: int = -1, dtype: Any = None
+) -> NumpyArray: ...
+@overload
+def one_hot(
+    labels: ArrayOf[ArrayT], num_classes: int, *, axis: int = -1, dtype: Any = None
+) -> ArrayT: ...
+# fmt: on
+def one_hot(
+    labels: AnyArray | int | np.integer,
+    num_classes: int,
+    *,
+    axis: int = -1,
+    dtype: Any = None,
+) -> Any:
     """Probabilities that are 1 at the label and 0 elsewhere.
 
     Parameters
@@ -20,7 +39,7 @@ def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None)
     num_classes : int
         C, at least 1.
     axis : int, default -1
-        Where the result has its class axis.
+        The class axis of the result.
     dtype : floating dtype or its name, optional
         Of the result; the library's default float by default.
 
@@ -36,8 +55,8 @@ def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None)
     ValueError
         `num_classes` is below 1.
     IndexError
-        A label is out of range; where labels cannot be read, its row is NaN instead, or in a graph
-        of TensorFlow on the CPU TensorFlow's InvalidArgumentError is raised when that runs.
+        A label is out of range. Where labels cannot be read, its row is NaN instead. A TensorFlow
+        graph on the CPU raises TensorFlow's InvalidArgumentError when it runs.
 
     Examples
     --------
@@ -57,35 +76,47 @@ def one_hot(labels: Any, num_classes: int, *, axis: int = -1, dtype: Any = None)
     return _one_hot(call, num_classes, axis, dtype)
 
 
+# fmt: off
+@overload
 def smooth_labels(
-    targets: Any,
-    smoothing: float,
+    targets: NumpyLike | int | np.integer, smoothing: Number, *, num_classes: int | None = None,
+    axis: int = -1, where: ArrayLike | None = None,
+) -> NumpyArray: ...
+@overload
+def smooth_labels(
+    targets: ArrayOf[ArrayT], smoothing: Number, *, num_classes: int | None = None, axis: int = -1,
+    where: ArrayLike | None = None,
+) -> ArrayT: ...
+# fmt: on
+def smooth_labels(
+    targets: AnyArray | int | np.integer,
+    smoothing: Number,
     *,
     num_classes: int | None = None,
     axis: int = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> Any:
-    """Move a part of the probability to all classes alike: y(1-α) + α/K.
+    """Spread a part of the probability evenly over all K classes: (1-α) y + α/K.
 
     Parameters
     ----------
     targets : array
-        Floats: probabilities with the classes along `axis`. Integers: class indices, which need
-        `num_classes`.
+        Floats are probabilities, with the classes along `axis`. Integers are class indices, which
+        need `num_classes`.
     smoothing : float in [0, 1]
         α.
     num_classes : int, optional
-        For class indices.
+        C; needed for class indices.
     axis : int, default -1
         The class axis of the result.
     where : bool array that broadcasts to the result, optional
-        True where a class takes part; K counts those, and the others get
-        no share of the smoothing.
+        True where a class takes part. K counts those classes; the others get no share of the
+        smoothing.
 
     Returns
     -------
     array
-        Probabilities; for class indices in the library's default float.
+        Probabilities, in the dtype of `targets`; for class indices in the library's default float.
 
     Raises
     ------

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from softmaxkit._arguments import Call, Shape, Wanted, as_number, choice, count, shown
 from softmaxkit._dispatch import resolve
 from softmaxkit._targets import class_targets
+from softmaxkit._typing import (
+    AnyArray,
+    ArrayLike,
+    ArrayOf,
+    ArrayT,
+    LinearOutputs,
+    Normalizer,
+    Number,
+    NumpyLike,
+    NumpyResult,
+    Reduced,
+    Reduction,
+)
 from softmaxkit.backends import ClassOptions, LinearOptions, Operands
-
-if TYPE_CHECKING:
-    from softmaxkit.backends import Array
 
 __all__ = ["linear_cross_entropy"]
 
@@ -23,34 +35,86 @@ _FEWEST_ROWS = 16
 _MANY_CLASSES = 1 << 16  # where their number is not known yet
 
 
+# fmt: off
+@overload
 def linear_cross_entropy(
-    hidden: Any,
-    weight_matrix: Any,
-    targets: Any,
+    hidden: NumpyLike, weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["loss"] = "loss",
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Reduced = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> np.floating: ...
+@overload
+def linear_cross_entropy(
+    hidden: NumpyLike, weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["loss"] = "loss",
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Literal["none"],
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def linear_cross_entropy(
+    hidden: NumpyLike, weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["all"],
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> LinearOutputs[NumpyResult]: ...
+@overload
+def linear_cross_entropy(
+    hidden: ArrayOf[ArrayT], weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["loss"] = "loss",
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+@overload
+def linear_cross_entropy(
+    hidden: ArrayOf[ArrayT], weight_matrix: ArrayLike, targets: ArrayLike, *,
+    bias: ArrayLike | None = None, softcap: float | None = None,
+    chunk_size: int | tuple[int | None, int] | None = None, outputs: Literal["all"],
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, z_loss: Number = 0.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> LinearOutputs[ArrayT]: ...
+# fmt: on
+def linear_cross_entropy(
+    hidden: AnyArray,
+    weight_matrix: ArrayLike,
+    targets: ArrayLike,
     *,
-    bias: Any = None,
+    bias: ArrayLike | None = None,
     softcap: float | None = None,
     chunk_size: int | tuple[int | None, int] | None = None,
-    outputs: str = "loss",
-    weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
+    outputs: Literal["loss", "all"] = "loss",
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
-    r"""Cross-entropy of logits :math:`z = h W^T + b`, of which only some rows are there at once.
+    """Cross-entropy of logits z = h Wᵀ + b, of which only some rows exist at a time.
 
-    It equals ``cross_entropy(hidden @ weight_matrix.T + bias, targets, ...)``. The memory that it
-    needs, also for its gradients, is that of a chunk of logits, where a large vocabulary makes the
-    logits the largest array of a model. Where a gradient is wanted of a loss that is reduced to one
-    number, it is made on the way forward, chunk by chunk; else, and with ``outputs="all"``, chunks
-    are made once more on the way back. Second derivatives, on PyTorch also
-    `torch.func` and forward mode, keep all chunks.
+    It equals ``cross_entropy(hidden @ weight_matrix.T + bias, targets, ...)``, but needs the memory
+    of one chunk of logits only, for its gradients too. With a large vocabulary the logits would be
+    the largest array of a model. If the loss is reduced to one number, its gradient is computed
+    chunk by chunk in the forward pass. With ``reduction="none"`` or ``outputs="all"`` the backward
+    pass computes the chunks again. Second derivatives keep all chunks; on PyTorch `torch.func` and
+    forward mode do so, too.
 
     Parameters
     ----------
@@ -59,18 +123,19 @@ def linear_cross_entropy(
     weight_matrix : (V, D) array
         One vector for each class: the layout of a linear layer's weight, or of an embedding table.
     targets : array, or list
-        Of integers: class indices in [0, V), in the shape (...). Of floats: probabilities (..., V).
+        Integers are class indices in [0, V), in the shape (...). Floats are probabilities (..., V).
     bias : (V,) array, optional
     softcap : positive number, optional
         The logits become softcap · tanh(z / softcap).
     chunk_size : int, or pair of ints, optional
-        Rows of logits that are there at once; by default as many as have 2^24 logits, which are
-        64 MiB of float32, or on an accelerator 2^26 (not measured on one), and at least 16. A pair
-        is of rows, or None, and of classes: blocks of the vocabulary are made twice where there is
-        a gradient, which takes a third more time, and are worth it where a few rows are too large.
-        JAX does not cut it for rows that are not reduced.
+        How many rows of logits exist at a time. By default as many as make 2^24 logits, which is
+        64 MiB of float32, or on an accelerator 2^26 (not measured on one), but at least 16. A pair
+        gives the number of rows, or None, and of classes: then the vocabulary is cut, too, for
+        where a few rows are too large. With a gradient that takes a third more time, since each
+        block is computed twice. JAX does not cut the vocabulary for ``reduction="none"``.
     outputs : {"loss", "all"}
-        With "all" a named tuple, `LinearOutputs`, of what the same pass gives of each row.
+        With "all" the result is a named tuple, `LinearOutputs`, of the loss and of what the same
+        pass gives of each row.
     weight : (V,) array, optional
         Weight of each class.
     sample_weight : array that broadcasts to the rows (...), optional
@@ -217,7 +282,7 @@ class _Product(Call):
             )
         return float(value)
 
-    def linear_loss(self, targets: Array, options: LinearOptions) -> Any:
+    def linear_loss(self, targets: Any, options: LinearOptions) -> Any:
         """Return the loss, or (loss, gradients of the operands) if they are wanted."""
         if self._wanted is None:
             return self.backend.linear_loss(self.operands, targets, options)

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from softmaxkit._arguments import Call, as_number, begin
 from softmaxkit._targets import binary_targets, class_targets
+from softmaxkit._typing import (
+    AnyArray,
+    ArrayLike,
+    ArrayOf,
+    ArrayT,
+    Normalizer,
+    Number,
+    NumpyLike,
+    NumpyResult,
+    Reduced,
+    Reduction,
+)
 from softmaxkit.backends import BinaryOptions, ClassOptions
 
 __all__ = [
@@ -18,44 +32,71 @@ __all__ = [
 ]
 
 
+# fmt: off
+@overload
 def cross_entropy(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, axis: int = -1, weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0, reduction: Reduced = "mean", normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> np.floating: ...
+@overload
+def cross_entropy(
+    logits: NumpyLike, targets: ArrayLike, *, axis: int = -1, weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0, reduction: Literal["none"], normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def cross_entropy(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, axis: int = -1, weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0, reduction: Reduction = "mean", normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def cross_entropy(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
     axis: int = -1,
-    weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0,
+    z_loss: Number = 0.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
-    r"""Cross-entropy :math:`-\sum_c y_c \log p_c` of logits, for class indices or probabilities.
+    """Cross-entropy -Σ_c y_c log p_c of logits, for class indices or probabilities.
 
     Parameters
     ----------
     logits : floating array
         Unnormalised log-probabilities, with the classes along `axis`.
     targets : array, or list
-        Of integers: class indices in [0, C), in the shape of `logits` without `axis`. Of floats:
+        Integers are class indices in [0, C), in the shape of `logits` without `axis`. Floats are
         probabilities, in the shape of `logits`; they need not sum to 1, and 0 log 0 = 0.
     axis : int, default -1
         The class axis.
     weight : (C,) array, optional
         Weight of each class.
     sample_weight : array that broadcasts to the rows, optional
-        Weight of each row; rows are `logits` without `axis`.
+        Weight of each row. The rows have the shape of `logits` without `axis`.
     where : bool array that broadcasts to `logits`, optional
-        True where a class takes part. The others are as if absent; a target on one costs +inf.
+        True where a class takes part. The other classes are as if absent, and a target on one of
+        them costs +inf.
     ignore_index : int or None, default -100
-        Rows with this label add exactly 0 to value and gradient, whatever their logits hold.
-        Refused beside probabilities, unless it is the default.
+        A row with this label adds exactly 0 to value and gradient, whatever its logits hold. With
+        probabilities as targets only the default or None is allowed.
     label_smoothing : float in [0, 1], default 0
-        Targets become (1-ε) y + ε/K over the K classes that take part. Beside class weights w a
+        ε: targets become (1-ε) y + ε/K over the K classes that take part. With class weights w a
         row costs L = -Σ_c w_c ((1-ε) y_c + ε/K) log p_c, and the mean over rows with labels y is
         Σ L / Σ w_y.
     temperature : positive number or array that broadcasts to `logits`, default 1
@@ -63,13 +104,13 @@ def cross_entropy(
     z_loss : float, at least 0, default 0
         Adds z_loss · logsumexp² to each row.
     reduction : {"mean", "sum", "none"}
-        "none" gives the rows. "mean" divides the sum by the weights that went into it,
-        Σ weight[target] · sample_weight, for class indices, and by the number of rows that are
-        not ignored for probabilities; where that is 0 the loss is 0.
+        "none" returns the loss of each row. "mean" divides their sum by Σ weight[target] ·
+        sample_weight for class indices, and by the number of rows that are not ignored for
+        probabilities; where that is 0 the loss is 0.
     normalizer : number, 0-d array, "weight", "count" or "batch", optional
-        What "mean" divides by instead: a number (gradient accumulation), the weights (for
-        probabilities Σ_c weight[c] q_c · sample_weight), the rows that are not ignored, or the
-        length of the first axis of the rows.
+        What "mean" divides by instead: a number (for gradient accumulation); "weight", the sum of
+        the weights (for probabilities q each row's is Σ_c weight[c] q_c · sample_weight); "count",
+        the number of rows that are not ignored; "batch", the length of the rows' first axis.
     dtype : floating dtype or its name, optional
         Of the result; that of `logits` by default. Arithmetic is float32 or wider.
 
@@ -81,13 +122,13 @@ def cross_entropy(
     Raises
     ------
     TypeError
-        An argument is of the wrong kind, or from another library than `logits`.
+        An argument is of the wrong kind, or belongs to another library than `logits`.
     ValueError
-        A shape or a number does not fit.
+        A shape does not fit, or a number is out of range.
     IndexError
         A label is out of range. Where labels cannot be read without waiting for a device, or are
-        being traced, loss and gradient of that row are NaN instead; in a graph of TensorFlow on
-        the CPU it is TensorFlow's InvalidArgumentError when that runs.
+        being traced, loss and gradient of that row are NaN instead. A TensorFlow graph on the CPU
+        raises TensorFlow's InvalidArgumentError when it runs.
 
     References
     ----------
@@ -128,35 +169,60 @@ def cross_entropy(
     return call.loss(targets, options)
 
 
+# fmt: off
+@overload
 def focal_loss(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, gamma: Number = 2.0, alpha: ArrayLike | None = None,
+    axis: int = -1, sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    reduction: Reduced = "mean", normalizer: Normalizer | None = None, dtype: Any = None,
+) -> np.floating: ...
+@overload
+def focal_loss(
+    logits: NumpyLike, targets: ArrayLike, *, gamma: Number = 2.0, alpha: ArrayLike | None = None,
+    axis: int = -1, sample_weight: ArrayLike | None = None, where: ArrayLike | None = None,
+    ignore_index: int | None = -100, label_smoothing: Number = 0.0, temperature: ArrayLike = 1.0,
+    reduction: Literal["none"], normalizer: Normalizer | None = None, dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def focal_loss(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, gamma: Number = 2.0,
+    alpha: ArrayLike | None = None, axis: int = -1, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def focal_loss(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
-    gamma: float = 2.0,
-    alpha: Any = None,
+    gamma: Number = 2.0,
+    alpha: ArrayLike | None = None,
     axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
-    temperature: Any = 1.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
-    r"""Focal loss over classes, :math:`-\sum_c y_c\,\alpha_c (1-p_c)^\gamma \log p_c`.
+    """Focal loss over classes, -Σ_c y_c α_c (1-p_c)^γ log p_c.
 
-    Cross-entropy that pays less attention to rows which are right already. Computed from log p
-    (1 - p = -expm1(log p)), so that value and gradient stay finite and exact as p goes to 1.
+    Cross-entropy that gives less weight to rows that are classified well already. It is computed
+    from log p, with 1 - p = -expm1(log p), so that value and gradient stay finite and exact as p
+    goes to 1.
 
     Parameters
     ----------
     logits, targets, axis, sample_weight, where, ignore_index, label_smoothing, temperature, dtype
         As for `cross_entropy`.
     gamma : float, at least 0, default 2
-        Focusing; 0 is exactly cross-entropy.
+        γ, the focusing; 0 is exactly cross-entropy.
     alpha : number or (C,) array, optional
-        Factor for every class, or for each.
+        α: one factor for all classes, or one for each.
     reduction : {"mean", "sum", "none"}
         "mean" divides by the number of rows that are not ignored.
     normalizer : number, 0-d array, "weight", "count" or "batch", optional
@@ -207,23 +273,49 @@ def focal_loss(
     return call.loss(targets, options)
 
 
+# fmt: off
+@overload
 def poly_loss_cross_entropy(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, epsilon: Number = 2.0, axis: int = -1,
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, reduction: Reduced = "mean", normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> np.floating: ...
+@overload
+def poly_loss_cross_entropy(
+    logits: NumpyLike, targets: ArrayLike, *, epsilon: Number = 2.0, axis: int = -1,
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, reduction: Literal["none"], normalizer: Normalizer | None = None,
+    dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def poly_loss_cross_entropy(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, epsilon: Number = 2.0, axis: int = -1,
+    weight: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def poly_loss_cross_entropy(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
-    epsilon: float = 2.0,
+    epsilon: Number = 2.0,
     axis: int = -1,
-    weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
-    temperature: Any = 1.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    label_smoothing: Number = 0.0,
+    temperature: ArrayLike = 1.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
-    r"""Poly-1 loss, :math:`\sum_c y_c\,(-\log p_c + \epsilon\,(1-p_c))`.
+    """Poly-1 loss, Σ_c y_c (-log p_c + ε (1-p_c)).
 
     Cross-entropy is a series in powers of 1-p with coefficients 1, 1/2, 1/3, ...; this adds ε to
     the first of them.
@@ -284,31 +376,51 @@ def poly_loss_cross_entropy(
     return call.loss(targets, options)
 
 
+# fmt: off
+@overload
 def binary_cross_entropy(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Reduced = "mean", normalizer: Normalizer | None = None, dtype: Any = None,
+) -> np.floating: ...
+@overload
+def binary_cross_entropy(
+    logits: NumpyLike, targets: ArrayLike, *, pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Literal["none"], normalizer: Normalizer | None = None, dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def binary_cross_entropy(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Reduction = "mean", normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def binary_cross_entropy(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
-    pos_weight: Any = None,
-    sample_weight: Any = None,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: Number = 0.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
-    r"""Cross-entropy of independent labels, :math:`-w\,t\log\sigma(x) - (1-t)\log(1-\sigma(x))`.
+    """Cross-entropy of independent labels, -w t log σ(x) - (1-t) log(1-σ(x)).
 
     Parameters
     ----------
     logits : floating array
-        Any shape; several labels may be true.
-    targets : array of the logits' shape
-        Probabilities, or 0 and 1 (integers and booleans too).
+        One for each label, in any shape. Several labels may be true.
+    targets : array, or list, in the shape of `logits`
+        t: probabilities, or 0 and 1, also as integers or booleans.
     pos_weight : number or array that broadcasts to `logits`, optional
         w, the weight of the positive term.
     sample_weight : array that broadcasts to `logits`, optional
-        Weight of each element; where it is 0 the element may hold anything.
+        Weight of each element. An element of weight 0 may hold anything.
     label_smoothing : float in [0, 1], default 0
-        Targets become (1-ε) t + ε/2.
+        ε: targets become (1-ε) t + ε/2.
     reduction : {"mean", "sum", "none"}
         "mean" divides by the number of elements.
     normalizer : number, 0-d array, "weight", "count" or "batch", optional
@@ -353,19 +465,40 @@ def binary_cross_entropy(
     return call.loss(targets, options)
 
 
+# fmt: off
+@overload
 def sigmoid_focal_loss(
-    logits: Any,
-    targets: Any,
+    logits: NumpyLike, targets: ArrayLike, *, gamma: Number = 2.0, alpha: Number | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Reduced = "mean", normalizer: Normalizer | None = None, dtype: Any = None,
+) -> np.floating: ...
+@overload
+def sigmoid_focal_loss(
+    logits: NumpyLike, targets: ArrayLike, *, gamma: Number = 2.0, alpha: Number | None = None,
+    sample_weight: ArrayLike | None = None, label_smoothing: Number = 0.0,
+    reduction: Literal["none"], normalizer: Normalizer | None = None, dtype: Any = None,
+) -> NumpyResult: ...
+@overload
+def sigmoid_focal_loss(
+    logits: ArrayOf[ArrayT], targets: ArrayLike, *, gamma: Number = 2.0,
+    alpha: Number | None = None, sample_weight: ArrayLike | None = None,
+    label_smoothing: Number = 0.0, reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None, dtype: Any = None,
+) -> ArrayT: ...
+# fmt: on
+def sigmoid_focal_loss(
+    logits: AnyArray,
+    targets: ArrayLike,
     *,
-    gamma: float = 2.0,
-    alpha: float | None = None,
-    sample_weight: Any = None,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-    normalizer: Any = None,
+    gamma: Number = 2.0,
+    alpha: Number | None = None,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: Number = 0.0,
+    reduction: Reduction = "mean",
+    normalizer: Normalizer | None = None,
     dtype: Any = None,
 ) -> Any:
-    r"""Focal loss of independent labels, :math:`-\alpha_t (1-p_t)^\gamma \log p_t`.
+    """Focal loss of independent labels, -α_t (1-p_t)^γ log p_t.
 
     With p = σ(x): p_t = p t + (1-p)(1-t) and α_t = α t + (1-α)(1-t).
 
@@ -374,9 +507,9 @@ def sigmoid_focal_loss(
     logits, targets, sample_weight, label_smoothing, reduction, normalizer, dtype
         As for `binary_cross_entropy`.
     gamma : float, at least 0, default 2
-        Focusing; 0 is exactly binary cross-entropy.
+        γ, the focusing; 0 is exactly binary cross-entropy.
     alpha : float in [0, 1], optional
-        Weight of the positive label against the negative; None for no weighting.
+        α, the weight of a positive label; that of a negative one is 1-α. None for no weights.
 
     Returns
     -------

@@ -10,23 +10,24 @@ __all__ = ["get_num_threads", "set_num_threads"]
 
 
 def get_num_threads() -> int:
-    """Return the number of threads that a call on large NumPy arrays is shared by.
+    """Return how many threads share a call on large NumPy arrays.
 
-    Losses of large eager TensorFlow tensors on the CPU are NumPy's too. Everything else has its
-    library's threads, and that library's call to set them.
+    Losses of large eager TensorFlow tensors on the CPU are computed by NumPy's kernels, and so use
+    these threads, too. All other calls use the threads of their library, which it has a function
+    to set.
 
     Returns
     -------
     int
-        What `set_num_threads` was given last; else the environment variable
-        SOFTMAXKIT_NUM_THREADS; else the processors that this process may use, by its affinity and
-        its cgroup's quota, but at most OMP_NUM_THREADS. 1 in a forked process until
-        `set_num_threads` is called there.
+        The number last given to `set_num_threads`; else the environment variable
+        SOFTMAXKIT_NUM_THREADS; else the number of processors that this process may use, by its
+        affinity and its cgroup's quota, but at most OMP_NUM_THREADS. In a forked process it is 1
+        until `set_num_threads` is called there.
 
     Raises
     ------
     ValueError
-        SOFTMAXKIT_NUM_THREADS is no integer of at least 1.
+        SOFTMAXKIT_NUM_THREADS is not an integer of at least 1.
 
     Examples
     --------
@@ -38,15 +39,15 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(number: int) -> None:
-    """Set the number of threads that a call on large NumPy arrays is shared by.
+    """Set how many threads share a call on large NumPy arrays.
 
-    The caller is one of them: with 1 no other is ever started. Results are the same to the last
-    bit whatever the number.
+    The calling thread is one of them: with 1 no other thread is started. Results do not depend on
+    the number, to the last bit.
 
     Parameters
     ----------
     number : int, at least 1
-        Of this process, for all its threads.
+        It holds for the whole process.
 
     Returns
     -------
@@ -55,7 +56,7 @@ def set_num_threads(number: int) -> None:
     Raises
     ------
     TypeError, ValueError
-        `number` is no integer, or below 1.
+        `number` is not an integer, or is below 1.
 
     Examples
     --------

@@ -47,10 +47,7 @@ def libraries() -> dict[str, Library]:
         try:
             adapter = adapters.load(name)
         except (ImportError, ValueError) as problem:
-            raise pytest.UsageError(
-                f"SOFTMAXKIT_BACKENDS names {name!r}, which cannot be had ({problem}); "
-                f"install it, or leave it out."
-            ) from problem
+            raise pytest.UsageError(f"SOFTMAXKIT_BACKENDS: {problem}") from problem
         module = name if name in softmaxkit.backends.MODULES else "array_api"
         found[name] = Library(adapter, getattr(softmaxkit.backends, module))
     return found

@@ -59,6 +59,16 @@ def test_without_the_cli_extra_one_line_says_what_to_install(missing):
     assert "pip install 'softmaxkit[cli]'" in result.stderr
 
 
+def test_a_character_that_the_terminal_lacks_is_replaced():
+    pytest.importorskip("typer", reason="the command line needs typer: pip install '.[cli]'")
+    code = (
+        "import softmaxkit.cli as cli, softmaxkit.__main__ as m; "
+        "cli.app = lambda **_: print(chr(0x3A3), 'of 2'); m.main()"
+    )
+    result = run_python("-c", code, PYTHONIOENCODING="cp1252")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "? of 2\n", "")
+
+
 def test_another_missing_module_is_not_blamed_on_the_extra():
     code = (
         "import sys; sys.modules['softmaxkit._libraries'] = None; "

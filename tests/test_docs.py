@@ -20,6 +20,7 @@ import re
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -180,3 +181,9 @@ def test_pictures_are_there_and_small():
         content = picture.read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
         assert len(content) < 100_000
+
+
+def test_how_we_test_has_the_counts_of_today():
+    printed = run_path(str(Path(__file__).with_name("counts.py")))["table"]()
+    page = (DOCS / "how-we-test.md").read_text(encoding="utf-8")
+    assert printed in page, "run python tests/counts.py, which writes the table"

@@ -17,6 +17,7 @@ OTHERS = {
     "keras_train_step.py",
     "lightning_digits.py",
     "optax_padded_batches.py",
+    "own_backend.py",
     "sklearn_regression.py",
     "torch_character_model.py",
     "torch_focal_loss.py",
@@ -67,7 +68,7 @@ def number(text):
 
 
 def test_there_is_an_example_for_each_backend_and_a_line_about_it():
-    readme = (EXAMPLES / "README.md").read_text()
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     names = {path.name for path in EXAMPLES.glob("*.py")}
     of_each = {f"{what}_{one}.py" for what in ("digits", "reject_others") for one in BACKENDS}
     assert names == of_each | OTHERS
@@ -187,6 +188,37 @@ def test_keras_lines_of_digits(backend):
     assert min(plain[1], smoothed[1]) > 0.9, printed
     assert smoothed[2] < plain[2], printed
     assert smoothed[2] < 0.91 + 0.02, printed  # what smoothing by 0.1 asks of a label
+
+
+def test_own_backend():
+    need("numpy")
+    lines = run("own_backend.py").splitlines()
+    checks = int(re.fullmatch(r"(\d+) checks in float32, 0 failed", lines[0]).group(1))
+    assert checks > 100, lines
+    assert all(re.match(r"\d+ cases not run: \w", line) for line in lines[1:]), lines
+    for operation in ("focal_loss", "one_hot", "linear_cross_entropy"):
+        assert any(line.endswith(f" it has no {operation}") for line in lines), lines
+
+    def in_its_folder(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=EXAMPLES,
+            env=os.environ
+            | {"SOFTMAXKIT_BACKENDS": "own_backend:adapter", "PYTHONPATH": str(EXAMPLES.parent)}
+            | {"COLUMNS": "150"},
+        )
+
+    checked = in_its_folder("softmaxkit", "check", "--backend", "own_backend:adapter")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{checks} checks of " in checked.stdout
+    assert "it has no focal_loss" in checked.stdout
+    suite = ("pytest", "--pyargs", "softmaxkit.conformance", "-q", "-rs", "-p", "no:cacheprovider")
+    tested = in_its_folder(*suite, "-k", "not float16")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "it has no focal_loss" in tested.stdout
+    assert "own_backend:adapter has no vjp: not compared: gradients of activ" in tested.stdout
 
 
 # --- beside other libraries: `nox -s integrations` has those that the other sessions lack ---------

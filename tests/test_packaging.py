@@ -1,12 +1,14 @@
-"""The wheel, built from the sdist: what is in it, what it runs on, what it asks for.
+"""The sdist, and the wheel that is built from it: what is in them, what the wheel asks for.
 
 It builds, which needs the network and the package `build`: `pytest -m packaging`.
 """
 
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -16,7 +18,10 @@ import pytest
 pytestmark = pytest.mark.packaging
 
 ROOT = Path(__file__).parents[1]
-NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+NOT_SOURCE = shutil.ignore_patterns(
+    *(".git", ".nox", ".venv", ".*_cache", ".hypothesis"),
+    *("build", "dist", "*.egg-info", "__pycache__"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +74,8 @@ def test_wheel_requires_numpy_and_array_api_compat_only(wheel):
     requires = metadata(wheel, "METADATA").get_all("Requires-Dist")
     always = {one for one in requires if "extra ==" not in one}
     assert {one.partition(">")[0] for one in always} == {"numpy", "array-api-compat"}
-    extras = {"torch", "jax", "tensorflow", "cli", "plot", "demo", "bench", "test"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(project["optional-dependencies"])
     assert set(metadata(wheel, "METADATA").get_all("Provides-Extra")) == extras
 
 
@@ -78,8 +84,26 @@ def test_wheel_has_the_command(wheel):
     assert "softmaxkit = softmaxkit.__main__:main" in wheel.read(path).decode()
 
 
-def test_sdist_has_what_the_wheel_is_built_from(dist):
+def test_every_link_of_the_readme_is_absolute(wheel):
+    """Those of README.md are relative: setup.py aims them at the files of this version."""
+    text = metadata(wheel, "METADATA").get_payload()
+    links = re.findall(r'(?:\]\(|src="|href=")([^)"]+)', text)
+    assert any("/blob/v" in link for link in links)
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
+def test_sdist_has_all_that_git_has(dist):
+    """Its tests are run by the session `wheel`."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("an unpacked sdist is no checkout")
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "backends/numpy/rows.py"} <= names
+        files = {one.name.partition("/")[2] for one in archive.getmembers() if one.isfile()}
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True, encoding="utf-8",
+    )  # fmt: skip
+    tracked = set(filter(None, listed.stdout.split("\0")))
+    tracked = {name for name in tracked if (ROOT / name).exists()}  # not yet deleted in a commit
+    made = {name for name in files if name.startswith("softmaxkit.egg-info/")}
+    assert files - made - {"PKG-INFO", "setup.cfg"} == tracked - {"softmaxkit/backends"}

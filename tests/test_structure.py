@@ -5,13 +5,14 @@ import doctest
 import inspect
 import re
 import sys
+import typing
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import softmaxkit
-from softmaxkit import _operations, backends, calibration
+from softmaxkit import _operations, _typing, backends, calibration
 
 PACKAGE = Path(softmaxkit.__file__).parent
 BACKENDS = Path(backends.__file__).parent
@@ -115,8 +116,27 @@ def test_nothing_imports_a_facade(name):
 
 
 def test_backends_stand_beside_the_package_or_inside_it():
-    """In a checkout softmaxkit/backends is a link to backends/; installed, they are one folder."""
-    assert (PACKAGE / "backends").resolve() == BACKENDS.resolve()
+    """In a checkout softmaxkit/backends is a link to backends/; installed, they are one folder.
+
+    Where git makes no links (Windows), an editable install finds backends/ by `package-dir`.
+    """
+    beside = CONTRIBUTING.parent / "backends"
+    assert BACKENDS.resolve() in ((PACKAGE / "backends").resolve(), beside.resolve())
+
+
+def test_a_checkout_without_the_link_says_what_to_do(run_python):
+    script = """
+import sys
+sys.modules["softmaxkit.backends"] = None  # cannot be imported
+try:
+    import softmaxkit
+except ImportError as error:
+    print(error)
+"""
+    assert run_python(script).splitlines() == [
+        "softmaxkit.backends cannot be imported. In a checkout or an unpacked sdist without the "
+        "symbolic link softmaxkit/backends, run: python -m pip install -e ."
+    ]
 
 
 # --- what is public -------------------------------------------------------------------------------
@@ -217,6 +237,39 @@ def test_signatures(name):
     signature = inspect.signature(function(name))
     bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
     assert str(inspect.Signature(bare)) == EVERY_SIGNATURE[name]
+
+
+def given_by_name(signature):
+    """Return what an option is by default, by its name, in the order of the signature."""
+    return {name: one.default for name, one in signature.parameters.items()}
+
+
+@pytest.mark.parametrize("name", EVERY_SIGNATURE)
+def test_overloads_have_the_arguments_of_the_function(name):
+    wanted = given_by_name(inspect.signature(function(name)))
+    for one in typing.get_overloads(function(name)):
+        found = given_by_name(inspect.signature(one))
+        assert list(found) == list(wanted)
+        # What decides which overload it is has no default where it is another one's.
+        differ = {option for option in wanted if found[option] != wanted[option]}
+        assert all(found[option] is inspect.Parameter.empty for option in differ)
+        assert differ <= {"reduction", "outputs", "interval"}
+
+
+@pytest.mark.parametrize("name", EVERY_SIGNATURE)
+def test_annotations_can_be_looked_up(name):
+    assert "return" in typing.get_type_hints(function(name))
+
+
+def test_the_options_of_value_and_grad_are_those_of_the_losses():
+    losses = (*import_module("softmaxkit.losses").__all__, "linear_cross_entropy")
+    options = {
+        option
+        for loss in losses
+        for option, one in inspect.signature(getattr(softmaxkit, loss)).parameters.items()
+        if one.kind is one.KEYWORD_ONLY
+    }
+    assert set(_typing.LossOptions.__annotations__) == options - {"reduction", "outputs"}
 
 
 def test_the_operations_are_those_of_the_frontends():

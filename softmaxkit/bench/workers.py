@@ -50,7 +50,10 @@ def _worked(
         progress.update(bar, description=f"{cells[0].library} starts")
         done = 0
         broken = ""
-        with TemporaryFile("w+") as errors, _worker(cells, memory, rounds, errors) as worker:
+        with (
+            TemporaryFile("w+", errors="replace") as errors,  # of whatever encoding
+            _worker(cells, memory, rounds, errors) as worker,
+        ):
             try:
                 assert worker.stdout is not None
                 for event in map(json.loads, worker.stdout):
@@ -102,9 +105,9 @@ def _worker(cells: list[Cell], memory: bool, rounds: int, errors: IO[str]) -> su
 
 
 def _how_it_ended(code: int, errors: str) -> str:
-    if code == -signal.SIGKILL:
-        return "the process was killed, most likely as memory ran out"
-    if code < 0:
-        return f"the process was ended by {signal.Signals(-code).name}"
+    if code < 0:  # not on Windows, where there is no SIGKILL
+        name = signal.Signals(-code).name
+        killed = "the process was killed, most likely as memory ran out"
+        return killed if name == "SIGKILL" else f"the process was ended by {name}"
     last = errors.strip().rpartition("\n")[2]
     return f"the process ended with exit code {code}: {last}"

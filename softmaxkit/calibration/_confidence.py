@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from softmaxkit._activations import masked_and_scaled
 from softmaxkit._arguments import Call, as_number, begin, choice, shown
 from softmaxkit._axes import expand
 from softmaxkit._statistics import centred, entropy, log_sum, part
+from softmaxkit._typing import AnyArray, ArrayLike, ArrayOf, ArrayT, Kind, NumpyLike, NumpyResult
 from softmaxkit.calibration._rows import Rows, unlabelled
 
 if TYPE_CHECKING:
@@ -20,15 +21,27 @@ KINDS = ("probability", "margin", "entropy", "energy")
 _INF, _NAN = float("inf"), float("nan")
 
 
+# fmt: off
+@overload
 def confidence(
-    logits: Any,
-    kind: str = "probability",
+    logits: NumpyLike, kind: Kind = "probability", *, axis: int = -1,
+    where: ArrayLike | None = None, temperature: ArrayLike = 1.0,
+) -> NumpyResult: ...
+@overload
+def confidence(
+    logits: ArrayOf[ArrayT], kind: Kind = "probability", *, axis: int = -1,
+    where: ArrayLike | None = None, temperature: ArrayLike = 1.0,
+) -> ArrayT: ...
+# fmt: on
+def confidence(
+    logits: AnyArray,
+    kind: Kind = "probability",
     *,
     axis: int = -1,
-    where: Any = None,
-    temperature: Any = 1.0,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
 ) -> Any:
-    r"""How sure each row is of its class; larger is surer, whatever the kind.
+    """How sure each row is of its class; larger is surer, whatever the kind.
 
     Parameters
     ----------
@@ -36,8 +49,8 @@ def confidence(
         Unnormalised log-probabilities, with the classes along `axis`.
     kind : {"probability", "margin", "entropy", "energy"}
         With p = softmax(z / T), respectively: the maximum of p; the maximum minus the second
-        largest p; :math:`\sum_c p_c \log p_c`, the negative entropy in nats, from -log C to 0; or
-        :math:`T \log \sum_c e^{z_c / T}`. Nothing cancels in rows where one class dominates.
+        largest p; Σ_c p_c log p_c, the negative entropy in nats, from -log C to 0; or
+        T log Σ_c e^(z_c / T). Nothing cancels in rows where one class dominates.
     axis : int, default -1
         The class axis.
     where : bool array that broadcasts to `logits`, optional
@@ -79,15 +92,29 @@ def confidence(
     return data.in_library(confidence_of_rows, kind)
 
 
+# fmt: off
+@overload
 def classify(
-    logits: Any,
+    logits: NumpyLike, *, threshold: float | None = None, reject: int = -1,
+    kind: Kind = "probability", axis: int = -1, where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> NumpyResult: ...
+@overload
+def classify(
+    logits: ArrayOf[ArrayT], *, threshold: float | None = None, reject: int = -1,
+    kind: Kind = "probability", axis: int = -1, where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> ArrayT: ...
+# fmt: on
+def classify(
+    logits: AnyArray,
     *,
     threshold: float | None = None,
     reject: int = -1,
-    kind: str = "probability",
+    kind: Kind = "probability",
     axis: int = -1,
-    where: Any = None,
-    temperature: Any = 1.0,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
 ) -> Any:
     """Class of each row, or `reject` if the row is not sure enough.
 

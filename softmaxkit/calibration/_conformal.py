@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from softmaxkit._arguments import begin
+from softmaxkit._typing import AnyArray, ArrayLike, ArrayOf, ArrayT, NumpyArray, NumpyLike
 from softmaxkit.calibration._confidence import probabilities, real
 from softmaxkit.calibration._rows import Rows, checked, refuse_nan, unlabelled
 
@@ -18,21 +19,21 @@ __all__ = ["conformal_threshold", "prediction_sets"]
 
 
 def conformal_threshold(
-    logits: Any,
-    labels: Any,
+    logits: AnyArray,
+    labels: ArrayLike,
     *,
     error_rate: float,
     axis: int = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> float:
-    r"""Smallest probability of a class in `prediction_sets`, by split conformal prediction.
+    """Smallest probability of a class in `prediction_sets`, by split conformal prediction.
 
-    It is the k-th largest of the n probabilities of the labels, with :math:`k = \lceil (n + 1)(1 -
-    \alpha) \rceil`. If these rows and a new row are exchangeable, the set of the new row contains
-    its label with a probability of at least 1-α, however good or bad the model is, and of less than
-    1-α + 1/(n+1) if no two probabilities are equal.
+    It is the k-th largest of the n probabilities of the labels, with k = ⌈(n + 1)(1 - α)⌉. If these
+    rows and a new row are exchangeable, the set of the new row contains its label with a
+    probability of at least 1-α, however good or bad the model is, and of less than 1-α + 1/(n+1) if
+    no two probabilities are equal.
 
     Parameters
     ----------
@@ -97,13 +98,25 @@ def conformal_threshold(
     return float(np.sort(p)[misses - 1]) if misses else 0.0
 
 
+# fmt: off
+@overload
 def prediction_sets(
-    logits: Any,
+    logits: NumpyLike, threshold: float, *, axis: int = -1,
+    where: ArrayLike | None = None, temperature: ArrayLike = 1.0,
+) -> NumpyArray: ...
+@overload
+def prediction_sets(
+    logits: ArrayOf[ArrayT], threshold: float, *, axis: int = -1,
+    where: ArrayLike | None = None, temperature: ArrayLike = 1.0,
+) -> ArrayT: ...
+# fmt: on
+def prediction_sets(
+    logits: AnyArray,
     threshold: float,
     *,
     axis: int = -1,
-    where: Any = None,
-    temperature: Any = 1.0,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
 ) -> Any:
     """Classes of each row whose probability is at least a threshold.
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from softmaxkit import _palette
+from softmaxkit._typing import AnyArray, ArrayLike, Kind
 from softmaxkit.calibration._reliability import Estimate, calibration_error, reliability
 from softmaxkit.calibration._selection import risk_coverage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    Axes = Any
 
 __all__ = ["plot_reliability", "plot_risk_coverage"]
 
@@ -21,22 +27,22 @@ LEGEND = {"fontsize": "small", "framealpha": 0.85, "edgecolor": "none", "fancybo
 
 
 def plot_reliability(
-    scores: Any,
-    labels: Any,
+    scores: AnyArray,
+    labels: ArrayLike,
     *,
-    ax: Any = None,
+    ax: Axes | None = None,
     from_logits: bool = True,
     bins: int = 15,
-    binning: str = "width",
+    binning: Literal["width", "mass"] = "width",
     interval: float | None = 0.95,
     resamples: int = 1000,
     seed: int = 0,
     axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
-) -> Any:
+    temperature: ArrayLike = 1.0,
+) -> Axes:
     """Draw a reliability diagram: accuracy over confidence, and the share of rows in each bin.
 
     The calibration error stands above the legend.
@@ -92,11 +98,21 @@ def plot_reliability(
     ax = axes("plot_reliability", ax)
     there = found.count > 0
     left, width = found.edges[:-1], np.diff(found.edges)
-    bars = {"align": "edge", "color": _palette.SKY_BLUE, "alpha": 0.6, "edgecolor": "white"}
-    ax.bar(left[there], found.accuracy[there], width[there], label="accuracy", **bars)
-    stroke = {"color": _palette.BLACK, "linestyle": "--", "linewidth": 1}
+    bars: dict[str, Any] = {"align": "edge", "color": _palette.SKY_BLUE, "alpha": 0.6}
+    ax.bar(
+        *(left[there], found.accuracy[there], width[there]),
+        label="accuracy",
+        edgecolor="white",
+        **bars,
+    )
+    stroke: dict[str, Any] = {"color": _palette.BLACK, "linestyle": "--", "linewidth": 1}
     ax.plot([0, 1], [0, 1], label="calibrated", **stroke)
-    dots = {"color": _palette.BLACK, "marker": "o", "linestyle": "", "markersize": 4}
+    dots: dict[str, Any] = {
+        "color": _palette.BLACK,
+        "marker": "o",
+        "linestyle": "",
+        "markersize": 4,
+    }
     ax.plot(
         found.confidence[there],
         found.accuracy[there],
@@ -117,17 +133,17 @@ def plot_reliability(
 
 
 def plot_risk_coverage(
-    logits: Any,
-    labels: Any,
+    logits: AnyArray,
+    labels: ArrayLike,
     *,
-    ax: Any = None,
+    ax: Axes | None = None,
     label: str | None = None,
-    kind: str = "probability",
+    kind: Kind = "probability",
     axis: int = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
-) -> Any:
+    temperature: ArrayLike = 1.0,
+) -> Axes:
     """Draw the share of wrong answers over the share of rows that are given one.
 
     Parameters

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from softmaxkit._arguments import choice, count, flag
+from softmaxkit._typing import AnyArray, ArrayLike
 from softmaxkit.calibration import _bins
 from softmaxkit.calibration._bins import Estimate, Reliability
 from softmaxkit.calibration._confidence import probabilities, real, sure_class
@@ -18,29 +19,47 @@ if TYPE_CHECKING:
 __all__ = ["Estimate", "Reliability", "brier_score", "calibration_error", "reliability"]
 
 
+# fmt: off
+@overload
 def calibration_error(
-    scores: Any,
-    labels: Any,
+    scores: AnyArray, labels: ArrayLike, *, from_logits: bool = True, bins: int = 15,
+    binning: Literal["width", "mass"] = "width", of: Literal["top", "class"] = "top",
+    norm: Literal["l1", "l2", "max"] = "l1", interval: None = None, resamples: int = 1000,
+    seed: int = 0, axis: int = -1, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, temperature: ArrayLike = 1.0,
+) -> float: ...
+@overload
+def calibration_error(
+    scores: AnyArray, labels: ArrayLike, *, from_logits: bool = True, bins: int = 15,
+    binning: Literal["width", "mass"] = "width", of: Literal["top", "class"] = "top",
+    norm: Literal["l1", "l2", "max"] = "l1", interval: float, resamples: int = 1000,
+    seed: int = 0, axis: int = -1, sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None, ignore_index: int | None = -100, temperature: ArrayLike = 1.0,
+) -> Estimate: ...
+# fmt: on
+def calibration_error(
+    scores: AnyArray,
+    labels: ArrayLike,
     *,
     from_logits: bool = True,
     bins: int = 15,
-    binning: str = "width",
-    of: str = "top",
-    norm: str = "l1",
+    binning: Literal["width", "mass"] = "width",
+    of: Literal["top", "class"] = "top",
+    norm: Literal["l1", "l2", "max"] = "l1",
     interval: float | None = None,
     resamples: int = 1000,
     seed: int = 0,
     axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> float | Estimate:
-    r"""Difference between confidence and accuracy, by bins of confidence.
+    """Difference between confidence and accuracy, by bins of confidence.
 
-    The expected calibration error (ECE) is :math:`\sum_b \frac{n_b}{n}\,|\mathrm{acc}_b -
-    \mathrm{conf}_b|`. Even for a calibrated model it is not 0 on a finite sample: noise adds to it,
-    and the more bins there are, the more it adds.
+    The expected calibration error (ECE) is Σ_b (n_b / n) |acc_b - conf_b|. Even for a calibrated
+    model it is not 0 on a finite sample: noise adds to it, and the more bins there are, the more it
+    adds.
 
     Parameters
     ----------
@@ -127,18 +146,18 @@ def calibration_error(
 
 
 def reliability(
-    scores: Any,
-    labels: Any,
+    scores: AnyArray,
+    labels: ArrayLike,
     *,
     from_logits: bool = True,
     bins: int = 15,
-    binning: str = "width",
-    of: str = "top",
+    binning: Literal["width", "mass"] = "width",
+    of: Literal["top", "class"] = "top",
     axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> Reliability:
     """Confidence and accuracy in each bin of confidence: the numbers of a reliability diagram.
 
@@ -187,17 +206,17 @@ def reliability(
 
 
 def brier_score(
-    scores: Any,
-    labels: Any,
+    scores: AnyArray,
+    labels: ArrayLike,
     *,
     from_logits: bool = True,
     axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> float:
-    r"""Mean over the rows of :math:`\sum_c (p_c - y_c)^2`, with y the one-hot label.
+    """Mean over the rows of Σ_c (p_c - y_c)², with y the one-hot label.
 
     It is a proper score: its expectation is smallest at the true probabilities. For two classes it
     is twice the score of a single probability that other libraries report.

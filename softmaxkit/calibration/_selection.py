@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmaxkit._arguments import choice
+from softmaxkit._typing import AnyArray, ArrayLike, Kind
 from softmaxkit.calibration._confidence import KINDS, real, sure_class
 from softmaxkit.calibration._rows import Data, checked, refuse_nan
 
@@ -23,14 +24,14 @@ class RiskCoverage(NamedTuple):
 
 
 def risk_coverage(
-    logits: Any,
-    labels: Any,
+    logits: AnyArray,
+    labels: ArrayLike,
     *,
-    kind: str = "probability",
+    kind: Kind = "probability",
     axis: int = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> RiskCoverage:
     """Share of wrong answers among those that are given, for every threshold of confidence.
 
@@ -78,16 +79,16 @@ def risk_coverage(
 
 
 def aurc(
-    logits: Any,
-    labels: Any,
+    logits: AnyArray,
+    labels: ArrayLike,
     *,
-    kind: str = "probability",
+    kind: Kind = "probability",
     axis: int = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> float:
-    r"""Area under the curve of risk over coverage: :math:`\frac1n \sum_k r_k`.
+    """Area under the curve of risk over coverage: Σ_k r_k / n.
 
     r_k is the share of wrong answers among the k surest of n rows. Smaller is better.
 
@@ -131,16 +132,16 @@ def aurc(
 
 
 def threshold_for(
-    logits: Any,
-    labels: Any,
+    logits: AnyArray,
+    labels: ArrayLike,
     *,
     max_risk: float | None = None,
     coverage: float | None = None,
-    kind: str = "probability",
+    kind: Kind = "probability",
     axis: int = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
-    temperature: Any = 1.0,
+    temperature: ArrayLike = 1.0,
 ) -> float:
     """Threshold of confidence that keeps a risk, or reaches a coverage, on these rows.
 

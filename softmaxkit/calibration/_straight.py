@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from softmaxkit._arguments import begin
+from softmaxkit._typing import AnyArray, ArrayOf, ArrayT, NumpyArray, NumpyLike
 from softmaxkit.backends import ActivationOptions
 
 if TYPE_CHECKING:
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["straight_through"]
 
 
-def straight_through(x: Any, axis: int = -1) -> Any:
+@overload
+def straight_through(x: NumpyLike, axis: int = -1) -> NumpyArray: ...
+@overload
+def straight_through(x: ArrayOf[ArrayT], axis: int = -1) -> ArrayT: ...
+def straight_through(x: AnyArray, axis: int = -1) -> Any:
     """One-hot of the maximum, with the derivative of softmax.
 
     Parameters

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from math import inf, isfinite, isnan, log, nan, prod, sqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from softmaxkit._activations import masked_and_scaled
 from softmaxkit._axes import expand
 from softmaxkit._statistics import centred
+from softmaxkit._typing import AnyArray, ArrayLike
 from softmaxkit.calibration._rows import Data, Rows, bad_weights, checked, no_rows, not_finite
 
 if TYPE_CHECKING:
@@ -35,20 +36,20 @@ MOST_PASSES = 200  # bisection alone takes half of them
 
 
 def fit_temperature(
-    logits: Any,
-    labels: Any,
+    logits: AnyArray,
+    labels: ArrayLike,
     *,
     axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
+    sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     ignore_index: int | None = -100,
 ) -> float:
-    r"""Temperature T at which :math:`-\sum_i w_i \log \mathrm{softmax}(z_i / T)_{y_i}` is smallest.
+    """Temperature T at which the cross-entropy of softmax(z / T) is smallest.
 
-    The sum is convex in 1/T, and has one minimum. There the mean over the rows of max z - Σ p z,
-    the gap that the model expects, equals the mean of max z - z_y, the gap that is seen. Newton's
-    method finds it in a shrinking bracket; there is nothing to tune. Fit it on rows that the model
-    was not trained on, and pass it on as ``temperature=``.
+    The sum -Σ_i w_i log softmax(z_i / T)[y_i] is convex in 1/T, and has one minimum. There the mean
+    over the rows of max z - Σ p z, the gap that the model expects, equals the mean of max z - z_y,
+    the gap that is seen. Newton's method finds it in a shrinking bracket; there is nothing to tune.
+    Fit it on rows that the model was not trained on, and pass it on as ``temperature=``.
 
     Parameters
     ----------

@@ -10,21 +10,24 @@ only one of them, in float32 and untransformed. From Python, one case at a time:
 True
 
 For a backend of your own, make an `Adapter`: either your library's arrays go through softmaxkit
-(an array-API library), or ``functions=`` has operations of the same names and arguments.
+(an array-API library), or ``functions=`` has operations of the same names and arguments. Those it
+lacks are skipped, with a reason. ``examples/own_backend.py`` is one.
 """
 
-from softmaxkit.conformance.adapter import FEATURES, Adapter
+from softmaxkit.conformance.adapter import DERIVATIVES, FEATURES, Adapter, Transform
 from softmaxkit.conformance.adapters import load, names
 from softmaxkit.conformance.case import OPERATIONS, Case
 from softmaxkit.conformance.cases import cases
 from softmaxkit.conformance.running import Result, groups, run, run_case, run_group, settings
 
 __all__ = [
+    "DERIVATIVES",
     "FEATURES",
     "OPERATIONS",
     "Adapter",
     "Case",
     "Result",
+    "Transform",
     "cases",
     "groups",
     "load",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import softmaxkit
-from softmaxkit.conformance.case import Case
+from softmaxkit.conformance.case import OPERATIONS, Case
 
 Function = Callable[..., Any]
 
@@ -20,6 +20,11 @@ FEATURES = {
     "tracing": "every case compiled",
     "autodiff": "gradients by temperature (those by logits are everywhere)",
     "labels": "a label out of range is refused when the call is made; elsewhere its row is NaN",
+}
+# What `Adapter.functions` may have beside the operations, and what is not compared without it.
+DERIVATIVES = {
+    "value_and_grad": "gradients of losses by value_and_grad",
+    "vjp": "gradients of activations by vjp",
 }
 
 
@@ -161,7 +166,12 @@ class Adapter:
         Name -> `Transform`, such as jit. "eager" is one of them, and the only one where "tracing"
         is lacking; each has a `compute` unless "autodiff" is lacking.
     functions : object, optional
-        Where the operations are looked up by name; softmaxkit itself by default.
+        Where the operations are looked up by name, each with softmaxkit's arguments; softmaxkit
+        itself by default. An operation that is not there is not run. Two more functions give
+        derivatives, and are called as softmaxkit's are: ``value_and_grad(loss)(logits, targets,
+        **options)`` returns the value and the gradient, ``vjp(activation)(x, cotangent,
+        **options)`` the value and the cotangent carried back. Without one of them, gradients are
+        compared where a transform has a `compute`.
     default_float : str
         What integer logits become.
     dtypes_under : str
@@ -182,6 +192,16 @@ class Adapter:
     dtypes_under: str = "eager"
 
     def __post_init__(self) -> None:
+        if not any(hasattr(self.functions, operation) for operation in OPERATIONS):
+            raise ValueError(
+                f"Adapter: functions has no operation; expected some of {', '.join(OPERATIONS)}; "
+                f"give it those that you have."
+            )
+        if unknown := set(self.lacks) - set(FEATURES):
+            raise ValueError(
+                f"Adapter: lacks has {', '.join(sorted(unknown))}; expected some of "
+                f"{', '.join(FEATURES)}; leave out cases by the lacks of a Transform."
+            )
         for feature, there in (
             ("tracing", len(self.transforms) > 1),
             ("autodiff", all(one.compute for one in self.transforms.values())),
@@ -197,3 +217,20 @@ class Adapter:
         """Floating dtypes that the library has."""
         every = ("float32", "float64", "float16", "bfloat16")
         return tuple(dtype for dtype in every if dtype not in self.lacks)
+
+    def leaves_out(self, case: Case, transform: str = "eager") -> str:
+        """Say why a case is not run under a transform, or nothing."""
+        if not hasattr(self.functions, case.operation):
+            return f"it has no {case.operation}"
+        return self.transforms[transform].lacks(case)
+
+    @property
+    def not_compared(self) -> dict[str, str]:
+        """What is not run for want of a feature or a derivative -> why."""
+        features = {FEATURES[feature]: reason for feature, reason in self.lacks.items()}
+        derivatives = {
+            meaning: f"it has no {name}"
+            for name, meaning in DERIVATIVES.items()
+            if not hasattr(self.functions, name)
+        }
+        return features | derivatives

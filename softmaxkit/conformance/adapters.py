@@ -55,15 +55,49 @@ def names() -> list[str]:
 def load(name: str) -> Adapter:
     """Return the adapter called `name`, importing its library."""
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        adapter = getattr(import_module(module), attribute)
-        return adapter if isinstance(adapter, Adapter) else adapter()
+        return _someone_elses(name)
     if name not in REQUIRES:
         raise ValueError(
             f"conformance: backend is {name!r}; expected one of {', '.join(REQUIRES)}, or "
-            f"'package.module:adapter'; correct SOFTMAXKIT_BACKENDS."
+            f"'package.module:adapter'; correct --backend or SOFTMAXKIT_BACKENDS."
         )
-    return globals()[f"_{name}"]()
+    try:
+        return globals()[f"_{name}"]()
+    except ImportError as error:
+        raise ImportError(f"conformance: backend is {name!r}: {error}; install it.") from error
+
+
+def _someone_elses(name: str) -> Adapter:
+    """Return the adapter at "package.module:adapter"; one line says what is wrong with it."""
+    module, _, attribute = name.partition(":")
+    try:
+        adapter = getattr(import_module(module), attribute)
+        if not isinstance(adapter, Adapter):
+            adapter = adapter()
+    except Exception as error:
+        raise ValueError(
+            f"conformance: backend is {name!r}, which gives {type(error).__name__}: {error}; "
+            f"expected an Adapter, or a function that returns one."
+        ) from error
+    if not isinstance(adapter, Adapter):
+        raise ValueError(
+            f"conformance: backend is {name!r}, which gives {adapter!r}; expected an Adapter, or "
+            f"a function that returns one."
+        )
+    for dtype in adapter.dtypes:
+        array = np.array([1.0, -2.5])
+        try:
+            there = adapter.to_backend(array, dtype)
+            got = adapter.dtype_name(there), np.asarray(adapter.to_numpy(there)).tolist()
+        except Exception as error:
+            got = type(error).__name__, str(error)
+        if got != (dtype, array.tolist()):
+            raise ValueError(
+                f"conformance: {name} takes [1.0, -2.5] in {dtype} there and back as "
+                f"{': '.join(map(str, got))}; correct to_backend, to_numpy or dtype_name, or name "
+                f"{dtype} in lacks."
+            )
+    return adapter
 
 
 def _too_large(case: Case) -> str:

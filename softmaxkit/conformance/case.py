@@ -30,8 +30,8 @@ class Case:
     is the refusal. IndexError, which is for labels, is expected where labels can be read (or the
     exception that a `Transform` names); elsewhere the reference's NaN is. `by` names options whose
     gradient is compared, too. `cotangent` is that of an activation's value; by default one is
-    drawn. A rule has the `section` of ``docs/semantics.md`` in which it stands, and may be shown
-    there as `text` and in `page_dtype`.
+    drawn. A rule has the `section` of ``docs/semantics.md`` in which it stands, may be shown there
+    as `text` and in `page_dtype`, and has a `variant` if an operation has several cases of it.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Case:
     section: str = ""
     text: str = ""
     page_dtype: str = "float32"
+    variant: str = ""
 
     def __str__(self) -> str:
-        return f"{self.operation}-{self.name}"
+        return ", ".join(filter(None, (f"{self.operation}-{self.name}", self.variant)))

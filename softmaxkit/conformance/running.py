@@ -46,12 +46,12 @@ def settings(adapter: Adapter) -> list[tuple[str, str]]:
 def groups(
     adapter: Adapter, transform: str = "eager", among: Iterable[Case] | None = None
 ) -> Iterator[list[Case]]:
-    """Yield the cases that a transform does not lack, all or `among` some, as they are run.
+    """Yield the cases that the adapter runs, of all or of those `among`, as they are run.
 
     They run in groups if the transform compiles, and otherwise one by one.
     """
     among = cases() if among is None else among
-    there = [case for case in among if not adapter.transforms[transform].lacks(case)]
+    there = [case for case in among if not adapter.leaves_out(case, transform)]
     grouped = adapter.transforms[transform].groups
     yield from ([case] for case in there if not grouped or case.raises is not None)
     for operation in OPERATIONS if grouped else ():
@@ -61,7 +61,7 @@ def groups(
 
 
 def run(adapter: Adapter, dtype: str = "float32", transform: str = "eager") -> Iterator[Result]:
-    """Run every case on a backend, except those that the transform lacks."""
+    """Run every case on a backend, except those that the adapter leaves out."""
     for group in groups(adapter, transform):
         yield from run_group(adapter, group, dtype, transform)
 
@@ -192,7 +192,7 @@ class _Run:
         expected: list[tuple[np.ndarray, np.ndarray]] = []
         if self.cotangent is not None:
             by_arrays = self.gradients()
-            if self.name == "eager":
+            if self.name == "eager" and self._has_own_derivative:
                 yield from self._own_derivative(by_arrays)
             expected = by_arrays[:2] if self._by_logits else []
             expected += [self._gradient_by(name, by_arrays) for name in self.case.by]
@@ -217,12 +217,18 @@ class _Run:
         compiles = self.adapter.dtypes_under != "eager"
         return self.name != "eager" or (self.dtype == "float32" and not compiles)
 
+    @property
+    def _has_own_derivative(self) -> bool:
+        name = "vjp" if self.case.operation in ACTIVATIONS else "value_and_grad"
+        return hasattr(self.adapter.functions, name)
+
     def _cotangent(self) -> np.ndarray | None:
         """Return the cotangent of the value, or None if nothing is differentiated."""
+        if not (self._has_own_derivative or self.transform.compute):
+            return None
         if self.case.operation in LOSSES + LINEAR_LOSSES:
             return np.ones(self.expected.shape)
-        has_vjp = hasattr(self.adapter.functions, "vjp")
-        if not (self.case.operation in ACTIVATIONS and self.floating and has_vjp):
+        if not (self.case.operation in ACTIVATIONS and self.floating):
             return None
         cotangent = self.case.cotangent
         if cotangent is None:
@@ -327,9 +333,10 @@ class _Run:
         problem = ""
         if got.shape != expected.shape:
             problem = f"shape {got.shape}, not {expected.shape}"
-            return Result(self.case, what, np.inf, allowed, problem)
-        if name != dtype:
+        elif name != dtype:
             problem = f"dtype {name}, not {dtype}"
+        if problem:
+            return Result(self.case, what, np.inf, allowed, problem)
         if any(np.shares_memory(got, view) for view in self.views):
             problem = "it shares memory with an input"
         error = distance(got, expected, name, scale)

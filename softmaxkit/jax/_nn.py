@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 import softmaxkit
 from softmaxkit.jax._axes import Axes
 
 
-def softmax(x: Any, axis: Axes = -1, where: Any = None) -> Any:
+def softmax(x: ArrayLike, axis: Axes = -1, where: ArrayLike | None = None) -> Array:
     """Probabilities along `axis`, as `jax.nn.softmax`; see `softmaxkit.softmax`.
 
     Parameters
@@ -42,7 +44,7 @@ def softmax(x: Any, axis: Axes = -1, where: Any = None) -> Any:
     return softmaxkit.softmax(jnp.asarray(x), axis, where=where)
 
 
-def log_softmax(x: Any, axis: Axes = -1, where: Any = None) -> Any:
+def log_softmax(x: ArrayLike, axis: Axes = -1, where: ArrayLike | None = None) -> Array:
     """Log-probabilities along `axis`, as `jax.nn.log_softmax`; see `softmaxkit.log_softmax`.
 
     Parameters
@@ -70,13 +72,25 @@ def log_softmax(x: Any, axis: Axes = -1, where: Any = None) -> Any:
     return softmaxkit.log_softmax(jnp.asarray(x), axis, where=where)
 
 
+# fmt: off
+@overload
 def logsumexp(
-    a: Any,
+    a: ArrayLike, axis: Axes = None, b: ArrayLike | None = None, keepdims: bool = False,
+    return_sign: Literal[False] = False, where: ArrayLike | None = None,
+) -> Array: ...
+@overload
+def logsumexp(
+    a: ArrayLike, axis: Axes = None, b: ArrayLike | None = None, keepdims: bool = False, *,
+    return_sign: Literal[True], where: ArrayLike | None = None,
+) -> tuple[Array, Array]: ...
+# fmt: on
+def logsumexp(
+    a: ArrayLike,
     axis: Axes = None,
-    b: Any = None,
+    b: ArrayLike | None = None,
     keepdims: bool = False,
     return_sign: bool = False,
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> Any:
     """Logarithm of a sum of exponentials, as `jax.nn.logsumexp`; see `softmaxkit.logsumexp`.
 

@@ -7,12 +7,16 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 import softmaxkit
 from softmaxkit.jax._axes import Axes, class_mask, together_as_last
 
 
-def softmax_cross_entropy(logits: Any, labels: Any, axis: Axes = -1, where: Any = None) -> Any:
+def softmax_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, axis: Axes = -1, where: ArrayLike | None = None
+) -> Array:
     """Cross-entropy of each row for probabilities, as `optax.softmax_cross_entropy`.
 
     Parameters
@@ -49,7 +53,7 @@ def softmax_cross_entropy(logits: Any, labels: Any, axis: Axes = -1, where: Any 
     return _rows(softmaxkit.cross_entropy, logits, labels.astype(dtype), axis, where, dtype=dtype)
 
 
-def safe_softmax_cross_entropy(logits: Any, labels: Any) -> Any:
+def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Cross-entropy with 0 log 0 = 0, as `optax.safe_softmax_cross_entropy`.
 
     Parameters
@@ -79,8 +83,8 @@ def safe_softmax_cross_entropy(logits: Any, labels: Any) -> Any:
 
 
 def softmax_cross_entropy_with_integer_labels(
-    logits: Any, labels: Any, axis: Axes = -1, where: Any = None
-) -> Any:
+    logits: ArrayLike, labels: ArrayLike, axis: Axes = -1, where: ArrayLike | None = None
+) -> Array:
     """Cross-entropy of each row for class indices, by optax's name.
 
     Parameters
@@ -118,13 +122,13 @@ def softmax_cross_entropy_with_integer_labels(
 
 
 def softmax_focal_loss(
-    logits: Any,
-    labels: Any,
-    gamma: Any = 2.0,
-    alpha: Any = None,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    gamma: ArrayLike = 2.0,
+    alpha: ArrayLike | None = None,
     axis: Axes = -1,
-    where: Any = None,
-) -> Any:
+    where: ArrayLike | None = None,
+) -> Array:
     """Focal loss of each row, for class indices or probabilities; see `softmaxkit.focal_loss`.
 
     Parameters
@@ -165,9 +169,14 @@ def softmax_focal_loss(
 
 
 def poly_loss_cross_entropy(
-    logits: Any, labels: Any, *, epsilon: Any = 2.0, axis: Axes = -1, where: Any = None
-) -> Any:
-    r"""Cross-entropy :math:`+\;\epsilon\sum_c y_c (1-p_c)`, as `optax.poly_loss_cross_entropy`.
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = 2.0,
+    axis: Axes = -1,
+    where: ArrayLike | None = None,
+) -> Array:
+    """Cross-entropy + ε Σ_c y_c (1-p_c), as `optax.poly_loss_cross_entropy`.
 
     Parameters
     ----------
@@ -222,15 +231,15 @@ def poly_loss_cross_entropy(
 
 
 def linear_cross_entropy(
-    hidden: Any,
-    weight_matrix: Any,
-    labels: Any,
+    hidden: ArrayLike,
+    weight_matrix: ArrayLike,
+    labels: ArrayLike,
     *,
-    bias: Any = None,
+    bias: ArrayLike | None = None,
     softcap: float | None = None,
     chunk_size: int | tuple[int | None, int] | None = None,
-    where: Any = None,
-) -> Any:
+    where: ArrayLike | None = None,
+) -> Array:
     """Cross-entropy of each row of a linear layer; see `softmaxkit.linear_cross_entropy`.
 
     That function can return the mean, whose gradient costs a product less: this one computes each
@@ -278,7 +287,7 @@ def linear_cross_entropy(
     )
 
 
-def sigmoid_binary_cross_entropy(logits: Any, labels: Any) -> Any:
+def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Cross-entropy of each independent label, as `optax.sigmoid_binary_cross_entropy`.
 
     Parameters
@@ -308,7 +317,9 @@ def sigmoid_binary_cross_entropy(logits: Any, labels: Any) -> Any:
     return softmaxkit.binary_cross_entropy(logits, labels, reduction="none")
 
 
-def sigmoid_focal_loss(logits: Any, labels: Any, *, alpha: Any = None, gamma: Any = 2.0) -> Any:
+def sigmoid_focal_loss(
+    logits: ArrayLike, labels: ArrayLike, *, alpha: ArrayLike | None = None, gamma: ArrayLike = 2.0
+) -> Array:
     """Focal loss of each independent label, as `optax.sigmoid_focal_loss`.
 
     Parameters
@@ -355,7 +366,9 @@ def sigmoid_focal_loss(logits: Any, labels: Any, *, alpha: Any = None, gamma: An
     return loss(logits, labels, alpha, gamma)
 
 
-def smooth_labels(labels: Any, alpha: Any, *, axis: Axes = -1, where: Any = None) -> Any:
+def smooth_labels(
+    labels: ArrayLike, alpha: ArrayLike, *, axis: Axes = -1, where: ArrayLike | None = None
+) -> Array:
     """Spread a part of the probability evenly over all classes, as `optax.smooth_labels`.
 
     Parameters

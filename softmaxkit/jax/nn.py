@@ -11,6 +11,9 @@ from softmaxkit.jax._nn import log_softmax, logsumexp, softmax
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 if TYPE_CHECKING:
-    from jax.nn import *  # noqa: F403
+    # Of two imports of a name mypy keeps the first, pyright the last.
+    from jax.nn import *  # type: ignore[assignment, no-redef, unused-ignore]  # noqa: F403
+
+    from softmaxkit.jax._nn import log_softmax, logsumexp, softmax
 else:
     __getattr__, __dir__ = rest_of("jax.nn", __all__)

@@ -63,6 +63,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from keras.losses import *  # noqa: F403
+
+    def __getattr__(name: str) -> Any: ...  # Keras declares no types
 else:
     __getattr__, __dir__ = rest_of("keras.losses", __all__)
 

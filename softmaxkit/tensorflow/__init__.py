@@ -58,6 +58,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from tensorflow.nn import *  # noqa: F403
+
+    def __getattr__(name: str) -> Any: ...  # TensorFlow declares no types
 else:
     __getattr__, __dir__ = rest_of("tensorflow.nn", __all__)
 
@@ -96,7 +98,7 @@ def softmax(logits: Any, axis: int | None = None, name: str | None = None) -> An
         return along(softmaxkit.softmax, logits, axis)
 
 
-def log_softmax(logits: Any, axis: int | None = None, name: str | None = None) -> Any:
+def log_softmax(logits: Any, axis: int | None = None, name: str | None = None) -> tf.Tensor:
     """Log-probabilities along `axis`, as `tf.nn.log_softmax`; see `softmaxkit.log_softmax`.
 
     Parameters
@@ -127,7 +129,7 @@ def log_softmax(logits: Any, axis: int | None = None, name: str | None = None) -
 
 def softmax_cross_entropy_with_logits(
     labels: Any, logits: Any, axis: int = -1, name: str | None = None
-) -> Any:
+) -> tf.Tensor:
     """Cross-entropy of each row for probabilities, by tf.nn's name.
 
     Parameters
@@ -164,7 +166,7 @@ def softmax_cross_entropy_with_logits(
 
 def sparse_softmax_cross_entropy_with_logits(
     labels: Any, logits: Any, name: str | None = None
-) -> Any:
+) -> tf.Tensor:
     """Cross-entropy of each row for class indices, by tf.nn's name.
 
     Parameters
@@ -208,7 +210,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     chunk_size: int | tuple[int | None, int] | None = None,
     name: str | None = None,
-) -> Any:
+) -> tf.Tensor:
     """Cross-entropy of each row of a linear layer; see `softmaxkit.linear_cross_entropy`.
 
     The arguments begin like those of `tf.nn.sampled_softmax_loss`, which estimates this loss; here
@@ -265,7 +267,7 @@ def linear_cross_entropy(
 
 def sigmoid_cross_entropy_with_logits(
     labels: Any = None, logits: Any = None, name: str | None = None
-) -> Any:
+) -> tf.Tensor:
     """Cross-entropy of each independent label, as `tf.nn.sigmoid_cross_entropy_with_logits`.
 
     Parameters
@@ -304,7 +306,7 @@ def softmax_focal_loss_with_logits(
     alpha: Any = None,
     axis: int = -1,
     name: str | None = None,
-) -> Any:
+) -> tf.Tensor:
     """Focal loss of each row for probabilities; see `softmaxkit.focal_loss`.
 
     Parameters
@@ -343,7 +345,7 @@ def softmax_focal_loss_with_logits(
 
 def sparse_softmax_focal_loss_with_logits(
     labels: Any, logits: Any, gamma: Any = 2.0, alpha: Any = None, name: str | None = None
-) -> Any:
+) -> tf.Tensor:
     """Focal loss of each row for class indices; see `softmaxkit.focal_loss`.
 
     Parameters
@@ -383,7 +385,7 @@ def sparse_softmax_focal_loss_with_logits(
 
 def sigmoid_focal_loss_with_logits(
     labels: Any, logits: Any, gamma: Any = 2.0, alpha: Any = None, name: str | None = None
-) -> Any:
+) -> tf.Tensor:
     """Focal loss of each independent label; see `softmaxkit.sigmoid_focal_loss`.
 
     Parameters

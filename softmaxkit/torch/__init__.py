@@ -81,6 +81,9 @@ for _name in set(functional.__all__) - {"nll_loss"}:  # as in `functional`
     torch.fx.wrap(_name)
 
 if TYPE_CHECKING:
+    # As in `functional`.
     from torch.nn.functional import *  # type: ignore[assignment, unused-ignore]  # noqa: F403
+
+    from softmaxkit.torch.functional import *  # noqa: F403
 else:
     __getattr__, __dir__ = rest_of("torch.nn.functional", __all__)

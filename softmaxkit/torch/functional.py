@@ -39,6 +39,17 @@ for _name in set(__all__) - {"nll_loss"}:
     torch.fx.wrap(_name)
 
 if TYPE_CHECKING:
+    # Of two imports of a name mypy keeps the first, pyright the last.
     from torch.nn.functional import *  # type: ignore[assignment, unused-ignore]  # noqa: F403
+
+    from softmaxkit.torch._activations import log_softmax, softmax, softmin
+    from softmaxkit.torch._linear import linear_cross_entropy
+    from softmaxkit.torch._losses import (
+        binary_cross_entropy_with_logits,
+        cross_entropy,
+        focal_loss,
+        nll_loss,
+        sigmoid_focal_loss,
+    )
 else:
     __getattr__, __dir__ = rest_of("torch.nn.functional", __all__)
