@@ -214,8 +214,8 @@ def _cast(x: Any, dtype: str) -> Any:
 def _same_shape(call: Call, y_true: Any, expected: tuple[int | None, ...]) -> None:
     given = call.backend.shape(y_true)
     if not call.same_shape(given, expected):
-        raise ValueError(
-            f"{call.name}: y_true has shape {given}; expected {expected} beside y_pred of shape "
-            f"{call.shape}, whose shape it must have (without the class axis if y_true holds "
-            f"labels); reshape y_true."
+        raise ValueError(  # "must have the same shape": Keras's own tests look for these words
+            f"{call.name}: y_true has shape {given}; expected {expected}: it must have the same "
+            f"shape as y_pred, {call.shape}, without the class axis if it holds labels; reshape "
+            f"y_true."
         )
