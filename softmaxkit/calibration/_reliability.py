@@ -55,11 +55,11 @@ def calibration_error(
     ignore_index: int | None = -100,
     temperature: ArrayLike = 1.0,
 ) -> float | Estimate:
-    """Difference between confidence and accuracy, by bins of confidence.
+    r"""Difference between confidence and accuracy, by bins of confidence.
 
-    The expected calibration error (ECE) is Σ_b (n_b / n) |acc_b - conf_b|. Even for a calibrated
-    model it is not 0 on a finite sample: noise adds to it, and the more bins there are, the more it
-    adds.
+    The expected calibration error (ECE) is :math:`\sum_b (n_b / n) |acc_b - conf_b|`. Even for a
+    calibrated model it is not 0 on a finite sample: noise adds to it, and the more bins there are,
+    the more it adds.
 
     Parameters
     ----------
