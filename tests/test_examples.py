@@ -212,7 +212,7 @@ def test_own_backend():
 
     checked = in_its_folder("softmaxkit", "check", "--backend", "own_backend:adapter")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert f"{checks} checks of " in checked.stdout
+    assert f"check: all {checks} checks passed, in " in checked.stdout
     assert "it has no focal_loss" in checked.stdout
     suite = ("pytest", "--pyargs", "softmaxkit.conformance", "-q", "-rs", "-p", "no:cacheprovider")
     tested = in_its_folder(*suite, "-k", "not float16")
