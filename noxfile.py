@@ -37,18 +37,21 @@ PROGRAMS_OF = (
     "transformers", "accelerate", "lightning", "opacus", "flax", "equinox", "ai-edge-litert",
     "ndonnx", "onnxruntime",
 )  # fmt: skip
-# It takes half a minute and is the same with every framework: it runs once, in `none`.
-SKIP_GOLDEN = ("--deselect", "tests/test_golden.py::test_golden_json_is_what_its_script_writes")
+# Each takes half a minute and is the same with every framework: they run once, in `none`.
+SKIP_ONCE = (
+    *("--deselect", "tests/test_golden.py::test_golden_json_is_what_its_script_writes"),
+    *("--deselect", "tests/test_examples.py::test_own_backend"),
+)
 # Tests of NumPy alone run in the session `none`; in bfloat16, where a library brings ml_dtypes.
 SKIP_NUMPY = (
-    *SKIP_GOLDEN,
+    *SKIP_ONCE,
     "--ignore=tests/test_integrations.py",
     "--ignore=tests/test_threads.py",
     *("-k", "not [numpy] and not [numpy-float"),
 )
 # Tests of one library at a time, which have run in that library's session.
 SKIP_ALONE = (
-    *SKIP_GOLDEN,
+    *SKIP_ONCE,
     "--ignore-glob=*_transforms.py",
     "--ignore-glob=*test_facade_[jt]*",
     "--ignore=tests/test_activation_derivatives.py",
@@ -377,7 +380,7 @@ def test_built(session: nox.Session, dist: Path) -> None:
     pytest = ("python", "-m", "pytest", "-c", str(source / "pyproject.toml"))
     session.run(*pytest, "--pyargs", "softmaxkit.conformance", env=demand("numpy"))
     tests = (str(source / "tests" / name) for name in TESTS_OF_FILES)
-    session.run(*pytest, *tests, *SKIP_GOLDEN, *session.posargs, env=demand("numpy"))
+    session.run(*pytest, *tests, *SKIP_ONCE, *session.posargs, env=demand("numpy"))
 
 
 @nox.session
