@@ -88,7 +88,7 @@ def check_changelog(version: str, changelog: str, today: datetime.date) -> None:
 
 
 def runs(command: str) -> bool:
-    """Tell whether a Python of that name starts; pyenv leaves names in PATH that do not."""
+    """Return whether a Python of that name starts; pyenv leaves names in PATH that do not."""
     path = shutil.which(command)
     if path is None:
         return False

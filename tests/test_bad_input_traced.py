@@ -177,7 +177,7 @@ def test_refused_in_the_words_of_autograph(row, tf):
 
 
 def needs_a_length(row):
-    """Tell whether the refusal is for a length, which is not known where a dimension is None."""
+    """Return whether the refusal is for a length, which is not known where a dimension is None."""
     return re.match(
         r"[\w()]+: (logits has shape \(8, 0\)|targets has shape \((7,|2, 10|2, 4, 4)\)|"
         r"(where|temperature|sample_weight|weight|alpha) has shape \(\d+,\)|"

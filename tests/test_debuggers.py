@@ -11,7 +11,7 @@ from softmaxkit.conformance.case import ACTIVATIONS, LOSSES
 
 
 def finite(case):
-    """Tell whether a case, under whatever inputs, has a value and a gradient without NaN."""
+    """Return whether a case, under whatever inputs, has a value and a gradient without NaN."""
     if case.raises or case.operation not in (*ACTIVATIONS, *LOSSES):
         return False
     options = {name: value for name, value in case.options.items() if name != "dtype"}

@@ -343,7 +343,7 @@ def test_eval_shape_of_labels(jax):
 
 
 def compiles(jax, caplog, function, *arguments, **options):
-    """Tell whether JAX traced or compiled anything."""
+    """Return whether JAX traced or compiled anything."""
     caplog.clear()
     with jax.log_compiles():
         function(*arguments, **options)

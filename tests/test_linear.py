@@ -22,7 +22,7 @@ Y = np.array([0, 5, -100, 2, 1, 3, 4, 0, -100, 1])
 
 
 def is_of_a_product(case):
-    """Tell whether the logits may be a product, and the options are those of one."""
+    """Return whether the logits may be a product, and the options are those of one."""
     options = case["options"]
     rows = case["logits"]
     return (

@@ -48,7 +48,7 @@ def no_collector(torch, monkeypatch):
 
 
 def is_kept(torch, shape, call, trained):
-    """Tell whether the input of `call` is alive when what it returned is gone."""
+    """Return whether the input of `call` is alive when what it returned is gone."""
     x = torch.randn(shape, requires_grad=True) * 1.0
     alive = weakref.ref(x)
     value = call(x)

@@ -83,7 +83,7 @@ def adapter(peer: Peer) -> Adapter:
 
 
 def is_dense(x, y):
-    """Tell whether targets are given in the shape of the logits."""
+    """Return whether targets are given in the shape of the logits."""
     return len(x.shape) > 0 and tuple(x.shape) == tuple(y.shape)
 
 

@@ -67,7 +67,7 @@ def alternate(
 
 
 def can_read_peaks() -> bool:
-    """Tell whether this system says how much memory a process had at most."""
+    """Return whether this system says how much memory a process had at most."""
     return sys.platform == "linux" and _CLEAR_REFS.exists()
 
 

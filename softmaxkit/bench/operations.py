@@ -125,5 +125,5 @@ SMALL_ELEMENTS = 10_000
 
 
 def is_small(shape: Shape) -> bool:
-    """Tell whether the fixed cost of a call decides at this shape."""
+    """Return whether the fixed cost of a call decides at this shape."""
     return prod(shape) < SMALL_ELEMENTS

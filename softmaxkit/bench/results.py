@@ -104,7 +104,7 @@ class Result:
         return (high - low) / middle
 
     def is_unsteady(self, *among: str) -> bool:
-        """Tell whether the spread of any of these contestants is large."""
+        """Return whether the spread of any of these contestants is large."""
         return any((self.spread(one) or 0.0) >= LARGE_SPREAD for one in among)
 
     def memory_ratio(self, contestant: str) -> float | None:

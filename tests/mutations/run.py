@@ -117,7 +117,7 @@ def check(mutations: list[Mutation]) -> None:
 
 
 def run(mutations: list[Mutation], sessions: dict[str, dict], workers: int) -> bool:
-    """Run them; print a line for each. Tell whether all were caught."""
+    """Run them; print a line for each. Return whether all were caught."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         free: SimpleQueue[Copy] = SimpleQueue()
         for number in range(workers):
