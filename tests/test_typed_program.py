@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def is_a(value, kind):
-    """Return whether a value is of a type, whose parameters count where it is a tuple or a union."""
+    """Return whether a value is of a type; those inside a tuple or a union count."""
     if kind is Any:
         return True
     if get_origin(kind) is types.UnionType:  # NumpyResult: an array of NumPy, or a scalar
