@@ -156,7 +156,7 @@ def _sums(data: Data, temperature: float, precise: bool) -> Sums:
         return data.call.backend.to_host(data.of_block(_sums_of_block, rows, data.ignored, precise))
 
     parts = data.by_block(of_block)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # sums of inf, which is refused below
         total = np.stack(parts).sum(0, np.float64)
     expected, seen, variance, weight, negative = total.tolist()
     if negative or not isfinite(weight):
