@@ -205,34 +205,55 @@ def masked_and_scaled(
     x = ops.compute(x)
     empty = None
     if where is not None:
-        absent = ops.broadcast_like(~where, x)
         missing = len(ops.shape(x)) - len(ops.shape(where))
         empty = ~ops.any(where[(None,) * missing + (...,)], axis)  # one per row of the mask
-        fill = ops.astype(ops.where(expand(empty, axis), 0.0, -_INF), x.dtype)
-        x = ops.where(absent, fill, x)
+        x = masked(ops, x, axis, where, empty)
     if temperature is None:
         return x, None, empty
-    constant = temperature
     if ops.is_array(temperature):
         temperature = ops.compute_like(temperature, x)
-        constant = ops.stop_gradient(temperature)
-    # (z - max) / T: z / T first would round away what distinguishes large logits. If the
-    # temperature differs between classes, the maximum cannot be subtracted first.
-    shift = None
-    if _constant_along(ops, temperature, x, axis):
-        top = ops.stop_gradient(ops.amax(x, axis))
-        top = ops.where(ops.equal(abs(top), _INF), 0.0, top)
-        x = x - expand(top, axis)
-        shift = ops.sum(expand(top, axis) / temperature, axis)
-    if constant is temperature:
-        return x / temperature, shift, empty
+    top = shift = None
+    if constant_along(ops, temperature, x, axis):
+        top = finite(ops, ops.stop_gradient(ops.amax(x, axis)))
+        shift = shift_of(ops, axis, temperature, top)
+    return scaled(ops, x, axis, temperature, top), shift, empty
+
+
+def masked(ops: ArrayFunctions, x: Array, axis: Axes, where: Array, empty: Array) -> Array:
+    """Return the logits with masked classes at -inf, and zeros in the rows without a class."""
+    fill = ops.astype(ops.where(expand(empty, axis), 0.0, -_INF), x.dtype)
+    return ops.where(ops.broadcast_like(~where, x), fill, x)
+
+
+def scaled(
+    ops: ArrayFunctions, x: Array, axis: Axes, temperature: Array, top: Array | None
+) -> Array:
+    """Return (z - max) / T, given the maxima as `finite` returns them.
+
+    z / T first would round away what distinguishes large logits. `top` is None if the temperature
+    differs between the classes, so that the maximum cannot be subtracted first.
+    """
+    x = x if top is None else x - expand(top, axis)
+    if not ops.is_array(temperature):
+        return x / temperature
     # -inf / T would give T a gradient of inf x 0.
     lost = ops.equal(x, -_INF)
-    x = ops.where(lost, x / constant, ops.where(lost, 0.0, x) / temperature)
-    return x, shift, empty
+    constant = ops.stop_gradient(temperature)
+    return ops.where(lost, x / constant, ops.where(lost, 0.0, x) / temperature)
 
 
-def _constant_along(ops: ArrayFunctions, temperature: Array, x: Array, axis: Axes) -> bool:
+def shift_of(ops: ArrayFunctions, axis: Axes, temperature: Array, top: Array) -> Array:
+    """Return what this subtracted from logsumexp."""
+    return ops.sum(expand(top, axis) / temperature, axis)
+
+
+def finite(ops: ArrayFunctions, top: Array) -> Array:
+    """Return the maxima, 0 for those that are infinite."""
+    return ops.where(ops.equal(abs(top), _INF), 0.0, top)
+
+
+def constant_along(ops: ArrayFunctions, temperature: Array, x: Array, axis: Axes) -> bool:
+    """Return whether the temperature is the same for all classes of a row."""
     if not ops.is_array(temperature):
         return True
     ndim = len(ops.shape(x))

@@ -76,6 +76,10 @@ class Call:
         """Shape of the array; None for a length that is not known yet."""
         return self.backend.shape(self.array)
 
+    def number_of_classes(self, axis: int) -> int | None:
+        """Return the number of classes of a row; None if it is not known yet."""
+        return self.shape[axis]
+
     def same_shape(self, a: Shape, b: Shape) -> bool:
         """Return whether two shapes are the same, or may be if lengths are not known."""
         if not self.backend.is_compiling() and a == b:

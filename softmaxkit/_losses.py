@@ -48,11 +48,50 @@ class _Targets(NamedTuple):
     """What the targets say about each row."""
 
     labels: Array | None  # all in range
-    own: Any  # factor of -log p_y; None for 1
     share: Any  # factor of each -log p_c; None for 0
-    weight: Any  # the row's weight in a mean by weight; None for 1
+    weight: Any  # what these classes add to the row's weight in a mean by weight; None for 1
     ignored: Array | None
     wrong: Array | None  # rows whose label is out of range: their loss is NaN
+
+
+class Classes:
+    """What the targets and options need to know about all classes of a row: those of the logits.
+
+    If the logits are only a part of their rows, `softmaxkit._shard` finds it out.
+    """
+
+    def __init__(self, ops: ArrayFunctions, axis: int) -> None:
+        self._ops, self._axis = ops, axis
+
+    def masked_and_scaled(
+        self, logits: Array, where: Array | None, temperature: Any
+    ) -> tuple[Array, Array | None, Array | None]:
+        """Return the logits, a shift and the empty rows: see `_activations.masked_and_scaled`."""
+        return masked_and_scaled(self._ops, logits, self._axis, where, temperature)
+
+    def number(self, x: Array, like: Array) -> Any:
+        """Return the number of classes, in the dtype of `like` if it is an array."""
+        return self._ops.length(x, self._axis, like)
+
+    def taking_part(self, part: Array) -> Array:
+        """Return how many classes of each row take part, given the mask in the logits' shape."""
+        return self._ops.sum(part, self._axis)
+
+    def for_each(self, value: Any) -> Any:
+        """Return a number or array of the whole row, for use with each class."""
+        return value
+
+    def weight_at(self, labels: Array, weight: Array) -> Array:
+        """Return the class weights of labels."""
+        return self._ops.take(weight, labels)
+
+    def weight_over(self, weighted: Array) -> Array:
+        """Return Σ w q over these classes, given w q."""
+        return self._ops.sum(weighted, self._axis)
+
+    def weight_of_rows(self, weight: Any) -> Any:
+        """Return the weight of each row, given what these classes add to it."""
+        return weight
 
 
 def loss(
@@ -99,12 +138,15 @@ def over_classes(
     *,
     save: bool = False,
     keep: bool = False,
+    classes: Classes | None = None,
 ) -> tuple[Array, Saved | None]:
     """Return focal loss (`gamma`), poly loss (`epsilon`) or, without both, cross-entropy."""
     result_dtype = logits.dtype if options.dtype is None else options.dtype
     logits = as_wide_as(ops, logits, options.dtype)
     options = in_dtype_of(ops, options, logits)
-    each = of_each_row(ops, kernels, logits, targets, options, save=save, keep=keep)
+    each = of_each_row(
+        *(ops, kernels, logits, targets, options), save=save, keep=keep, classes=classes
+    )
     value, of_row = reduced(ops, each.loss, options.reduction, options.normalizer, each.counted)
     value = ops.astype(value, result_dtype)
     return value, None if each.saved is None else times_rows(each.saved, of_row)
@@ -127,6 +169,7 @@ def of_each_row(
     *,
     save: bool = False,
     keep: bool = False,
+    classes: Classes | None = None,
 ) -> OfEachRow:
     """Return the losses of all rows, given logits as wide as the result and options `in_dtype_of`.
 
@@ -135,10 +178,11 @@ def of_each_row(
     share_c = w_c ((1-ε) q_c + ε/K).
     """
     axis = options.axis
-    x, shift, empty = masked_and_scaled(ops, logits, axis, options.where, options.temperature)
-    rows_have = _targets(ops, targets, logits, x, options)
-    counted = _counted(ops, rows_have, logits, options)
-    skip = counted.skip
+    classes = Classes(ops, options.axis) if classes is None else classes
+    x, shift, empty = classes.masked_and_scaled(logits, options.where, options.temperature)
+    rows_have = _targets(ops, targets, logits, x, options, classes)
+    sample_weight = _sample_weight(ops, logits, options)
+    skip = _skipped(ops, rows_have, sample_weight)
     if empty is not None and skip is not None:
         empty = empty & ~skip
 
@@ -154,10 +198,13 @@ def of_each_row(
         if dot is not None:
             dot = ops.where(empty & ops.any(~ops.equal(share, 0), axis), -_INF, dot)
     loss = by_log_p = by_dot = by_lse = None
+    weight = _weight_of_rows(ops, rows_have, classes)
     if log_p is not None:
         loss, slope = penalty(ops, log_p, options, save)
-        loss = _product(ops, rows_have.own, loss)
-        by_log_p = _times(slope, rows_have.own)
+        smoothing = options.label_smoothing
+        own = weight if smoothing is None else _times(1.0 - smoothing, weight)
+        loss = _product(ops, own, loss)
+        by_log_p = _times(slope, own)
     if every:
         z = ops.compute(x if skip is None else ops.where(expand(skip, axis), 0.0, x))
         log_p_c = kernels.log_softmax(z, axis, z.dtype)
@@ -182,6 +229,7 @@ def of_each_row(
         fault = ops.where(rows_have.wrong, _NAN, ops.ones_like(loss))
         loss = loss * fault
 
+    counted = Counted(weight, sample_weight, skip, rows_have.ignored)
     if not save:
         return OfEachRow(loss, counted, None)
     saved = Saved(kept, Rows(by_log_p, by_dot, mass, by_lse), request)
@@ -190,8 +238,13 @@ def of_each_row(
 
 def counted(ops: ArrayFunctions, targets: Array, like: Array, options: ClassOptions) -> Counted:
     """Return how rows count in a mean, without their logits; `like` stands for one row of them."""
-    rows_have = _targets(ops, targets, like, like, options._replace(label_smoothing=None))
-    return _counted(ops, rows_have, like, options)
+    options = options._replace(label_smoothing=None)
+    classes = Classes(ops, options.axis)
+    rows_have = _targets(ops, targets, like, like, options, classes)
+    sample_weight = _sample_weight(ops, like, options)
+    skip = _skipped(ops, rows_have, sample_weight)
+    weight = _weight_of_rows(ops, rows_have, classes)
+    return Counted(weight, sample_weight, skip, rows_have.ignored)
 
 
 def times_rows(saved: Saved, factor: Any) -> Saved:
@@ -222,7 +275,12 @@ def gradient_over_classes(
 
 
 def _targets(
-    ops: ArrayFunctions, targets: Array, logits: Array, x: Array, options: ClassOptions
+    ops: ArrayFunctions,
+    targets: Array,
+    logits: Array,
+    x: Array,
+    options: ClassOptions,
+    classes: Classes,
 ) -> _Targets:
     weight, smoothing = options.weight, options.label_smoothing
     of_class: Any = weight  # laid along the logits
@@ -230,45 +288,57 @@ def _targets(
         of_class = along(weight, len(ops.shape(logits)), options.axis)
     uniform = None
     if smoothing is not None:
-        uniform = smoothing * _uniform(ops, x, options.axis, options.where)
+        smoothing = classes.for_each(smoothing)
+        uniform = smoothing * _uniform(ops, x, options.axis, options.where, classes)
     if ops.kind(targets) == "int":
-        labels, ignored, wrong = labels_in_range(ops, targets, x, options)
+        labels, ignored, wrong = labels_in_range(ops, targets, x, options, classes)
         if ops.is_array(weight) and weight.ndim:
-            weight = ops.take(weight, labels)
-            weight = weight if wrong is None else ops.where(wrong, 1.0, weight)
-        if uniform is None:
-            return _Targets(labels, weight, None, weight, ignored, wrong)
-        own, share = _times(1.0 - smoothing, weight), _times(uniform, of_class)
-        return _Targets(labels, own, share, weight, ignored, wrong)
+            weight = classes.weight_at(labels, weight)
+        share = None if uniform is None else _times(uniform, of_class)
+        return _Targets(labels, share, weight, ignored, wrong)
     # Targets that only the row kernels and `sum` read may stay in half precision, without a copy.
     alone = weight is None and uniform is None and is_linear(options)
     q = (ops.weights_like if alone else ops.compute_like)(targets, logits)
     counts = None
     if _by_weight(options.normalizer):
-        counts = ops.sum(_times(q, of_class), options.axis)
+        counts = classes.weight_over(_times(q, of_class))
     if uniform is not None:
         q = (1.0 - smoothing) * q + uniform
-    return _Targets(None, None, _times(q, of_class), counts, None, None)
+    return _Targets(None, _times(q, of_class), counts, None, None)
 
 
-def _uniform(ops: ArrayFunctions, x: Array, axis: int, where: Array | None) -> Array | float:
+def _uniform(
+    ops: ArrayFunctions, x: Array, axis: int, where: Array | None, classes: Classes
+) -> Array | float:
     """Return 1/K at the K classes of a row that take part, 0 at the others."""
     if where is None:
-        return 1.0 / ops.length(x, axis, x)
+        return 1.0 / classes.number(x, x)
     part = ops.broadcast_like(where, x)
-    count = expand(ops.sum(ops.astype(part, x.dtype), axis), axis)
+    count = expand(classes.taking_part(ops.astype(part, x.dtype)), axis)
     return ops.where(part, 1.0 / ops.where(ops.equal(count, 0), 1.0, count), 0.0)
 
 
+def _weight_of_rows(ops: ArrayFunctions, rows_have: _Targets, classes: Classes) -> Any:
+    weight, wrong = classes.weight_of_rows(rows_have.weight), rows_have.wrong
+    if wrong is None or not ops.is_array(weight) or not weight.ndim:
+        return weight
+    return ops.where(wrong, 1.0, weight)
+
+
 def labels_in_range(
-    ops: ArrayFunctions, targets: Array, x: Array, options: ClassOptions
+    ops: ArrayFunctions,
+    targets: Array,
+    x: Array,
+    options: ClassOptions,
+    classes: Classes | None = None,
 ) -> tuple[Array, Array | None, Array | None]:
     """Return labels that are all in range, which rows are ignored, and which labels are wrong."""
     labels = ops.as_index(targets)
     ignored = None if options.ignore_index is None else ops.equal(labels, options.ignore_index)
     wrong = None
     if options.unseen is not None:
-        wrong = (labels < 0) | (labels >= ops.length(x, options.axis, labels))
+        classes = Classes(ops, options.axis) if classes is None else classes
+        wrong = (labels < 0) | (labels >= classes.number(x, labels))
         wrong = wrong if ignored is None else wrong & ~ignored
     for replaced in (ignored, wrong):
         if replaced is not None:
@@ -276,16 +346,13 @@ def labels_in_range(
     return labels, ignored, wrong
 
 
-def _counted(
-    ops: ArrayFunctions, rows_have: _Targets, logits: Array, options: ClassOptions
-) -> Counted:
-    sample_weight = options.sample_weight
-    if sample_weight is not None:  # one number for each row
-        sample_weight = ops.compute_like(sample_weight, logits)
-        missing = len(ops.shape(logits)) - 1 - sample_weight.ndim
-        sample_weight = sample_weight[(None,) * missing + (...,)]
-    skip = _skipped(ops, rows_have, sample_weight)
-    return Counted(rows_have.weight, sample_weight, skip, rows_have.ignored)
+def _sample_weight(ops: ArrayFunctions, logits: Array, options: ClassOptions) -> Array | None:
+    """Return one number for each row, or None."""
+    if options.sample_weight is None:
+        return None
+    sample_weight = ops.compute_like(options.sample_weight, logits)
+    missing = len(ops.shape(logits)) - 1 - sample_weight.ndim
+    return sample_weight[(None,) * missing + (...,)]
 
 
 def _skipped(ops: ArrayFunctions, rows_have: _Targets, sample_weight: Array | None) -> Array | None:
@@ -411,7 +478,8 @@ def smooth_labels(
         return targets
     y = ops.compute(targets)
     smoothing = 0.0 if smoothing is None else _number(ops, smoothing, targets)
-    y = (1.0 - smoothing) * y + smoothing * _uniform(ops, y, axis, where)
+    classes = Classes(ops, axis)
+    y = (1.0 - smoothing) * y + smoothing * _uniform(ops, y, axis, where, classes)
     return ops.astype(y, targets.dtype)
 
 

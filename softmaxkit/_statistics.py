@@ -88,6 +88,7 @@ def part(
     temperature: Any = None,
     *,
     first_class: int | None = None,
+    top: Array | None = None,
 ) -> Part:
     """Reduce some classes of each row.
 
@@ -105,6 +106,8 @@ def part(
     first_class : int, optional
         The index of the first of these classes among all; if given, `moment` and `place` are
         computed.
+    top : array of the rows' shape, optional
+        The maxima, if they are known already.
     """
     if no_classes(ops, z, axis):
         none = ops.sum(z, axis)
@@ -112,7 +115,7 @@ def part(
         sums = None if weights is None else none
         moment = None if first_class is None else none
         return Part(none - _INF, none - 1.0, label, sums, sums, sums, moment)
-    top, place = ops.amax(z, axis), ops.argmax(z, axis)
+    top, place = ops.amax(z, axis) if top is None else top, ops.argmax(z, axis)
     first = ops.at_class(place, z, axis)
     d = _over(centred(ops, z, top, axis), _along_rows(ops, temperature, axis))
     d = ops.where(expand(top == -_INF, axis), -_INF, d)
@@ -136,11 +139,11 @@ def merge(ops: ArrayFunctions, parts: Sequence[Part], temperature: Any = None) -
     """Merge parts of the same rows, whatever their classes and their order.
 
     For parts held by several processes, this takes two all-reduces: the maximum of the tops, then
-    the sum of the terms.
+    the sum of the terms (`softmaxkit._shard`).
     """
     top = reduce(ops.maximum, [one.top for one in parts])
-    columns = zip(*(_terms(ops, one, top, temperature) for one in parts), strict=True)
-    whole = _total(top, [None if one[0] is None else reduce(add, one) for one in columns])
+    columns = zip(*(terms(ops, one, top, temperature) for one in parts), strict=True)
+    whole = of_terms(top, [None if one[0] is None else reduce(add, one) for one in columns])
     placed = [one for one in parts if one.place is not None]
     if not placed:
         return whole
@@ -148,7 +151,7 @@ def merge(ops: ArrayFunctions, parts: Sequence[Part], temperature: Any = None) -
     return whole._replace(place=-reduce(ops.maximum, before))
 
 
-def _terms(
+def terms(
     ops: ArrayFunctions, part: Part, top: Array, temperature: Any
 ) -> tuple[Array | None, ...]:
     """Return what a part adds to the sums over all parts, given the maximum of all."""
@@ -166,7 +169,8 @@ def _terms(
     return ops.astype(holds, top.dtype), rest, part.label, dot, part.mass, beside, moment
 
 
-def _total(top: Array, sums: Sequence[Array | None]) -> Part:
+def of_terms(top: Array, sums: Sequence[Array | None]) -> Part:
+    """Return the whole, given the maximum of all parts and the sums of their terms."""
     holders, rest, *others = sums
     assert holders is not None
     # The brackets come first because rest may be tiny; each of the other maxima adds e^d = 1.
@@ -243,7 +247,8 @@ def factors(
     rest = rest_of(ops, whole)
     total = 1.0 + rest
     added = of_label = at_label = None
-    if weights is not None and not ops.is_array(weights):
+    varies = ops.is_array(weights) and weights.ndim
+    if weights is not None and not varies:
         of_mass = by_dot * whole.mass
         of_p, added = -of_mass if of_p is None else of_p - of_mass, by_dot * weights
     if log_p is not None:
@@ -253,7 +258,7 @@ def factors(
         of_p = -by_log_p if of_p is None else of_p - by_log_p
     of_e, of_e_at_label = [one if one is None else one / total for one in (of_p, of_label)]
     found = Factors(of_e, added, of_e_at_label, at_label)
-    if not ops.is_array(weights):
+    if not varies:
         return found
     return found._replace(
         of_w=by_dot,

@@ -62,7 +62,8 @@ def class_targets(
     kind = backend.kind(targets)
     shape = call.shape
     given = backend.shape(targets)
-    if shape[axis] == 0:
+    num_classes = call.number_of_classes(axis)
+    if num_classes == 0:
         raise ValueError(
             f"{call.name}: logits has shape {shape}; expected at least one class along axis "
             f"{axis}; pass logits with classes."
@@ -102,7 +103,7 @@ def class_targets(
         )
     # Labels on the host can be read even while the logits are being traced.
     values = np.asarray(given_targets) if readable else backend.visible(targets)
-    unseen, ignored = labels_in_range(call.name, name, values, shape[axis], ignore_index)
+    unseen, ignored = labels_in_range(call.name, name, values, num_classes, ignore_index)
     if ignored is not None and not -(2**31) <= ignored < 2**31:
         # JAX without 64-bit types cannot represent such a number, and has wrapped the labels.
         if unseen is None and values is not None:
