@@ -10,6 +10,7 @@ once for the losses and once more for the gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softmaxkit import _losses, _statistics
@@ -19,6 +20,7 @@ from softmaxkit.backends import LinearOutputs, Operands
 
 if TYPE_CHECKING:
     from softmaxkit._losses import OfEachRow, Saved
+    from softmaxkit._shard import Shard
     from softmaxkit.backends import Array, ArrayFunctions, LinearOptions
 
 _INF, _NAN = float("inf"), float("nan")
@@ -89,7 +91,8 @@ class ByBlocks:
     """Logits of which only some classes are in memory at once.
 
     It passes itself to `softmaxkit._losses` as the kernel, and in place of the logits a row of the
-    right length whose numbers are not read.
+    right length whose numbers are not read. With a `shard`, the vocabulary is that of the shard,
+    and so are the labels of requests.
     """
 
     def __init__(
@@ -99,15 +102,19 @@ class ByBlocks:
         operands: Operands,
         options: LinearOptions,
         blocks: Sequence[slice],
+        shard: Shard | None = None,
     ) -> None:
         self._ops, self._products, self._operands = ops, products, operands
-        self._options, self._blocks = options, blocks
+        self._options, self.blocks, self._shard = options, blocks, shard
         given = options.of_logits
         self._temperature = temperature = given.temperature
         if ops.is_array(temperature) and temperature.ndim:
             self._temperature = temperature[:, 0]
         self._given = given._replace(temperature=None)
         self._like = ops.compute(operands.weight_matrix[None, :, 0])
+        # What the rows reduce to.
+        self.whole: Any = None
+        self.reduced: Any = None
 
     def rows(self, targets: Array, save: bool) -> OfEachRow:
         kernel: Any = self
@@ -116,24 +123,28 @@ class ByBlocks:
     def row_statistics(self, x: Array, request: Request, lse: bool, keep: bool) -> tuple[Rows, Any]:
         """Reduce each row to `Rows`; see `softmaxkit.backends.Kernels`."""
         ops, parts = self._ops, []
-        for block in self._blocks:
+        for block in self.blocks:
             z, _ = self._logits(block)
             of_z = self._labels(request, block), self._weights(request, block, z), self._temperature
             first = block.start if self._options.all_outputs else None
             parts.append(_statistics.part(ops, z, 1, *of_z, first_class=first))
-        self._whole = _statistics.merge(ops, parts, self._temperature)
-        rows = _statistics.finish(ops, self._whole, self._temperature)
+        self.whole = _statistics.merge(ops, parts, self._temperature)
+        finish = partial(_statistics.finish, ops)
+        if self._shard is not None:
+            self.whole = self._shard.whole(self.whole, self._temperature)
+            finish = self._shard.finish
+        rows = finish(self.whole, self._temperature)
         if request.skip is not None:
             rows = Rows(*[v if v is None else ops.where(request.skip, 0.0, v) for v in rows])
-        self._rows = rows
+        self.reduced = rows
         return rows, None
 
     def beside(self, targets: Array, skip: Array | None) -> LinearOutputs:
-        ops, whole, where = self._ops, self._whole, self._given.where
+        ops, whole, where = self._ops, self.whole, self._given.where
         _, wrong = _labels(ops, targets, self._like, self._given)
         entropy = _statistics.entropy(ops, whole)
-        log_p = self._rows.log_p if ops.kind(targets) == "int" else None
-        outputs = LinearOutputs(None, self._rows.lse, log_p, entropy, whole.place)
+        log_p = self.reduced.log_p if ops.kind(targets) == "int" else None
+        outputs = LinearOutputs(None, self.reduced.lse, log_p, entropy, whole.place)
         empty = None if where is None else ~ops.any(where[None, :], 1)
         return _of_no_distribution(ops, outputs, wrong, empty)
 
@@ -141,15 +152,15 @@ class ByBlocks:
         ops, request = self._ops, saved.request
         z, slope = self._logits(block)
         of_z = _statistics.gradient(
-            *(ops, z, 1, self._whole, saved.by_rows),
+            *(ops, z, 1, self.whole, saved.by_rows),
             labels=self._labels(request, block),
-            log_p=self._rows.log_p,
+            log_p=self.reduced.log_p,
             weights=self._weights(request, block, z),
             temperature=self._temperature,
         )
         if of_entropy is not None:
             of_z = of_z + _statistics.entropy_gradient(
-                ops, z, 1, self._whole, of_entropy, self._temperature
+                ops, z, 1, self.whole, of_entropy, self._temperature
             )
         if self._given.where is not None:
             of_z = ops.where(self._given.where[block], of_z, 0.0)

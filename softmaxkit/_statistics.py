@@ -301,8 +301,12 @@ def spread(
     *,
     labels: Array | None = None,
     weights: Any = None,
+    again: bool = False,
 ) -> Array:
-    """Return the cotangent of each logit, times T, given what its row contributes."""
+    """Return the cotangent of each logit, times T, given what its row contributes.
+
+    With `again`, a library can differentiate it by `z`, `d`, the weights and what the rows have.
+    """
     of_rows = Factors(*(_along_rows(ops, one, axis) for one in of_rows))
     e, out = ops.exp(d), None
     if of_rows.of_e is not None:
@@ -314,9 +318,13 @@ def spread(
                 at_label = at_label + of_rows.of_e_at_label * e
             out = ops.where(ops.at_class(labels, z, axis), at_label, out)
     if of_rows.dominating is not None:
+        there = of_rows.of_w_there * weights - of_rows.less_there
+        if again:  # e is 1 there, but its derivative is not 0
+            of_e = of_rows.less_there + (of_rows.of_w - of_rows.of_w_there) * weights
+            there = there - (e - 1.0) * of_e
         of_weights = ops.where(
             z == of_rows.dominating,
-            of_rows.of_w_there * weights - of_rows.less_there,
+            there,
             of_rows.of_w * weights - of_rows.less_of_e * e,
         )
         out = of_weights if out is None else out + of_weights

@@ -1,24 +1,28 @@
-"""Cross-entropy of logits whose classes lie in shards: the checks of the façades' functions."""
+"""Cross-entropy over classes that lie in shards: the checks of the façades' functions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from softmaxkit._arguments import Call
+from softmaxkit._arguments import Call, count
 from softmaxkit._dispatch import resolve, type_name
+from softmaxkit._product import Product
 from softmaxkit._targets import class_targets
-from softmaxkit.backends import ClassOptions
+from softmaxkit.backends import ClassOptions, LinearOptions, Operands
 
 if TYPE_CHECKING:
+    from softmaxkit._arguments import Shape
     from softmaxkit._shard import Place
     from softmaxkit.backends import Array
+
+_BLOCK_LOGITS, _FEWEST_CLASSES = 1 << 24, 64
 
 
 class Shards(Protocol):
     """What a backend's module `shards` offers; `group` is what its library calls one."""
 
-    def place(self, group: Any, logits: Array, axis: int, where: Array | None) -> Place:
-        """Return where the shard is among the classes, and the counts of the mask."""
+    def place(self, group: Any, like: Array, length: int, where: Array | None, axis: int) -> Place:
+        """Return where a shard of this length is among the classes, and the counts of its mask."""
 
     def weights_here(self, weight: Array, group: Any, place: Place, length: int) -> Array:
         """Return the weights of the shard's classes, as many as `length`, among those of all."""
@@ -27,6 +31,11 @@ class Shards(Protocol):
         self, logits: Array, targets: Array, options: ClassOptions, group: Any, place: Place
     ) -> Array:
         """Return the loss, the same in every shard; class weights are those of the shard."""
+
+    def linear_loss(
+        self, operands: Operands, targets: Array, options: LinearOptions, group: Any, place: Place
+    ) -> Array:
+        """Do the same for logits that are a product."""
 
 
 class _Shard(Call):
@@ -38,7 +47,54 @@ class _Shard(Call):
         number = self.place.number
         return number if isinstance(number, int) else None
 
-    def class_weights(self, shards: Shards, group: Any, value: Any, axis: int) -> Any:
+    def options(
+        self,
+        shards: Shards,
+        group: Any,
+        targets: Any,
+        axis: int,
+        shape_of_temperature: Shape,
+        given: dict[str, Any],
+    ) -> tuple[Array, ClassOptions]:
+        """Return targets and options; this asks the other shards once."""
+        shape = self.shape
+        rows, length = shape[:axis] + shape[axis + 1 :], shape[axis]
+        assert length is not None
+        smoothing, z_loss, reduction = (
+            given[name] for name in ("label_smoothing", "z_loss", "reduction")
+        )
+        where = given["where"]
+        options = ClassOptions(
+            axis=axis,
+            weight=None,
+            sample_weight=self.weights(
+                "sample_weight", given["sample_weight"], rows, "the unreduced loss"
+            ),
+            where=where,
+            ignore_index=None,
+            label_smoothing=self.number("label_smoothing", smoothing, 0.0, 1.0, neutral=0.0),
+            temperature=self.temperature(given["temperature"], shape_of_temperature, "the rows"),
+            reduction=reduction,
+            normalizer=self.normalizer(given["normalizer"], reduction, "weight"),
+            dtype=self.dtype(given["dtype"]),
+            unseen=None,
+            z_loss=self.number("z_loss", z_loss, 0.0, neutral=0.0),
+        )
+        if where is not None:
+            where = where[(None,) * (len(shape) - len(self.backend.shape(where))) + (...,)]
+        self.place = shards.place(group, self.array, length, where, axis)
+        targets, is_index, unseen, ignore_index = class_targets(
+            self, targets, axis, given["ignore_index"]
+        )
+        if given["normalizer"] is None and not is_index:
+            options = options._replace(normalizer="count")
+        return targets, options._replace(
+            weight=self._weight(shards, group, given["weight"], axis),
+            ignore_index=ignore_index,
+            unseen=unseen,
+        )
+
+    def _weight(self, shards: Shards, group: Any, value: Any, axis: int) -> Any:
         """Return the weights of the shard's classes, given those, or those of all classes."""
         weight = self.companion("weight", value)
         if weight is None:
@@ -49,62 +105,70 @@ class _Shard(Call):
                 f"class; to leave classes out pass where=."
             )
         here, number = self.shape[axis], self.number_of_classes(axis)
-        given = self.backend.shape(weight)
-        if len(given) != 1 or (number is not None and given[0] not in (here, number)):
+        assert here is not None
+        shape = self.backend.shape(weight)
+        if len(shape) != 1 or (number is not None and shape[0] not in (here, number)):
             every = "C" if number is None else number
             raise ValueError(
-                f"{self.name}: weight has shape {given}; expected ({every},) for all classes or "
+                f"{self.name}: weight has shape {shape}; expected ({every},) for all classes or "
                 f"({here},) for those of the shard; pass one number for every class."
             )
-        assert here is not None
-        if given[0] == here and here != number:
+        if shape[0] == here != number:
             return weight
         return shards.weights_here(weight, group, self.place, here)
+
+    def _belongs_to(self, library: str, x: Any) -> None:
+        if library != self.backend.LIBRARY:
+            raise TypeError(
+                f"{self.name}: {self.argument} is a {type_name(x)} ({self.backend.LIBRARY}); "
+                f"expected an array of {library}; convert it."
+            )
+
+
+class _ShardOfProduct(_Shard, Product):
+    """The same, of logits that are a product."""
 
 
 def cross_entropy(
     shards: Shards, library: str, logits_shard: Any, targets: Any, group: Any, **given: Any
 ) -> Any:
     """Return the loss; `given` are the options of `softmaxkit.cross_entropy`."""
-    call = begin(_Shard, "vocab_parallel_cross_entropy", "logits_shard", logits_shard, library)
+    name = "vocab_parallel_cross_entropy"
+    backend, array = resolve(name, "logits_shard", logits_shard)
+    call = _Shard(name, "logits_shard", backend, array, None)
+    call._belongs_to(library, logits_shard)
     call.floating()
-    axis = call.class_axis(given["axis"])
-    rows = call.shape[:axis] + call.shape[axis + 1 :]
-    where = call.mask(given["where"])
-    one_for_all = call.shape[:axis] + (1,) + call.shape[axis + 1 :]
-    temperature = call.temperature(given["temperature"], one_for_all, "the rows")
-    call.place = shards.place(group, call.array, axis, where)
-    targets, is_index, unseen, ignore_index = class_targets(
-        call, targets, axis, given["ignore_index"]
-    )
-    reduction = given["reduction"]
-    normalizer = call.normalizer(given["normalizer"], reduction, "weight" if is_index else "count")
-    smoothing, z_loss = given["label_smoothing"], given["z_loss"]
-    options = ClassOptions(
-        axis=axis,
-        weight=call.class_weights(shards, group, given["weight"], axis),
-        sample_weight=call.weights(
-            "sample_weight", given["sample_weight"], rows, "the unreduced loss"
-        ),
-        where=where,
-        ignore_index=ignore_index,
-        label_smoothing=call.number("label_smoothing", smoothing, 0.0, 1.0, neutral=0.0),
-        temperature=temperature,
-        reduction=reduction,
-        normalizer=normalizer,
-        dtype=call.dtype(given["dtype"]),
-        unseen=unseen,
-        z_loss=call.number("z_loss", z_loss, 0.0, neutral=0.0),
-    )
-    return shards.loss(call.array, targets, options, group, call.place)
+    axis = call.class_axis(given.pop("axis"))
+    shape = call.shape
+    given["where"] = call.mask(given["where"])
+    one_for_all = (*shape[:axis], 1, *shape[axis + 1 :])
+    targets, options = call.options(shards, group, targets, axis, one_for_all, given)
+    return shards.loss(array, targets, options, group, call.place)
 
 
-def begin(kind: Any, name: str, argument: str, x: Any, library: str) -> Any:
-    """Begin a call on an array of that library."""
-    backend, array = resolve(name, argument, x)
-    if backend.LIBRARY != library:
-        raise TypeError(
-            f"{name}: {argument} is a {type_name(x)} ({backend.LIBRARY}); expected an array of "
-            f"{library}; convert it."
-        )
-    return kind(name, argument, backend, array, None)
+def linear_cross_entropy(
+    shards: Shards,
+    library: str,
+    operands: tuple[Any, Any, Any],
+    targets: Any,
+    group: Any,
+    **given: Any,
+) -> Any:
+    """Return the loss; `given` are the options of `softmaxkit.linear_cross_entropy`."""
+    call = _ShardOfProduct.begin("vocab_parallel_linear_cross_entropy", *operands)
+    call._belongs_to(library, operands[0])
+    shape = call.shape
+    axis, rows, length = len(shape) - 1, shape[:-1], shape[-1]
+    given["where"] = call.mask(given["where"], (length,), "the classes of the shard")
+    softcap, block_size = call.softcap(given.pop("softcap")), given.pop("chunk_size")
+    if block_size is None:
+        every = 1
+        for one in rows:
+            every *= one or 1
+        block_size = max(_BLOCK_LOGITS // max(every, 1), _FEWEST_CLASSES)
+    else:
+        remedy = "pass how many classes are in memory at once, or None"
+        count(call.name, "chunk_size", block_size, remedy)
+    targets, of_logits = call.options(shards, group, targets, axis, rows, given)
+    options = LinearOptions(of_logits, softcap, 0, int(block_size))
+    return shards.linear_loss(call.operands, targets, options, group, call.place)

@@ -28,6 +28,7 @@ from softmaxkit.backends.torch.arrays import (
     is_eager,
     is_native,
     kind,
+    result_dtype,
     same_length,
     shape,
     to_host,
@@ -45,24 +46,16 @@ LIBRARY = "PyTorch"
 # --- activations ----------------------------------------------------------------------------------
 def activation(operation, x, options):
     if x.dtype in HALF:
-        options = options._replace(dtype=_result(x, options.dtype))
+        options = options._replace(dtype=result_dtype(x, options.dtype))
     if type(x) not in PLAIN:
         options = options._make(beside(x, value) for value in options)
     return getattr(_activations, operation)(ops, kernels, x, options)
 
 
-def _result(x, dtype):
-    """Return the result's dtype: float32 under autocast, as torch's own cross_entropy returns."""
-    device = x.device.type
-    if dtype is None and device != "meta":  # the meta device has no autocast
-        return torch.float32 if torch.is_autocast_enabled(device) else None
-    return dtype
-
-
 # --- losses ---------------------------------------------------------------------------------------
 def loss(logits, targets, options):
     if logits.dtype in HALF:
-        options = options._replace(dtype=_result(logits, options.dtype))
+        options = options._replace(dtype=result_dtype(logits, options.dtype))
     if type(logits) not in PLAIN:
         targets = beside(logits, targets)
         options = options._make(beside(logits, value) for value in options)

@@ -60,6 +60,14 @@ def _is_transformed():
 _is_transformed._dynamo_marked_constant = True
 
 
+def result_dtype(x, dtype):
+    """Return the result's dtype: float32 under autocast, as torch's own cross_entropy returns."""
+    device = x.device.type
+    if dtype is None and device != "meta":  # the meta device has no autocast
+        return torch.float32 if torch.is_autocast_enabled(device) else None
+    return dtype
+
+
 def beside(x, value):
     """Return `value` for use with `x`: if `x` is a DTensor, a plain tensor counts as replicated."""
     if type(x) in PLAIN or type(value) not in PLAIN or not hasattr(x, "device_mesh"):

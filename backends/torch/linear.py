@@ -22,10 +22,14 @@ from softmaxkit.backends.torch.rows import is_differentiated_again
 
 
 def linear_loss(operands, targets, options):
+    return outside_autocast(_loss, operands, targets, options)
+
+
+def outside_autocast(loss, operands, targets, options):
+    """Return the loss as under autocast: products in half precision, the loss in float32."""
     device = operands.hidden.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
-        return _loss(operands, targets, options)
-    # Under autocast, products are computed in half precision and losses in float32.
+        return loss(operands, targets, options)
     half = torch.get_autocast_dtype(device)
     floats = (torch.float32, *HALF)
     operands = operands._make(
@@ -35,7 +39,7 @@ def linear_loss(operands, targets, options):
     if given.dtype is None and operands.hidden.dtype is half:
         options = options._replace(of_logits=given._replace(dtype=torch.float32))
     with torch.autocast(device, enabled=False):
-        return _loss(operands, targets, options)
+        return loss(operands, targets, options)
 
 
 def linear_value_and_grad(operands, targets, options):

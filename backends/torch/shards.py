@@ -1,8 +1,8 @@
-"""PyTorch: losses of logits whose classes lie in shards, one for each process of a group.
+"""PyTorch: losses over classes that lie in shards, one for each process of a group.
 
-The maximum of the whole rows is known when the sums of a shard are computed, in blocks of rows.
-Nothing waits for a device: on an accelerator, the lengths of the shards stay there. Not measured on
-a GPU.
+For logits that are a product, each process multiplies all rows with its own classes, in blocks of
+them: once for the loss, and once more for the gradients. Nothing waits for a device: on an
+accelerator, the lengths of the shards stay there. Not measured on a GPU.
 """
 
 from __future__ import annotations
@@ -11,82 +11,31 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from softmaxkit import _losses, _shard, _statistics
-from softmaxkit._axes import expand
-from softmaxkit._shard import Place, ShardOfLogits
-from softmaxkit._statistics import Factors, Part, Request, Rows
+from softmaxkit import _chunk, _linear, _losses
+from softmaxkit._chunk import ByBlocks
+from softmaxkit._losses import Saved
+from softmaxkit._shard import Place, Shard, ShardOfLogits
+from softmaxkit._statistics import Part, Request, Rows
+from softmaxkit.backends import Operands
 from softmaxkit.backends.torch import arrays as ops
-from softmaxkit.backends.torch.memory import (
-    Scratch,
-    as_blocks,
-    empty,
-    part,
-    rows_as_blocks,
-    slices,
-)
+from softmaxkit.backends.torch import shard_rows
+from softmaxkit.backends.torch.arrays import is_traced, result_dtype
+from softmaxkit.backends.torch.linear import PRODUCTS, outside_autocast
+from softmaxkit.backends.torch.memory import HALF
 from softmaxkit.backends.torch.rows import is_differentiated_again
-
-
-class Group:
-    """The processes of a torch.distributed group, or of several mesh dimensions in turn."""
-
-    def __init__(self, *groups):
-        self._groups = groups
-
-    def sum(self, x):
-        return self._reduced(x, dist.ReduceOp.SUM)
-
-    def max(self, x):
-        return self._reduced(x, dist.ReduceOp.MAX)
-
-    def for_each(self, value):
-        trains = isinstance(value, Tensor) and torch.is_grad_enabled() and value.requires_grad
-        return _ForEach.apply(value, self) if trains else value
-
-    def _reduced(self, x, op):
-        x = x.detach().clone(memory_format=torch.contiguous_format)
-        for group in self._groups:
-            dist.all_reduce(x, op, group)
-        return x
-
-
-class _ForEach(torch.autograd.Function):
-    """A value for use by every process: its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx, value, group):
-        ctx.group = group
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx, of_value):
-        return _Summed.apply(of_value, ctx.group), None
-
-
-class _Summed(torch.autograd.Function):
-    """The sum over the processes, which all of them use alike."""
-
-    @staticmethod
-    def forward(ctx, value, group):
-        return group.sum(value)
-
-    @staticmethod
-    def backward(ctx, of_sum):
-        return of_sum, None
+from softmaxkit.backends.torch.shard_rows import Group
 
 
 # --- where a shard is -----------------------------------------------------------------------------
-def place(group, logits, axis, where):
+def place(group, like, length, where, axis):
     """Ask the other processes how long their shards are, and for the counts of their masks."""
     rank, size = dist.get_rank(group), dist.get_world_size(group)
-    length = logits.shape[axis]
     counts = None
     if where is not None:
-        where = where[(None,) * (logits.ndim - where.ndim) + (...,)]
         shape = list(where.shape)
         shape[axis] = length
         counts = where.expand(shape).sum(axis)
-    lengths = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    lengths = torch.zeros(size, dtype=torch.int64, device=like.device)
     lengths[rank] = length
     parts = [lengths] if counts is None else [lengths, counts.reshape(-1)]
     found = Group(group).sum(torch.cat(parts))
@@ -111,183 +60,155 @@ def weights_here(weight, group, place, length):
 
 # --- the loss -------------------------------------------------------------------------------------
 def loss(logits, targets, options, group, place):
-    group = Group(group)
-    shard = ShardOfLogits(ops, statistics, group, place, options.axis)
+    if logits.dtype in HALF:
+        options = options._replace(dtype=result_dtype(logits, options.dtype))
+    shard = ShardOfLogits(ops, shard_rows.statistics, Group(group), place, options.axis)
     value, _ = _losses.over_classes(ops, shard, logits, targets, options, classes=shard)
     return value
 
 
-def statistics(x, request, top, weight, group, number):
-    """Reduce rows to `Rows`, given their maxima; also sum a number of each row over the shards.
+# --- logits that are a product ---------------------------------------------------------------------
+def linear_loss(operands, targets, options, group, place):
+    """Return the loss, with the same `hidden` in every process and a shard of the vocabulary."""
+    hidden = operands.hidden
+    operands, targets, options = _linear.flattened(ops, operands, targets, options)
+    if place.taking_part is not None:  # the same for all rows
+        place = place._replace(taking_part=place.taking_part.reshape(1))
 
-    Labels are those among the classes of this shard, of `number` in all. Rows also have Σ w.
-    """
-    found = _Statistics.apply(x, request.weights, weight, request, top, group, number)
-    log_p, dot, rest, mass, _, weight = found
-    lse = top + torch.log1p(rest)
-    lse = lse if request.skip is None else torch.where(request.skip, 0.0, lse)
-    return Rows(log_p, dot, mass, lse), weight
+    def loss(*call):
+        return _linear_loss(*call, group, place)
+
+    value = outside_autocast(loss, operands, targets, options)
+    return value if value.ndim == 0 else value.reshape(hidden.shape[:-1])
+
+
+def _linear_loss(operands, targets, options, group, place):
+    given = options.of_logits
+    dtype = operands.hidden.dtype if given.dtype is None else given.dtype
+    members = Group(group)
+    operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
+    # The gradients by `hidden` of all shards are added in float32 or wider.
+    of_product = operands.hidden.dtype
+    hidden = members.for_each(ops.compute(operands.hidden)).to(of_product)
+    operands, given = operands._replace(hidden=hidden), given._replace(dtype=dtype)
+    of_each_class = targets, given.weight, given.label_smoothing, given.temperature
+    if is_traced() or any(_trains(one) for one in of_each_class):
+        z, _ = _chunk.logits(ops, PRODUCTS, operands, options.softcap)
+        given = given._replace(temperature=_of_rows(given.temperature))
+        return loss(z, targets, given, group, place)
+    kernel = _Product(operands, options._replace(of_logits=given), members, place)
+    like, given = _linear.one_row(ops, operands), given._replace(temperature=None)
+    return _losses.over_classes(ops, kernel, like, targets, given, classes=kernel)[0]
+
+
+def _trains(value):
+    return isinstance(value, Tensor) and torch.is_grad_enabled() and value.requires_grad
+
+
+def _of_rows(temperature):
+    varies = isinstance(temperature, Tensor) and temperature.ndim
+    return temperature[:, None] if varies else temperature
+
+
+class _Product(Shard):
+    """The classes of a shard whose logits are a product, and the kernel that reduces their rows."""
+
+    def __init__(self, operands, options, group, place):
+        super().__init__(ops, group, place, 1)
+        self._operands, self._options = operands, options
+
+    def row_statistics(self, x, request, lse, keep):
+        hidden, weight_matrix, bias = self._operands
+        if request.skip is not None:  # the numbers of a row that does not count do not leak
+            hidden = torch.where(request.skip[:, None], 0.0, hidden)
+        log_p, dot, lse = _Statistics.apply(self, request, hidden, weight_matrix, bias)
+        return Rows(log_p, dot, None, lse), None
+
+    def by_blocks(self, operands):
+        """Return the logits in blocks of the vocabulary."""
+        length, step = len(operands.weight_matrix), self._options.block_size
+        blocks = [slice(start, min(start + step, length)) for start in range(0, length, step)]
+        given = self._options.of_logits
+        options = self._options._replace(
+            of_logits=given._replace(temperature=_of_rows(given.temperature))
+        )
+        return ByBlocks(ops, PRODUCTS, operands, options, blocks or [slice(0, 0)], self)
+
+    def at_once(self, operands, request):
+        """Return log p, the dot product and the logsumexp by operations that autograd follows."""
+        given = self._options.of_logits
+        z, _ = _chunk.logits(ops, PRODUCTS, operands, self._options.softcap)
+        shard = ShardOfLogits(ops, shard_rows.statistics, self._group, self._place, 1)
+        x, shift, _ = shard.masked_and_scaled(z, given.where, _of_rows(given.temperature))
+        (log_p, dot, _, lse), _ = shard.row_statistics(x, request, lse=True, keep=False)
+        return log_p, dot, lse if shift is None else lse + shift
 
 
 class _Statistics(torch.autograd.Function):
-    """The statistics of whole rows, from their classes in this shard.
-
-    The gradients by the logits and the weights need no other process; their derivatives do.
-    """
+    """The statistics of whole rows, from the operands of their product in this shard."""
 
     @staticmethod
-    def forward(ctx, x, weights, weight, request, top, group, number):
-        columns = _columns(x, request, torch.where(top.abs() == torch.inf, torch.nan, top))
-        summed = _shard.summed(ops, group, (*columns, weight))
-        holders, others, log_p, dot, mass, beside, weight = summed
-        rest = others + (holders - 1.0)
-        if dot is not None and mass is None:
-            mass = torch.as_tensor(weights * number).to(rest)
-        log_sum = torch.log1p(rest)
-        log_p = None if log_p is None else log_p - log_sum
-        if dot is not None:
-            dot = dot - mass * torch.where(mass == 0, 0.0, log_sum)
-        if request.skip is not None:
-            log_p, dot, rest = (
-                one if one is None else torch.where(request.skip, 0.0, one)
-                for one in (log_p, dot, rest)
-            )
-        ctx.axis, ctx.group = request.axis, group
-        ctx.number = None if isinstance(weights, Tensor) else weights
-        saved = weights if isinstance(weights, Tensor) else None
+    def forward(ctx, product, request, *operands):
+        ctx.product, ctx.axis = product, request.axis
+        chunk = product.by_blocks(Operands(*operands))
+        labels = request.labels
+        if labels is not None:
+            labels = product.labels_here(labels)
+        here = request._replace(labels=labels)
+        rows, _ = chunk.row_statistics(None, here, lse=True, keep=False)
+        ctx.number = None if isinstance(request.weights, Tensor) else request.weights
+        weights = request.weights if isinstance(request.weights, Tensor) else None
+        top, rest, _, _, mass, beside, _, _ = chunk.whole
         ctx.save_for_backward(
-            *(x, saved, request.labels, request.skip, top, log_p, rest, mass, beside)
+            *operands, request.labels, weights, request.skip, rows.log_p, top, rest, mass, beside
         )
         ctx.set_materialize_grads(False)
-        return log_p, dot, rest, mass, beside, weight
+        return rows.log_p, rows.dot, rows.lse
 
     @staticmethod
-    def backward(ctx, by_log_p, by_dot, by_rest, by_mass, by_beside, by_weight):
-        x, weights, labels, skip, top, *rows = ctx.saved_tensors
-        weights = ctx.number if weights is None else weights
-        by_rows = by_log_p, by_dot, by_rest, by_mass, by_beside
-        again = any(one is not None and is_differentiated_again(one) for one in by_rows)
-        with torch.set_grad_enabled(again):
-            rows = [ctx.group.for_each(one) for one in rows]
-            by_rows = [ctx.group.for_each(one) for one in by_rows]
-            request = Request(ctx.axis, labels, weights, skip)
-            by_x = by_weights = None
-            if ctx.needs_input_grad[0]:
-                by_x = _gradient(x, request, top, rows, by_rows[:3], at_once=again)
-            if ctx.needs_input_grad[1]:
-                by_weights = _by_weights(x, request, top, rows, by_rows)
-        return by_x, by_weights, by_weight, None, None, None, None
-
-
-def _columns(x, request, top):
-    """Return what this shard adds to the sums of whole rows, given their maxima.
-
-    These are the terms of `_statistics.merge`: how many classes have the maximum, Σ e^d over the
-    others, d of the label, Σ w d, Σ w, and Σ w without the classes of the maximum.
-    """
-    axis, labels, weights, _ = request
-    source, wide = as_blocks(x, axis), top.dtype
-    varies = isinstance(weights, Tensor) and weights.ndim
-    if varies:
-        weights = as_blocks(weights.expand(x.shape), axis)
-    per_row = rows_as_blocks(x, axis, (top, labels))
-    wanted = True, True, labels is not None, weights is not None, varies, varies
-    sums = [torch.empty_like(per_row[0]) if one else None for one in wanted]
-    scratch = Scratch()
-    for block in slices(source):
-        some = scratch.cast(part(source, block), "z", wide)
-        of_top, index = (part(one, block) for one in per_row)
-        holders, others, label, dot, mass, beside = (part(one, block) for one in sums)
-        d = torch.sub(some, of_top, out=scratch.like(some, "d"))
-        if labels is not None:
-            label.copy_(_at(index, d, 0.0))
-        if varies:
-            w = scratch.cast(part(weights, block), "w", wide)
-            product = torch.mul(w, d, out=scratch.like(d, "product"))
-            product.masked_fill_((w == 0) & (d == -torch.inf), 0.0)  # 0 log 0 = 0
-            torch.sum(product, 1, keepdim=True, out=dot)
-            torch.sum(w, 1, keepdim=True, out=mass)
-            torch.sum(torch.mul(w, d != 0, out=product), 1, keepdim=True, out=beside)
-        elif weights is not None:
-            dot.copy_(d.sum(1, keepdim=True).mul_(weights))
-        e = d.exp_()
-        whole = e.sum(1, keepdim=True)
-        # The fraction of e^0 = 1 is 0.
-        torch.sum(e.frac_(), 1, keepdim=True, out=others)
-        torch.round(whole.sub_(others), out=holders)
-    rows = x.shape[:axis] + x.shape[axis + 1 :]
-    return [one if one is None else one.reshape(rows) for one in sums]
-
-
-def _at(index, values, otherwise):
-    """Return the values at indices, which may be out of range, along axis 1."""
-    length = values.shape[1]
-    if length == 0:
-        return torch.full_like(index, otherwise, dtype=values.dtype)
-    here = (index >= 0) & (index < length)
-    return torch.where(here, values.gather(1, torch.where(here, index, 0)), otherwise)
-
-
-def _gradient(x, request, top, rows, by_rows, *, at_once):
-    """Return the gradient by the logits, with `at_once` by operations that autograd follows."""
-    axis, labels, weights, skip = request
-    log_p, rest, mass, beside = rows
-    by_log_p, by_dot, by_rest = by_rows
-    labels, log_p = (None, None) if by_log_p is None else (labels, log_p)
-    weights = None if by_dot is None else weights
-    by_lse = None if by_rest is None else by_rest * (1.0 + rest)
-    whole = Part(top, rest, mass=mass, beside=beside)
-    of_rows = _statistics.factors(ops, whole, Rows(by_log_p, by_dot, None, by_lse), log_p, weights)
-    top = torch.where(top.abs() == torch.inf, torch.nan, top)
-    if isinstance(weights, Tensor) and weights.ndim:
-        weights = weights.to(top.dtype).expand(x.shape)
-
-    def of_block(z, top, labels, skip, weights, of_rows):
-        z = ops.compute(z)
-        out = _statistics.spread(
-            ops, z, z - expand(top, 1), 1, of_rows, labels=labels, weights=weights
+    def backward(ctx, *of_rows):
+        product, (*operands, labels, weights, skip, log_p, top, rest, mass, beside) = (
+            ctx.product,
+            ctx.saved_tensors,
         )
-        return out if skip is None else torch.where(expand(skip, 1), 0.0, out)
-
-    form = as_blocks(x, axis)
-    weights = as_blocks(weights, axis) if isinstance(weights, Tensor) and weights.ndim else weights
-    per_row = [
-        one.squeeze(1) if isinstance(one, Tensor) else one
-        for one in rows_as_blocks(x, axis, (top, labels, skip, *of_rows))
-    ]
-    if at_once:
-        top, labels, skip, *of_rows = per_row
-        return (
-            of_block(form, top, labels, skip, weights, Factors(*of_rows))
-            .reshape(x.shape)
-            .to(x.dtype)
+        operands = Operands(*operands)
+        wanted = Operands(*ctx.needs_input_grad[2:])
+        request = Request(ctx.axis, labels, ctx.number if weights is None else weights, skip)
+        if any(one is not None and is_differentiated_again(one) for one in of_rows):
+            return None, None, *_differentiably(product, operands, request, of_rows, wanted)
+        by_log_p, by_dot, by_lse = of_rows
+        labels = None if by_log_p is None else product.labels_here(labels)
+        weights = None if by_dot is None else request.weights
+        chunk = product.by_blocks(operands)
+        chunk.whole = Part(top, rest, mass=mass, beside=beside)
+        chunk.reduced = Rows(None if by_log_p is None else log_p, None, None, None)
+        saved = Saved(
+            None,
+            Rows(by_log_p, by_dot, mass, by_lse),
+            request._replace(labels=labels, weights=weights),
         )
-    out = empty(x.shape, x.dtype, x.device)
-    target = as_blocks(out, axis)
-    for block in slices(form):
-        top, labels, skip, *of_rows = (part(one, block) for one in per_row)
-        some = of_block(
-            part(form, block), top, labels, skip, part(weights, block), Factors(*of_rows)
-        )
-        part(target, block).copy_(some)
-    return out
+        hidden, weight_matrix, _ = operands
+        of_hidden, of_weights, of_bias = None, [], []
+        for block in chunk.blocks:
+            of_z = chunk.gradient(saved, None, block)
+            if wanted.hidden:
+                some = PRODUCTS.product(of_z, weight_matrix[block])
+                of_hidden = some if of_hidden is None else of_hidden.add_(some)
+            if wanted.weight_matrix:
+                of_weights.append(PRODUCTS.add_outer(None, of_z, hidden))
+            if wanted.bias:
+                of_bias.append(of_z.sum(0))
+        found = of_hidden, *(torch.cat(one) if one else None for one in (of_weights, of_bias))
+        pairs = zip(found, operands, strict=True)
+        return None, None, *(one if one is None else one.to(of.dtype) for one, of in pairs)
 
 
-def _by_weights(x, request, top, rows, by_rows):
-    """Return the gradient by the weights, which is log p of each class times that of the dot."""
-    axis, _, weights, skip = request
-    _, rest, mass, _ = rows
-    _, by_dot, _, by_mass, by_beside = by_rows
-    d = _statistics.centred(ops, ops.compute(x), top, axis)
-    found = torch.zeros_like(d)
-    if by_dot is not None:
-        log_p = d - expand(torch.log1p(rest), axis)
-        log_p = torch.where((weights == 0) & (log_p == -torch.inf), 0.0, log_p)
-        found = expand(by_dot, axis) * log_p
-    if by_mass is not None:
-        found = found + expand(by_mass, axis)
-    if by_beside is not None:
-        found = found + torch.where(d == 0, 0.0, expand(by_beside, axis))
-    if skip is not None:
-        found = torch.where(expand(skip, axis), 0.0, found)
-    return found.sum_to_size(weights.shape).to(weights.dtype)
+def _differentiably(product, operands, request, of_rows, wanted):
+    """Return gradients that can be differentiated again."""
+    inputs = [one for one, is_wanted in zip(operands, wanted, strict=True) if is_wanted]
+    with torch.enable_grad():
+        rows = product.at_once(operands, request)
+        pairs = [(row, of) for row, of in zip(rows, of_rows, strict=True) if of is not None]
+        rows, of_rows = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(rows, inputs, of_rows, create_graph=True))
+    return [next(found) if is_wanted else None for is_wanted in wanted]

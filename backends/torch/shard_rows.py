@@ -1,0 +1,249 @@
+"""PyTorch: the statistics of rows whose classes lie in shards, one for each process of a group.
+
+The maximum of the whole rows is known when the sums of a shard are computed, in blocks of rows. Not
+measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from softmaxkit import _shard, _statistics
+from softmaxkit._axes import expand
+from softmaxkit._statistics import Factors, Part, Request, Rows
+from softmaxkit.backends.torch import arrays as ops
+from softmaxkit.backends.torch.memory import (
+    Scratch,
+    as_blocks,
+    empty,
+    part,
+    rows_as_blocks,
+    slices,
+)
+from softmaxkit.backends.torch.rows import is_differentiated_again
+
+
+class Group:
+    """The processes of a torch.distributed group, or of several mesh dimensions in turn."""
+
+    def __init__(self, *groups):
+        self._groups = groups
+
+    def sum(self, x):
+        return self._reduced(x, dist.ReduceOp.SUM)
+
+    def max(self, x):
+        return self._reduced(x, dist.ReduceOp.MAX)
+
+    def for_each(self, value):
+        trains = isinstance(value, Tensor) and torch.is_grad_enabled() and value.requires_grad
+        return _ForEach.apply(value, self) if trains else value
+
+    def _reduced(self, x, op):
+        x = x.detach().clone(memory_format=torch.contiguous_format)
+        for group in self._groups:
+            dist.all_reduce(x, op, group)
+        return x
+
+
+class _ForEach(torch.autograd.Function):
+    """A value for use by every process: its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, value, group):
+        ctx.group = group
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, of_value):
+        return _Summed.apply(of_value, ctx.group), None
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over the processes, which all of them use alike."""
+
+    @staticmethod
+    def forward(ctx, value, group):
+        return group.sum(value)
+
+    @staticmethod
+    def backward(ctx, of_sum):
+        return of_sum, None
+
+
+def statistics(x, request, top, weight, group, number):
+    """Reduce rows to `Rows`, given their maxima; also sum a number of each row over the shards.
+
+    Labels are those among the classes of this shard, of `number` in all. Rows also have Σ w.
+    """
+    found = _Statistics.apply(x, request.weights, weight, request, top, group, number)
+    log_p, dot, rest, mass, _, weight = found
+    lse = top + torch.log1p(rest)
+    lse = lse if request.skip is None else torch.where(request.skip, 0.0, lse)
+    return Rows(log_p, dot, mass, lse), weight
+
+
+class _Statistics(torch.autograd.Function):
+    """The statistics of whole rows, from their classes in this shard.
+
+    The gradients by the logits and the weights need no other process; their derivatives do.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weights, weight, request, top, group, number):
+        columns = _columns(x, request, torch.where(top.abs() == torch.inf, torch.nan, top))
+        summed = _shard.summed(ops, group, (*columns, weight))
+        holders, others, log_p, dot, mass, beside, weight = summed
+        rest = others + (holders - 1.0)
+        if dot is not None and mass is None:
+            mass = torch.as_tensor(weights * number).to(rest)
+        log_sum = torch.log1p(rest)
+        log_p = None if log_p is None else log_p - log_sum
+        if dot is not None:
+            dot = dot - mass * torch.where(mass == 0, 0.0, log_sum)
+        if request.skip is not None:
+            log_p, dot, rest = (
+                one if one is None else torch.where(request.skip, 0.0, one)
+                for one in (log_p, dot, rest)
+            )
+        ctx.axis, ctx.group = request.axis, group
+        ctx.number = None if isinstance(weights, Tensor) else weights
+        saved = weights if isinstance(weights, Tensor) else None
+        ctx.save_for_backward(
+            *(x, saved, request.labels, request.skip, top, log_p, rest, mass, beside)
+        )
+        ctx.set_materialize_grads(False)
+        return log_p, dot, rest, mass, beside, weight
+
+    @staticmethod
+    def backward(ctx, by_log_p, by_dot, by_rest, by_mass, by_beside, by_weight):
+        x, weights, labels, skip, top, *rows = ctx.saved_tensors
+        weights = ctx.number if weights is None else weights
+        by_rows = by_log_p, by_dot, by_rest, by_mass, by_beside
+        again = any(one is not None and is_differentiated_again(one) for one in by_rows)
+        with torch.set_grad_enabled(again):
+            rows = [ctx.group.for_each(one) for one in rows]
+            by_rows = [ctx.group.for_each(one) for one in by_rows]
+            request = Request(ctx.axis, labels, weights, skip)
+            by_x = by_weights = None
+            if ctx.needs_input_grad[0]:
+                by_x = _gradient(x, request, top, rows, by_rows[:3], again=again)
+            if ctx.needs_input_grad[1]:
+                by_weights = _by_weights(x, request, top, rows, by_rows)
+        return by_x, by_weights, by_weight, None, None, None, None
+
+
+def _columns(x, request, top):
+    """Return what this shard adds to the sums of whole rows, given their maxima.
+
+    These are the terms of `_statistics.merge`: how many classes have the maximum, Σ e^d over the
+    others, d of the label, Σ w d, Σ w, and Σ w without the classes of the maximum.
+    """
+    axis, labels, weights, _ = request
+    source, wide = as_blocks(x, axis), top.dtype
+    varies = isinstance(weights, Tensor) and weights.ndim
+    if varies:
+        weights = as_blocks(weights.expand(x.shape), axis)
+    per_row = rows_as_blocks(x, axis, (top, labels))
+    wanted = True, True, labels is not None, weights is not None, varies, varies
+    sums = [torch.empty_like(per_row[0]) if one else None for one in wanted]
+    scratch = Scratch()
+    for block in slices(source):
+        some = scratch.cast(part(source, block), "z", wide)
+        of_top, index = (part(one, block) for one in per_row)
+        holders, others, label, dot, mass, beside = (part(one, block) for one in sums)
+        d = torch.sub(some, of_top, out=scratch.like(some, "d"))
+        if labels is not None:
+            label.copy_(_at(index, d, 0.0))
+        if varies:
+            w = scratch.cast(part(weights, block), "w", wide)
+            product = torch.mul(w, d, out=scratch.like(d, "product"))
+            product.masked_fill_((w == 0) & (d == -torch.inf), 0.0)  # 0 log 0 = 0
+            torch.sum(product, 1, keepdim=True, out=dot)
+            torch.sum(w, 1, keepdim=True, out=mass)
+            torch.sum(torch.mul(w, d != 0, out=product), 1, keepdim=True, out=beside)
+        elif weights is not None:
+            dot.copy_(d.sum(1, keepdim=True).mul_(weights))
+        e = d.exp_()
+        whole = e.sum(1, keepdim=True)
+        # The fraction of e^0 = 1 is 0.
+        torch.sum(e.frac_(), 1, keepdim=True, out=others)
+        torch.round(whole.sub_(others), out=holders)
+    rows = x.shape[:axis] + x.shape[axis + 1 :]
+    return [one if one is None else one.reshape(rows) for one in sums]
+
+
+def _at(index, values, otherwise):
+    """Return the values at indices, which may be out of range, along axis 1."""
+    length = values.shape[1]
+    if length == 0:
+        return torch.full_like(index, otherwise, dtype=values.dtype)
+    here = (index >= 0) & (index < length)
+    return torch.where(here, values.gather(1, torch.where(here, index, 0)), otherwise)
+
+
+def _gradient(x, request, top, rows, by_rows, *, again):
+    """Return the gradient by the logits, with `again` by operations that autograd follows."""
+    axis, labels, weights, skip = request
+    log_p, rest, mass, beside = rows
+    by_log_p, by_dot, by_rest = by_rows
+    labels, log_p = (None, None) if by_log_p is None else (labels, log_p)
+    weights = None if by_dot is None else weights
+    by_lse = None if by_rest is None else by_rest * (1.0 + rest)
+    whole = Part(top, rest, mass=mass, beside=beside)
+    of_rows = _statistics.factors(ops, whole, Rows(by_log_p, by_dot, None, by_lse), log_p, weights)
+    top = torch.where(top.abs() == torch.inf, torch.nan, top)
+    if isinstance(weights, Tensor) and weights.ndim:
+        weights = weights.to(top.dtype).expand(x.shape)
+
+    def of_block(z, top, labels, skip, weights, of_rows):
+        z = ops.compute(z)
+        out = _statistics.spread(
+            *(ops, z, z - expand(top, 1), 1, of_rows), labels=labels, weights=weights, again=again
+        )
+        return out if skip is None else torch.where(expand(skip, 1), 0.0, out)
+
+    form = as_blocks(x, axis)
+    weights = as_blocks(weights, axis) if isinstance(weights, Tensor) and weights.ndim else weights
+    per_row = [
+        one.squeeze(1) if isinstance(one, Tensor) else one
+        for one in rows_as_blocks(x, axis, (top, labels, skip, *of_rows))
+    ]
+    if again:
+        top, labels, skip, *of_rows = per_row
+        return (
+            of_block(form, top, labels, skip, weights, Factors(*of_rows))
+            .reshape(x.shape)
+            .to(x.dtype)
+        )
+    out = empty(x.shape, x.dtype, x.device)
+    target = as_blocks(out, axis)
+    for block in slices(form):
+        top, labels, skip, *of_rows = (part(one, block) for one in per_row)
+        some = of_block(
+            part(form, block), top, labels, skip, part(weights, block), Factors(*of_rows)
+        )
+        part(target, block).copy_(some)
+    return out
+
+
+def _by_weights(x, request, top, rows, by_rows):
+    """Return the gradient by the weights, which is log p of each class times that of the dot."""
+    axis, _, weights, skip = request
+    _, rest, _, _ = rows
+    _, by_dot, _, by_mass, by_beside = by_rows
+    d = _statistics.centred(ops, ops.compute(x), top, axis)
+    found = torch.zeros_like(d)
+    if by_dot is not None:
+        log_p = d - expand(torch.log1p(rest), axis)
+        log_p = torch.where((weights == 0) & (log_p == -torch.inf), 0.0, log_p)
+        found = expand(by_dot, axis) * log_p
+    if by_mass is not None:
+        found = found + expand(by_mass, axis)
+    if by_beside is not None:
+        found = found + torch.where(d == 0, 0.0, expand(by_beside, axis))
+    if skip is not None:
+        found = torch.where(expand(skip, axis), 0.0, found)
+    return found.sum_to_size(weights.shape).to(weights.dtype)
