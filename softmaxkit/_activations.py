@@ -132,18 +132,30 @@ def _of_logsumexp(
     return kernels.row_gradient(z, request, kept, Rows(None, None, None, by_row))
 
 
-def softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -> Array:
+def softmax_derivative(
+    ops: ArrayFunctions, p: Array, v: Array, axis: int, total: Callable[..., Any] | None = None
+) -> Array:
     """Return p (v - Σ p v), the product of softmax's derivative, which is symmetric, and `v`.
 
     Where p_k > 1/2, v - Σ p v would round away all that v_k and the sum do not have in common;
     there v_k is subtracted first. In rows without such a class, subtracting Σ p v twice has the
-    same effect.
+    same effect. `total` sums arrays over all classes of the rows if they are not all here.
     """
     dominates = p > 0.5
-    v_k = ops.sum(ops.where(dominates, v, 0.0), axis)
-    shift = ops.where(ops.any(dominates, axis), v_k, ops.sum(p * v, axis))
-    u = v - expand(shift, axis)
-    return p * (u - expand(ops.sum(p * u, axis), axis))
+    of_k = ops.where(dominates, v, 0.0)
+    if total is None:
+        v_k, all_v, exists = ops.sum(of_k, axis), ops.sum(p * v, axis), ops.any(dominates, axis)
+        total = partial(_sums, ops, axis)
+    else:
+        v_k, all_v, exists = total(of_k, p * v, ops.astype(dominates, p.dtype))
+        exists = exists > 0
+    u = v - expand(ops.where(exists, v_k, all_v), axis)
+    (left,) = total(p * u)
+    return p * (u - expand(left, axis))
+
+
+def _sums(ops: ArrayFunctions, axis: int, *arrays: Array) -> list[Array]:
+    return [ops.sum(one, axis) for one in arrays]
 
 
 def log_softmax_derivative(ops: ArrayFunctions, p: Array, v: Array, axis: int) -> Array:

@@ -97,7 +97,7 @@ class Shard(Classes):
         return weight if self._weight is None else self._weight
 
     def labels_here(self, labels: Array) -> Array:
-        """Return the index of each label among the classes of this shard; others are not in range."""
+        """Return the labels as indices of this shard's classes; others are out of range."""
         return labels - self._place.first
 
     def whole(self, part: Part, temperature: Any) -> Part:

@@ -25,6 +25,7 @@ from softmaxkit.backends.torch.arrays import (
     is_accelerated,
     is_array,
     is_compiling,
+    is_differentiated_again,
     is_eager,
     is_native,
     kind,
@@ -38,7 +39,6 @@ from softmaxkit.backends.torch.arrays import (
 from softmaxkit.backends.torch.blocks import Kept
 from softmaxkit.backends.torch.linear import linear_loss, linear_value_and_grad
 from softmaxkit.backends.torch.memory import HALF
-from softmaxkit.backends.torch.rows import is_differentiated_again
 
 LIBRARY = "PyTorch"
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _len_torch_dispatch_stack as dispatch_modes
-from torch._C._functorch import (  # None outside torch.func transforms
+from torch._C._functorch import (
     TransformType,
     get_interpreter_stack,
-    peek_interpreter_stack,
+    is_legacy_batchedtensor,  # autograd's batch of cotangents
+    peek_interpreter_stack,  # None outside torch.func transforms
 )
 from torch.autograd import forward_ad
 
@@ -58,6 +59,10 @@ def _is_transformed():
 # Dynamo then calls this function instead of tracing it. torch.compiler.assume_constant_result sets
 # the same mark, but would import the compiler.
 _is_transformed._dynamo_marked_constant = True
+
+
+def is_differentiated_again(cotangent):
+    return torch.is_grad_enabled() or is_traced() or is_legacy_batchedtensor(cotangent)
 
 
 def result_dtype(x, dtype):
@@ -220,7 +225,8 @@ def sum(x, axis):
 
 
 def mean(x):
-    if is_compiling():  # the number of elements may depend on data
+    # The number of elements may depend on data; torch gathers the rows of a DTensor for its mean.
+    if is_compiling() or type(x) not in PLAIN:
         return x.sum() / torch.sym_max(x.numel(), 1)
     return x.mean() if x.numel() else x.sum()
 

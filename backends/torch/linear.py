@@ -16,12 +16,21 @@ from softmaxkit.backends import LinearOutputs, Operands
 from softmaxkit.backends.torch import arrays as ops
 from softmaxkit.backends.torch import blocks, compiled
 from softmaxkit.backends.torch import rows as kernels
-from softmaxkit.backends.torch.arrays import PLAIN, has_written_derivative, is_eager
+from softmaxkit.backends.torch.arrays import (
+    PLAIN,
+    has_written_derivative,
+    is_differentiated_again,
+    is_eager,
+)
 from softmaxkit.backends.torch.memory import HALF
-from softmaxkit.backends.torch.rows import is_differentiated_again
+from softmaxkit.backends.torch.mesh import is_sharded
 
 
 def linear_loss(operands, targets, options):
+    if is_sharded(operands.weight_matrix, 0) and not options.all_outputs:
+        from softmaxkit.backends.torch import mesh_linear  # it imports torch.distributed.tensor
+
+        return mesh_linear.linear_loss(operands, targets, options)
     return outside_autocast(_loss, operands, targets, options)
 
 

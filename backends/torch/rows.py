@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor  # autograd's batch of cotangents
 
 from softmaxkit._activations import softmax_derivative
 from softmaxkit._axes import expand
 from softmaxkit._statistics import Request, Rows
 from softmaxkit.backends.torch import arrays as ops
-from softmaxkit.backends.torch import blocks, compiled
-from softmaxkit.backends.torch.arrays import has_written_derivative, is_eager, is_traced
+from softmaxkit.backends.torch import blocks, compiled, mesh
+from softmaxkit.backends.torch.arrays import (
+    has_written_derivative,
+    is_differentiated_again,
+    is_eager,
+)
 from softmaxkit.backends.torch.blocks import Kept
 from softmaxkit.backends.torch.memory import WIDE
 
@@ -32,6 +35,8 @@ LOG_CERTAIN = -1e-8
 
 # --- activations ----------------------------------------------------------------------------------
 def softmax(x, axis, dtype):
+    if mesh.is_sharded(x, axis):
+        return mesh.softmax(x, axis, dtype)
     if has_written_derivative():
         return compiled.softmax(x, axis, dtype)
     if not is_eager(x):
@@ -46,6 +51,8 @@ def softmax(x, axis, dtype):
 
 
 def log_softmax(x, axis, dtype):
+    if mesh.is_sharded(x, axis):
+        return mesh.log_softmax(x, axis, dtype)
     if has_written_derivative():
         return compiled.log_softmax(x, axis, dtype)
     if not is_eager(x):
@@ -108,6 +115,8 @@ class _LogSoftmax(torch.autograd.Function):
 
 # --- row statistics -------------------------------------------------------------------------------
 def row_statistics(x, request, lse, keep):
+    if mesh.is_sharded(x, request.axis):
+        return mesh.row_statistics(x, request), None
     if has_written_derivative():
         return compiled.row_statistics(x, request, lse), None
     if not is_eager(x):
@@ -267,10 +276,6 @@ def _is_differentiated(x, weights=None):
     if not torch.is_grad_enabled():
         return False
     return x.requires_grad or (isinstance(weights, Tensor) and weights.requires_grad)
-
-
-def is_differentiated_again(cotangent):
-    return torch.is_grad_enabled() or is_traced() or is_legacy_batchedtensor(cotangent)
 
 
 def _are_few(x):

@@ -14,6 +14,7 @@ from softmaxkit import _shard, _statistics
 from softmaxkit._axes import expand
 from softmaxkit._statistics import Factors, Part, Request, Rows
 from softmaxkit.backends.torch import arrays as ops
+from softmaxkit.backends.torch.arrays import is_differentiated_again
 from softmaxkit.backends.torch.memory import (
     Scratch,
     as_blocks,
@@ -22,7 +23,6 @@ from softmaxkit.backends.torch.memory import (
     rows_as_blocks,
     slices,
 )
-from softmaxkit.backends.torch.rows import is_differentiated_again
 
 
 class Group:
@@ -36,6 +36,11 @@ class Group:
 
     def max(self, x):
         return self._reduced(x, dist.ReduceOp.MAX)
+
+    def totals(self, axis, *arrays):
+        """Return sums over all classes, for use with the classes of each shard, to any order."""
+        sums = torch.stack([one.sum(axis) for one in arrays])
+        return self.for_each(_Summed.apply(sums, self)).unbind()
 
     def for_each(self, value):
         trains = isinstance(value, Tensor) and torch.is_grad_enabled() and value.requires_grad
@@ -129,10 +134,17 @@ class _Statistics(torch.autograd.Function):
             request = Request(ctx.axis, labels, weights, skip)
             by_x = by_weights = None
             if ctx.needs_input_grad[0]:
-                by_x = _gradient(x, request, top, rows, by_rows[:3], again=again)
+                by_x = gradient(x, request, top, rows, by_rows[:3], again=again)
             if ctx.needs_input_grad[1]:
                 by_weights = _by_weights(x, request, top, rows, by_rows)
         return by_x, by_weights, by_weight, None, None, None, None
+
+
+def rest_of(x, axis, top, group):
+    """Return Σ e^d - 1 of whole rows, given their maxima."""
+    columns = _columns(x, Request(axis), torch.where(top.abs() == torch.inf, torch.nan, top))
+    holders, others, *_ = _shard.summed(ops, group, columns)
+    return others + (holders - 1.0)
 
 
 def _columns(x, request, top):
@@ -184,7 +196,7 @@ def _at(index, values, otherwise):
     return torch.where(here, values.gather(1, torch.where(here, index, 0)), otherwise)
 
 
-def _gradient(x, request, top, rows, by_rows, *, again):
+def gradient(x, request, top, rows, by_rows, *, again):
     """Return the gradient by the logits, with `again` by operations that autograd follows."""
     axis, labels, weights, skip = request
     log_p, rest, mass, beside = rows

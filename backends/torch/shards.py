@@ -19,10 +19,9 @@ from softmaxkit._statistics import Part, Request, Rows
 from softmaxkit.backends import Operands
 from softmaxkit.backends.torch import arrays as ops
 from softmaxkit.backends.torch import shard_rows
-from softmaxkit.backends.torch.arrays import is_traced, result_dtype
+from softmaxkit.backends.torch.arrays import is_differentiated_again, is_traced, result_dtype
 from softmaxkit.backends.torch.linear import PRODUCTS, outside_autocast
 from softmaxkit.backends.torch.memory import HALF
-from softmaxkit.backends.torch.rows import is_differentiated_again
 from softmaxkit.backends.torch.shard_rows import Group
 
 
@@ -67,7 +66,7 @@ def loss(logits, targets, options, group, place):
     return value
 
 
-# --- logits that are a product ---------------------------------------------------------------------
+# --- logits that are a product --------------------------------------------------------------------
 def linear_loss(operands, targets, options, group, place):
     """Return the loss, with the same `hidden` in every process and a shard of the vocabulary."""
     hidden = operands.hidden
@@ -75,30 +74,34 @@ def linear_loss(operands, targets, options, group, place):
     if place.taking_part is not None:  # the same for all rows
         place = place._replace(taking_part=place.taking_part.reshape(1))
 
-    def loss(*call):
-        return _linear_loss(*call, group, place)
+    def of_call(operands, targets, options):
+        given = options.of_logits
+        each, normalizer = each_row(operands, targets, options, Group(group), place)
+        value, _ = _losses.reduced(ops, each.loss, given.reduction, normalizer, each.counted)
+        return value.to(operands.hidden.dtype if given.dtype is None else given.dtype)
 
-    value = outside_autocast(loss, operands, targets, options)
+    value = outside_autocast(of_call, operands, targets, options)
     return value if value.ndim == 0 else value.reshape(hidden.shape[:-1])
 
 
-def _linear_loss(operands, targets, options, group, place):
-    given = options.of_logits
-    dtype = operands.hidden.dtype if given.dtype is None else given.dtype
-    members = Group(group)
+def each_row(operands, targets, options, group, place):
+    """Return the losses of the rows, neither weighted nor reduced, and the normalizer."""
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
     # The gradients by `hidden` of all shards are added in float32 or wider.
-    of_product = operands.hidden.dtype
-    hidden = members.for_each(ops.compute(operands.hidden)).to(of_product)
-    operands, given = operands._replace(hidden=hidden), given._replace(dtype=dtype)
+    hidden = group.for_each(ops.compute(operands.hidden)).to(operands.hidden.dtype)
+    operands = operands._replace(hidden=hidden)
     of_each_class = targets, given.weight, given.label_smoothing, given.temperature
     if is_traced() or any(_trains(one) for one in of_each_class):
-        z, _ = _chunk.logits(ops, PRODUCTS, operands, options.softcap)
+        like, _ = _chunk.logits(ops, PRODUCTS, operands, options.softcap)
         given = given._replace(temperature=_of_rows(given.temperature))
-        return loss(z, targets, given, group, place)
-    kernel = _Product(operands, options._replace(of_logits=given), members, place)
-    like, given = _linear.one_row(ops, operands), given._replace(temperature=None)
-    return _losses.over_classes(ops, kernel, like, targets, given, classes=kernel)[0]
+        kernel = ShardOfLogits(ops, shard_rows.statistics, group, place, 1)
+    else:
+        like = _linear.one_row(ops, operands)
+        kernel = _Product(operands, options._replace(of_logits=given), group, place)
+        given = given._replace(temperature=None)
+    given = _losses.in_dtype_of(ops, given, like)
+    each = _losses.of_each_row(ops, kernel, like, targets, given, classes=kernel)
+    return each, given.normalizer
 
 
 def _trains(value):

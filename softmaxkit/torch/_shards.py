@@ -1,4 +1,4 @@
-"""Losses of logits whose classes are shared out among the processes of a torch.distributed group."""
+"""Losses over classes that lie in shards, one for each process of a torch.distributed group."""
 
 from __future__ import annotations
 
