@@ -10,7 +10,6 @@ once for the losses and once more for the gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softmaxkit import _losses, _statistics
@@ -129,11 +128,9 @@ class ByBlocks:
             first = block.start if self._options.all_outputs else None
             parts.append(_statistics.part(ops, z, 1, *of_z, first_class=first))
         self.whole = _statistics.merge(ops, parts, self._temperature)
-        finish = partial(_statistics.finish, ops)
         if self._shard is not None:
             self.whole = self._shard.whole(self.whole, self._temperature)
-            finish = self._shard.finish
-        rows = finish(self.whole, self._temperature)
+        rows = _statistics.finish(ops, self.whole, self._temperature)
         if request.skip is not None:
             rows = Rows(*[v if v is None else ops.where(request.skip, 0.0, v) for v in rows])
         self.reduced = rows

@@ -89,6 +89,11 @@ class Classes:
         """Return Σ w q over these classes, given w q."""
         return self._ops.sum(weighted, self._axis)
 
+    def dot_with_empty(self, dot: Array, share: Array, empty: Array) -> Array:
+        """Return Σ w log p with log p = -inf in rows without a class; 0 log 0 = 0."""
+        ops = self._ops
+        return ops.where(empty & ops.any(~ops.equal(share, 0), self._axis), -_INF, dot)
+
     def weight_of_rows(self, weight: Any) -> Any:
         """Return the weight of each row, given what these classes add to it."""
         return weight
@@ -196,7 +201,7 @@ def of_each_row(
     if empty is not None:
         log_p = None if log_p is None else ops.where(empty, -_INF, log_p)
         if dot is not None:
-            dot = ops.where(empty & ops.any(~ops.equal(share, 0), axis), -_INF, dot)
+            dot = classes.dot_with_empty(dot, share, empty)
     loss = by_log_p = by_dot = by_lse = None
     weight = _weight_of_rows(ops, rows_have, classes)
     if log_p is not None:
@@ -236,10 +241,16 @@ def of_each_row(
     return OfEachRow(loss, counted, saved if fault is None else times_rows(saved, fault))
 
 
-def counted(ops: ArrayFunctions, targets: Array, like: Array, options: ClassOptions) -> Counted:
+def counted(
+    ops: ArrayFunctions,
+    targets: Array,
+    like: Array,
+    options: ClassOptions,
+    classes: Classes | None = None,
+) -> Counted:
     """Return how rows count in a mean, without their logits; `like` stands for one row of them."""
     options = options._replace(label_smoothing=None)
-    classes = Classes(ops, options.axis)
+    classes = Classes(ops, options.axis) if classes is None else classes
     rows_have = _targets(ops, targets, like, like, options, classes)
     sample_weight = _sample_weight(ops, like, options)
     skip = _skipped(ops, rows_have, sample_weight)

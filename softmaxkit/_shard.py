@@ -59,6 +59,7 @@ class Shard(Classes):
         super().__init__(ops, axis)
         self._group, self._place = group, place
         self._weight: Array | None = None  # what this shard, then what all add to the rows' weights
+        self._mass: Any = None  # Σ w over all classes
 
     def masked_and_scaled(
         self, logits: Array, where: Array | None, temperature: Any
@@ -93,6 +94,9 @@ class Shard(Classes):
         self._weight = super().weight_over(weighted)
         return self._weight
 
+    def dot_with_empty(self, dot: Array, share: Array, empty: Array) -> Array:
+        return self._ops.where(empty & ~self._ops.equal(self._mass, 0), -_INF, dot)
+
     def weight_of_rows(self, weight: Any) -> Any:
         return weight if self._weight is None else self._weight
 
@@ -105,18 +109,9 @@ class Shard(Classes):
         top = self._group.max(part.top)
         terms = _statistics.terms(self._ops, part, top, temperature)
         *sums, self._weight = summed(self._ops, self._group, (*terms, self._weight))
-        return _statistics.of_terms(top, sums)
-
-    def finish(self, whole: Part, temperature: Any) -> Rows:
-        """Return what the loss family sees of whole rows."""
-        ops, rows, empty = (
-            self._ops,
-            _statistics.finish(self._ops, whole, temperature),
-            self._empty(),
-        )
-        if empty is None or rows.dot is None:
-            return rows
-        return rows._replace(dot=_of_empty(ops, rows.dot, rows.mass, empty))
+        whole = _statistics.of_terms(top, sums)
+        self._mass = whole.mass
+        return whole
 
 
 class ShardOfLogits(Shard):
@@ -165,15 +160,8 @@ class ShardOfLogits(Shard):
         rows, self._weight = self._statistics(
             *(x, request, self._top, self._weight, self._group, self._place.number)
         )
-        empty = self._empty()
-        if empty is not None and rows.dot is not None:
-            rows = rows._replace(dot=_of_empty(self._ops, rows.dot, rows.mass, empty))
+        self._mass = rows.mass
         return rows, None
-
-
-def _of_empty(ops: ArrayFunctions, dot: Array, mass: Any, empty: Array) -> Array:
-    """Return Σ w log p, with log p = -inf in rows without a class."""
-    return ops.where(empty, ops.where(ops.equal(mass, 0), 0.0, -_INF), dot)
 
 
 def summed(

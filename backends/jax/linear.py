@@ -54,16 +54,16 @@ def _rows(operands, targets, options):
     options = options._replace(block_size=None)  # autodiff of merged parts gives poor gradients
 
     def chunk(_, xs):
-        here = wide._replace(hidden=xs[0])
-        pairs = zip(here, dtypes, strict=True)
-        here = here._make(None if one is None else one.astype(dtype) for one, dtype in pairs)
-        here, given = _linear.prepared(ops, PRODUCTS, here, options)
+        some = wide._replace(hidden=xs[0])
+        pairs = zip(some, dtypes, strict=True)
+        some = some._make(None if one is None else one.astype(dtype) for one, dtype in pairs)
+        some, given = _linear.prepared(ops, PRODUCTS, some, options)
         outputs, _, _ = _linear.of_chunk(
-            ops, kernels, PRODUCTS, here, xs[1], _here(options, given, xs[2])
+            ops, kernels, PRODUCTS, some, xs[1], here(options, given, xs[2])
         )
         return None, outputs
 
-    _, rows = _scan(jax.checkpoint(chunk), None, wide.hidden, targets, options)
+    _, rows = scan(jax.checkpoint(chunk), None, wide.hidden, targets, options)
     return rows
 
 
@@ -106,7 +106,7 @@ def _leaves(tangents):
 
 def _plainly(operands, targets, options):
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
-    options = _here(options._replace(block_size=None), given, {})
+    options = here(options._replace(block_size=None), given, {})
     rows, _, _ = _linear.of_chunk(ops, kernels, PRODUCTS, operands, targets, options)
     return _linear.reduced(ops, rows, operands, targets, given)[0].loss
 
@@ -131,13 +131,13 @@ def _with_gradients(operands, targets, options, wanted):
     def chunk(totals, xs):
         some = Operands(xs[0], weight_matrix, bias)
         outputs, of_hidden, totals = _linear.of_chunk(
-            *(ops, _Written, PRODUCTS, some, xs[1], _here(options, given, xs[2])),
+            *(ops, _Written, PRODUCTS, some, xs[1], here(options, given, xs[2])),
             wanted=wanted,
             totals=totals,
         )
         return totals, (outputs, of_hidden)
 
-    totals, (outputs, of_hidden) = _scan(chunk, totals, hidden, targets, options)
+    totals, (outputs, of_hidden) = scan(chunk, totals, hidden, targets, options)
     outputs, of_sum = _linear.reduced(ops, outputs, operands, targets, given)
     if wanted is None:
         return outputs.loss, None
@@ -150,7 +150,7 @@ def _zeros(array, blocks, nothing):
     return [one + jnp.asarray(nothing, dtype) for one in zeros]
 
 
-def _scan(chunk, totals, hidden, targets, options):
+def scan(chunk, totals, hidden, targets, options):
     """Call `chunk` for `chunk_size` rows at a time, then for the rest; return what it returns."""
     given, step = options.of_logits, options.chunk_size
     by_row = {name: getattr(given, name) for name in _linear.BY_ROW}
@@ -169,7 +169,7 @@ def _scan(chunk, totals, hidden, targets, options):
     return totals, found
 
 
-def _here(options, given, by_row):
+def here(options, given, by_row):
     """Return the options of a chunk, given those that differ between its rows."""
     given = _linear.of_rows_alone(ops, given._replace(**by_row), lambda one: one)
     return options._replace(of_logits=given)
