@@ -12,7 +12,7 @@ from softmaxkit.backends import LinearOptions, Operands
 # Logits of a chunk: 64 MiB of float32, and 256 on an accelerator. There the gradient of the weight
 # matrix, which is read and written for each chunk, would cost more than the products of the 128
 # rows that a large vocabulary leaves of the former. Not measured on one.
-_CHUNK_LOGITS, _ACCELERATOR_CHUNK_LOGITS = 1 << 24, 1 << 26
+CHUNK_LOGITS, ACCELERATOR_CHUNK_LOGITS = 1 << 24, 1 << 26
 _FEWEST_ROWS = 16
 _MANY_CLASSES = 1 << 16  # where their number is not known yet
 
@@ -79,7 +79,7 @@ class Product(Call):
         if rows is None:
             classes = self.shape[-1] or _MANY_CLASSES
             is_accelerated = self.backend.is_accelerated(self.array)
-            logits = _ACCELERATOR_CHUNK_LOGITS if is_accelerated else _CHUNK_LOGITS
+            logits = ACCELERATOR_CHUNK_LOGITS if is_accelerated else CHUNK_LOGITS
             rows = max(logits // min(classes, block or classes), _FEWEST_ROWS)
         return int(rows), None if block is None else int(block)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from softmaxkit._arguments import Call, count
 from softmaxkit._dispatch import resolve, type_name
-from softmaxkit._product import Product
+from softmaxkit._product import CHUNK_LOGITS, Product
 from softmaxkit._targets import class_targets
 from softmaxkit.backends import ClassOptions, LinearOptions, Operands
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from softmaxkit._shard import Place
     from softmaxkit.backends import Array
 
-_BLOCK_LOGITS, _FEWEST_CLASSES = 1 << 24, 64
-
 
 class Shards(Protocol):
     """What a backend's module `shards` offers; `group` is what its library calls one."""
+
+    LIBRARY: str
 
     def place(self, group: Any, like: Array, length: int, where: Array | None, axis: int) -> Place:
         """Return where a shard of this length is among the classes, and the counts of its mask."""
@@ -35,7 +35,11 @@ class Shards(Protocol):
     def linear_loss(
         self, operands: Operands, targets: Array, options: LinearOptions, group: Any, place: Place
     ) -> Array:
-        """Do the same for logits that are a product."""
+        """Do the same for logits that are a product.
+
+        `block_size` is how many classes (JAX: rows) are there at a time, None for as many as make
+        `chunk_size` logits.
+        """
 
 
 class _Shard(Call):
@@ -117,7 +121,8 @@ class _Shard(Call):
             return weight
         return shards.weights_here(weight, group, self.place, here)
 
-    def _belongs_to(self, library: str, x: Any) -> None:
+    def check_library(self, library: str, x: Any) -> None:
+        """Refuse an array of another library."""
         if library != self.backend.LIBRARY:
             raise TypeError(
                 f"{self.name}: {self.argument} is a {type_name(x)} ({self.backend.LIBRARY}); "
@@ -129,46 +134,35 @@ class _ShardOfProduct(_Shard, Product):
     """The same, of logits that are a product."""
 
 
-def cross_entropy(
-    shards: Shards, library: str, logits_shard: Any, targets: Any, group: Any, **given: Any
-) -> Any:
-    """Return the loss; `given` are the options of `softmaxkit.cross_entropy`."""
-    name = "vocab_parallel_cross_entropy"
-    backend, array = resolve(name, "logits_shard", logits_shard)
+def cross_entropy(shards: Shards, given: tuple[Any, Any, Any], **options: Any) -> Any:
+    """Return the loss, given logits, targets and a group; options as `softmaxkit.cross_entropy`."""
+    name, (logits, targets, group) = "vocab_parallel_cross_entropy", given
+    backend, array = resolve(name, "logits_shard", logits)
     call = _Shard(name, "logits_shard", backend, array, None)
-    call._belongs_to(library, logits_shard)
+    call.check_library(shards.LIBRARY, logits)
     call.floating()
-    axis = call.class_axis(given.pop("axis"))
+    axis = call.class_axis(options.pop("axis"))
     shape = call.shape
-    given["where"] = call.mask(given["where"])
+    options["where"] = call.mask(options["where"])
     one_for_all = (*shape[:axis], 1, *shape[axis + 1 :])
-    targets, options = call.options(shards, group, targets, axis, one_for_all, given)
-    return shards.loss(array, targets, options, group, call.place)
+    targets, of_logits = call.options(shards, group, targets, axis, one_for_all, options)
+    return shards.loss(array, targets, of_logits, group, call.place)
 
 
 def linear_cross_entropy(
-    shards: Shards,
-    library: str,
-    operands: tuple[Any, Any, Any],
-    targets: Any,
-    group: Any,
-    **given: Any,
+    shards: Shards, operands: tuple[Any, Any, Any], given: tuple[Any, Any], **options: Any
 ) -> Any:
-    """Return the loss; `given` are the options of `softmaxkit.linear_cross_entropy`."""
+    """Return the loss, given operands, and targets and a group; options likewise."""
+    targets, group = given
     call = _ShardOfProduct.begin("vocab_parallel_linear_cross_entropy", *operands)
-    call._belongs_to(library, operands[0])
-    shape = call.shape
+    call.check_library(shards.LIBRARY, operands[0])
+    shape, block_size = call.shape, options.pop("chunk_size")
     axis, rows, length = len(shape) - 1, shape[:-1], shape[-1]
-    given["where"] = call.mask(given["where"], (length,), "the classes of the shard")
-    softcap, block_size = call.softcap(given.pop("softcap")), given.pop("chunk_size")
-    if block_size is None:
-        every = 1
-        for one in rows:
-            every *= one or 1
-        block_size = max(_BLOCK_LOGITS // max(every, 1), _FEWEST_CLASSES)
-    else:
-        remedy = "pass how many classes are in memory at once, or None"
+    options["where"] = call.mask(options["where"], (length,), "the classes of the shard")
+    softcap = call.softcap(options.pop("softcap"))
+    if block_size is not None:
+        remedy = "pass how many are in memory at once, or None"
         count(call.name, "chunk_size", block_size, remedy)
-    targets, of_logits = call.options(shards, group, targets, axis, rows, given)
-    options = LinearOptions(of_logits, softcap, 0, int(block_size))
-    return shards.linear_loss(call.operands, targets, options, group, call.place)
+    targets, of_logits = call.options(shards, group, targets, axis, rows, options)
+    linear = LinearOptions(of_logits, softcap, CHUNK_LOGITS, block_size)
+    return shards.linear_loss(call.operands, targets, linear, group, call.place)

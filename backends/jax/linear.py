@@ -196,7 +196,7 @@ class _Written:
         found, pull = kept
         given = [one for one in of_rows._replace(mass=None) if one is not None]
         pairs = zip(given, found, strict=True)
-        given = [jnp.broadcast_to(jnp.asarray(g, v.dtype), v.shape) for g, v in pairs]
+        given = [ops.broadcast_like(jnp.asarray(g, v.dtype), v) for g, v in pairs]
         if request.skip is not None:
             given = [jnp.where(request.skip, 0.0, one) for one in given]
         return pull(given)[0]

@@ -23,6 +23,8 @@ from softmaxkit.backends.jax import arrays as ops
 from softmaxkit.backends.jax.arrays import compute, is_array
 from softmaxkit.backends.jax.linear import PRODUCTS, here, scan
 
+LIBRARY = "JAX"
+
 # What a gradient does not ask the other devices for again.
 _OF_ALL = "softmaxkit_rows"
 
@@ -69,8 +71,7 @@ def linear_loss(operands, targets, options, group, place):
     given = of_flat.of_logits
     if place.taking_part is not None:  # the same for all rows
         place = place._replace(taking_part=place.taking_part.reshape(1))
-    length = flat.weight_matrix.shape[0]
-    rows = max(options.block_size * flat.hidden.shape[0] // max(length, 1), 1)
+    rows = options.block_size or max(options.chunk_size // len(flat.weight_matrix), 1)
     of_flat = of_flat._replace(chunk_size=rows)
     # A loop sums a gradient in the dtype of its operand. The gradients by `hidden`, which all
     # devices have, are summed over them after the loop if it differs between them before.

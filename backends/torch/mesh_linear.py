@@ -16,9 +16,7 @@ from softmaxkit.backends.torch.arrays import beside
 from softmaxkit.backends.torch.linear import outside_autocast
 from softmaxkit.backends.torch.mesh import Sharded, here, whole
 from softmaxkit.backends.torch.shard_rows import Group
-from softmaxkit.backends.torch.shards import each_row
-
-_FEWEST_CLASSES = 64
+from softmaxkit.backends.torch.shards import FEWEST_CLASSES, each_row
 
 
 def linear_loss(operands, targets, options):
@@ -52,7 +50,7 @@ def _loss(operands, targets, options):
     block_size, rows = options.block_size, local.hidden.shape[:-1]
     if block_size is None:  # as many logits at a time as chunks of rows would have
         logits = options.chunk_size * len(local.weight_matrix)
-        block_size = max(logits // max(prod(rows), 1), _FEWEST_CLASSES)
+        block_size = max(logits // max(prod(rows), 1), FEWEST_CLASSES)
     of_logits = given._replace(
         where=where,
         weight=of_vocabulary(given.weight),

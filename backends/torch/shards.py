@@ -24,6 +24,9 @@ from softmaxkit.backends.torch.linear import PRODUCTS, outside_autocast
 from softmaxkit.backends.torch.memory import HALF
 from softmaxkit.backends.torch.shard_rows import Group
 
+LIBRARY = "PyTorch"
+FEWEST_CLASSES = 64  # that are multiplied with the rows at once
+
 
 # --- where a shard is -----------------------------------------------------------------------------
 def place(group, like, length, where, axis):
@@ -70,6 +73,9 @@ def loss(logits, targets, options, group, place):
 def linear_loss(operands, targets, options, group, place):
     """Return the loss, with the same `hidden` in every process and a shard of the vocabulary."""
     hidden = operands.hidden
+    rows = max(hidden.shape[:-1].numel(), 1)
+    block_size = options.block_size or max(options.chunk_size // rows, FEWEST_CLASSES)
+    options = options._replace(block_size=block_size)
     operands, targets, options = _linear.flattened(ops, operands, targets, options)
     if place.taking_part is not None:  # the same for all rows
         place = place._replace(taking_part=place.taking_part.reshape(1))

@@ -34,6 +34,10 @@ from softmaxkit.jax._optax import (
     softmax_cross_entropy_with_integer_labels,
     softmax_focal_loss,
 )
+from softmaxkit.jax._shards import (
+    vocab_parallel_cross_entropy,
+    vocab_parallel_linear_cross_entropy,
+)
 
 __all__ = [
     "linear_cross_entropy",
@@ -48,4 +52,6 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",
     "softmax_focal_loss",
+    "vocab_parallel_cross_entropy",
+    "vocab_parallel_linear_cross_entropy",
 ]

@@ -32,6 +32,10 @@ import torch.fx
 
 from softmaxkit._forwarding import rest_of
 from softmaxkit.torch import functional, nn
+from softmaxkit.torch._shards import (
+    vocab_parallel_cross_entropy,
+    vocab_parallel_linear_cross_entropy,
+)
 from softmaxkit.torch._transformers import LabelSmoother, causal_lm_loss
 from softmaxkit.torch.functional import (
     binary_cross_entropy_with_logits,
@@ -75,6 +79,8 @@ __all__ = [
     "sigmoid_focal_loss",
     "softmax",
     "softmin",
+    "vocab_parallel_cross_entropy",
+    "vocab_parallel_linear_cross_entropy",
 ]
 
 for _name in set(functional.__all__) - {"nll_loss"}:  # as in `functional`
