@@ -69,6 +69,7 @@ SKIP_ALONE = (
     "--ignore=tests/test_torch_fx.py",
     "--ignore=tests/test_torch_memory.py",
     "--ignore-glob=*_programs.py",
+    "--ignore-glob=*_replicas.py",
     *("--deselect", "tests/test_companions.py::test_a_number_may_come_in_any_form"),
     *("--deselect", "tests/test_dispatch.py::test_64_first_calls_over_8_threads"),
     *(

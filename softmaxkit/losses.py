@@ -108,9 +108,10 @@ def cross_entropy(
         sample_weight for class indices, and by the number of rows that are not ignored for
         probabilities; where that is 0 the loss is 0.
     normalizer : number, 0-d array, "weight", "count" or "batch", optional
-        What "mean" divides by instead: a number (for gradient accumulation); "weight", the sum of
-        the weights (for probabilities q each row's is Σ_c weight[c] q_c · sample_weight); "count",
-        the number of rows that are not ignored; "batch", the length of the rows' first axis.
+        What "mean" divides by instead: a number (for gradient accumulation, and for a batch that
+        several devices share); "weight", the sum of the weights (for probabilities q each row's is
+        Σ_c weight[c] q_c · sample_weight); "count", the number of rows that are not ignored;
+        "batch", the length of the rows' first axis.
     dtype : floating dtype or its name, optional
         Of the result; that of `logits` by default. Arithmetic is float32 or wider.
 

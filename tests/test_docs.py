@@ -42,7 +42,14 @@ SUPPLIED = {
             from types import SimpleNamespace
             model, trainer = SimpleNamespace(), SimpleNamespace()
         """,
-    }
+    },
+    "docs/data_parallel.md": {
+        "DistributedDataParallel": """
+            import torch.distributed
+            store = torch.distributed.HashStore()
+            torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        """,
+    },
 }
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ OTHERS = {
     "optax_padded_batches.py",
     "own_backend.py",
     "sklearn_regression.py",
+    "tensorflow_replicas.py",
     "torch_character_model.py",
     "torch_focal_loss.py",
     "torch_tied_character_model.py",
@@ -171,6 +172,18 @@ def test_optax_padded_batches():
     assert ours[2] == pytest.approx(theirs[2], rel=0.01), printed  # after 260 steps of rounding
     assert all(row[3] >= 0.95 for row in rows.values()), printed
     assert padded[4] < ours[4], printed  # smoothed: less sure
+
+
+def test_tensorflow_replicas():
+    need("tensorflow", sklearn="scikit-learn")
+    printed = run("tensorflow_replicas.py", TF_CPP_MIN_LOG_LEVEL="3")
+    rows = table(printed)
+    for step in range(1, 11):
+        one, two, averaged = rows[f"{step:4}"]
+        assert two == pytest.approx(one, abs=2e-6), printed  # six digits
+        assert step == 1 or abs(averaged - one) > 0.01, printed  # another objective
+    assert rows["two devices"][0] < 1e-6, printed  # after ten steps of rounding in float32
+    assert rows["means averaged"][0] > 0.1, printed
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])

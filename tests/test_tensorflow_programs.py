@@ -1,4 +1,4 @@
-"""TensorFlow programs with a loss in them: quiet, saved, in loops, on several devices, in Keras."""
+"""TensorFlow programs with a loss in them: quiet, saved, in loops, in Keras."""
 
 import numpy as np
 import pytest
@@ -139,39 +139,6 @@ def test_over_logits_and_labels_by(tf, how, graph):
         np.testing.assert_allclose(value, reference.focal_loss(x, y, **ROWS), rtol=VALUE)
         truth = reference.gradient("focal_loss", x, y, **ROWS)
         np.testing.assert_allclose(gradient, truth, rtol=GRADIENT, atol=1e-14)
-
-
-REPLICAS = """
-import numpy as np
-from softmaxkit._libraries import import_quietly
-tf = import_quietly("tensorflow")
-import softmaxkit
-from softmaxkit.conformance import reference
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-x, y = np.random.default_rng(0).normal(size=(4, 3)), np.array([0, 2, -100, 1])
-with strategy.scope():
-    weights = tf.Variable(np.eye(3))
-def step(x, y):
-    with tf.GradientTape() as tape:
-        loss = softmaxkit.cross_entropy(x @ weights, y, normalizer=3.0)
-    given = [loss, tape.gradient(loss, weights)]
-    return tf.distribute.get_replica_context().all_reduce("sum", given)
-data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
-(batch,) = strategy.experimental_distribute_dataset(data)
-got = tf.function(lambda x, y: strategy.run(step, (x, y)))(*batch)
-for loss, gradient in zip(*map(strategy.experimental_local_results, got), strict=True):
-    # Float64: sums of two replicas.
-    np.testing.assert_allclose(loss, reference.cross_entropy(x, y), rtol=1e-12)
-    expected = x.T @ reference.gradient("cross_entropy", x, y)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-10)
-    print("right")
-"""
-
-
-def test_mirrored_strategy_on_two_devices(tf, run_python):
-    assert run_python(REPLICAS).split() == ["right"] * 2
 
 
 # --- Keras ----------------------------------------------------------------------------------------
