@@ -101,6 +101,7 @@ class ByBlocks:
         operands: Operands,
         options: LinearOptions,
         blocks: Sequence[slice],
+        *,
         shard: Shard | None = None,
     ) -> None:
         self._ops, self._products, self._operands = ops, products, operands

@@ -83,7 +83,8 @@ class Classes:
 
     def weight_at(self, labels: Array, weight: Array) -> Array:
         """Return the class weights of labels."""
-        return self._ops.take(weight, labels)
+        ops = self._ops
+        return ops.take(weight, labels)
 
     def weight_over(self, weighted: Array) -> Array:
         """Return Σ w q over these classes, given w q."""

@@ -43,6 +43,7 @@ OPERATIONS = (
         facades=(
             *("torch.cross_entropy", "torch.nll_loss", "torch.CrossEntropyLoss"),
             *("torch.causal_lm_loss", "torch.LabelSmoother"),
+            *("torch.vocab_parallel_cross_entropy", "jax.vocab_parallel_cross_entropy"),
             *("jax.softmax_cross_entropy", "jax.safe_softmax_cross_entropy"),
             "jax.softmax_cross_entropy_with_integer_labels",
             "tensorflow.softmax_cross_entropy_with_logits",
@@ -95,6 +96,8 @@ OPERATIONS = (
         facades=(
             *("torch.linear_cross_entropy", "torch.LinearCrossEntropyLoss"),
             *("jax.linear_cross_entropy", "tensorflow.linear_cross_entropy"),
+            "torch.vocab_parallel_linear_cross_entropy",
+            "jax.vocab_parallel_linear_cross_entropy",
         ),
     ),
     Operation("one_hot", "labels"),

@@ -13,7 +13,7 @@ from softmaxkit.backends import LinearOptions, Operands
 # matrix, which is read and written for each chunk, would cost more than the products of the 128
 # rows that a large vocabulary leaves of the former. Not measured on one.
 CHUNK_LOGITS, ACCELERATOR_CHUNK_LOGITS = 1 << 24, 1 << 26
-_FEWEST_ROWS = 16
+FEWEST_ROWS = 16
 _MANY_CLASSES = 1 << 16  # where their number is not known yet
 
 
@@ -80,7 +80,7 @@ class Product(Call):
             classes = self.shape[-1] or _MANY_CLASSES
             is_accelerated = self.backend.is_accelerated(self.array)
             logits = ACCELERATOR_CHUNK_LOGITS if is_accelerated else CHUNK_LOGITS
-            rows = max(logits // min(classes, block or classes), _FEWEST_ROWS)
+            rows = max(logits // min(classes, block or classes), FEWEST_ROWS)
         return int(rows), None if block is None else int(block)
 
     def softcap(self, value: Any) -> float | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from softmaxkit._arguments import Call, count
 from softmaxkit._dispatch import resolve, type_name
-from softmaxkit._product import CHUNK_LOGITS, Product
+from softmaxkit._product import CHUNK_LOGITS, FEWEST_ROWS, Product
 from softmaxkit._targets import class_targets
 from softmaxkit.backends import ClassOptions, LinearOptions, Operands
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from softmaxkit._arguments import Shape
     from softmaxkit._shard import Place
     from softmaxkit.backends import Array
+
+
+_FEWEST_CLASSES = 64  # that are multiplied with the rows at a time
 
 
 class Shards(Protocol):
@@ -37,14 +40,15 @@ class Shards(Protocol):
     ) -> Array:
         """Do the same for logits that are a product.
 
-        `block_size` is how many classes (JAX: rows) are there at a time, None for as many as make
-        `chunk_size` logits.
+        There are either `chunk_size` rows or `block_size` classes of the logits at a time.
         """
 
 
 class _Shard(Call):
     """A call on a shard, whose classes are some of those of the rows."""
 
+    shards: Shards
+    group: Any
     place: Place
 
     def number_of_classes(self, axis: int) -> int | None:
@@ -52,13 +56,7 @@ class _Shard(Call):
         return number if isinstance(number, int) else None
 
     def options(
-        self,
-        shards: Shards,
-        group: Any,
-        targets: Any,
-        axis: int,
-        shape_of_temperature: Shape,
-        given: dict[str, Any],
+        self, targets: Any, axis: int, shape_of_temperature: Shape, given: dict[str, Any]
     ) -> tuple[Array, ClassOptions]:
         """Return targets and options; this asks the other shards once."""
         shape = self.shape
@@ -86,19 +84,19 @@ class _Shard(Call):
         )
         if where is not None:
             where = where[(None,) * (len(shape) - len(self.backend.shape(where))) + (...,)]
-        self.place = shards.place(group, self.array, length, where, axis)
+        self.place = self.shards.place(self.group, self.array, length, where, axis)
         targets, is_index, unseen, ignore_index = class_targets(
             self, targets, axis, given["ignore_index"]
         )
         if given["normalizer"] is None and not is_index:
             options = options._replace(normalizer="count")
         return targets, options._replace(
-            weight=self._weight(shards, group, given["weight"], axis),
+            weight=self._weight(given["weight"], axis),
             ignore_index=ignore_index,
             unseen=unseen,
         )
 
-    def _weight(self, shards: Shards, group: Any, value: Any, axis: int) -> Any:
+    def _weight(self, value: Any, axis: int) -> Any:
         """Return the weights of the shard's classes, given those, or those of all classes."""
         weight = self.companion("weight", value)
         if weight is None:
@@ -119,10 +117,11 @@ class _Shard(Call):
             )
         if shape[0] == here != number:
             return weight
-        return shards.weights_here(weight, group, self.place, here)
+        return self.shards.weights_here(weight, self.group, self.place, here)
 
-    def check_library(self, library: str, x: Any) -> None:
+    def belongs_to(self, shards: Shards, group: Any, x: Any) -> None:
         """Refuse an array of another library."""
+        self.shards, self.group, library = shards, group, shards.LIBRARY
         if library != self.backend.LIBRARY:
             raise TypeError(
                 f"{self.name}: {self.argument} is a {type_name(x)} ({self.backend.LIBRARY}); "
@@ -139,13 +138,13 @@ def cross_entropy(shards: Shards, given: tuple[Any, Any, Any], **options: Any) -
     name, (logits, targets, group) = "vocab_parallel_cross_entropy", given
     backend, array = resolve(name, "logits_shard", logits)
     call = _Shard(name, "logits_shard", backend, array, None)
-    call.check_library(shards.LIBRARY, logits)
+    call.belongs_to(shards, group, logits)
     call.floating()
     axis = call.class_axis(options.pop("axis"))
     shape = call.shape
     options["where"] = call.mask(options["where"])
     one_for_all = (*shape[:axis], 1, *shape[axis + 1 :])
-    targets, of_logits = call.options(shards, group, targets, axis, one_for_all, options)
+    targets, of_logits = call.options(targets, axis, one_for_all, options)
     return shards.loss(array, targets, of_logits, group, call.place)
 
 
@@ -155,14 +154,19 @@ def linear_cross_entropy(
     """Return the loss, given operands, and targets and a group; options likewise."""
     targets, group = given
     call = _ShardOfProduct.begin("vocab_parallel_linear_cross_entropy", *operands)
-    call.check_library(shards.LIBRARY, operands[0])
-    shape, block_size = call.shape, options.pop("chunk_size")
+    call.belongs_to(shards, group, operands[0])
+    shape, size = call.shape, options.pop("chunk_size")
     axis, rows, length = len(shape) - 1, shape[:-1], shape[-1]
     options["where"] = call.mask(options["where"], (length,), "the classes of the shard")
     softcap = call.softcap(options.pop("softcap"))
-    if block_size is not None:
-        remedy = "pass how many are in memory at once, or None"
-        count(call.name, "chunk_size", block_size, remedy)
-    targets, of_logits = call.options(shards, group, targets, axis, rows, options)
-    linear = LinearOptions(of_logits, softcap, CHUNK_LOGITS, block_size)
+    every = 1
+    for one in rows:
+        every *= one or 1
+    chunk = max(CHUNK_LOGITS // max(length or 1, 1), FEWEST_ROWS)
+    block = max(CHUNK_LOGITS // max(every, 1), _FEWEST_CLASSES)
+    if size is not None:
+        count(call.name, "chunk_size", size, "pass how many are there at a time, or None")
+        chunk = block = int(size)
+    targets, of_logits = call.options(targets, axis, rows, options)
+    linear = LinearOptions(of_logits, softcap, chunk, block)
     return shards.linear_loss(call.operands, targets, linear, group, call.place)

@@ -71,8 +71,6 @@ def linear_loss(operands, targets, options, group, place):
     given = of_flat.of_logits
     if place.taking_part is not None:  # the same for all rows
         place = place._replace(taking_part=place.taking_part.reshape(1))
-    rows = options.block_size or max(options.chunk_size // len(flat.weight_matrix), 1)
-    of_flat = of_flat._replace(chunk_size=rows)
     # A loop sums a gradient in the dtype of its operand. The gradients by `hidden`, which all
     # devices have, are summed over them after the loop if it differs between them before.
     dtypes = [None if one is None else one.dtype for one in flat]
@@ -157,11 +155,12 @@ def _whole_jvp(static, primals, tangents):
     )
     # Recompute them where they are needed, as in `rows`.
     moved = jax.checkpoint(partial(_tangents, static), prevent_cse=False)
-    return found, moved(x, labels, weights, top, found, (dx, dweights, dweight))
+    return found, moved((x, labels, weights, top), found, (dx, dweights, dweight))
 
 
-def _tangents(static, x, labels, weights, top, found, moves):
+def _tangents(static, primals, found, moves):
     axis, group, number = static
+    x, labels, weights, top = primals
     log_p, _, rest, mass, beside, _ = found
     dx, dweights, dweight = moves
     varies = weights is not None and weights.ndim

@@ -16,7 +16,7 @@ from softmaxkit.backends.torch.arrays import beside
 from softmaxkit.backends.torch.linear import outside_autocast
 from softmaxkit.backends.torch.mesh import Sharded, here, whole
 from softmaxkit.backends.torch.shard_rows import Group
-from softmaxkit.backends.torch.shards import FEWEST_CLASSES, each_row
+from softmaxkit.backends.torch.shards import each_row
 
 
 def linear_loss(operands, targets, options):
@@ -49,8 +49,7 @@ def _loss(operands, targets, options):
     taking_part = None if where is None else classes.group.sum(where.sum().reshape(1))
     block_size, rows = options.block_size, local.hidden.shape[:-1]
     if block_size is None:  # as many logits at a time as chunks of rows would have
-        logits = options.chunk_size * len(local.weight_matrix)
-        block_size = max(logits // max(prod(rows), 1), FEWEST_CLASSES)
+        block_size = max(options.chunk_size * classes.number // max(prod(rows), 1), 1)
     of_logits = given._replace(
         where=where,
         weight=of_vocabulary(given.weight),

@@ -6,6 +6,8 @@ measured on a GPU.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -83,11 +85,18 @@ def statistics(x, request, top, weight, group, number):
 
     Labels are those among the classes of this shard, of `number` in all. Rows also have Σ w.
     """
-    found = _Statistics.apply(x, request.weights, weight, request, top, group, number)
+    found = _Statistics.apply(x, request.weights, weight, _Known(request, top, group, number))
     log_p, dot, rest, mass, _, weight = found
     lse = top + torch.log1p(rest)
     lse = lse if request.skip is None else torch.where(request.skip, 0.0, lse)
     return Rows(log_p, dot, mass, lse), weight
+
+
+class _Known(NamedTuple):
+    request: Request
+    top: Tensor
+    group: Group
+    number: int | Tensor
 
 
 class _Statistics(torch.autograd.Function):
@@ -97,7 +106,8 @@ class _Statistics(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weights, weight, request, top, group, number):
+    def forward(ctx, x, weights, weight, known):
+        request, top, group, number = known
         columns = _columns(x, request, torch.where(top.abs() == torch.inf, torch.nan, top))
         summed = _shard.summed(ops, group, (*columns, weight))
         holders, others, log_p, dot, mass, beside, weight = summed
@@ -123,10 +133,10 @@ class _Statistics(torch.autograd.Function):
         return log_p, dot, rest, mass, beside, weight
 
     @staticmethod
-    def backward(ctx, by_log_p, by_dot, by_rest, by_mass, by_beside, by_weight):
+    def backward(ctx, *by_found):
         x, weights, labels, skip, top, *rows = ctx.saved_tensors
         weights = ctx.number if weights is None else weights
-        by_rows = by_log_p, by_dot, by_rest, by_mass, by_beside
+        *by_rows, by_weight = by_found
         again = any(one is not None and is_differentiated_again(one) for one in by_rows)
         with torch.set_grad_enabled(again):
             rows = [ctx.group.for_each(one) for one in rows]
@@ -137,7 +147,7 @@ class _Statistics(torch.autograd.Function):
                 by_x = gradient(x, request, top, rows, by_rows[:3], again=again)
             if ctx.needs_input_grad[1]:
                 by_weights = _by_weights(x, request, top, rows, by_rows)
-        return by_x, by_weights, by_weight, None, None, None, None
+        return by_x, by_weights, by_weight, None
 
 
 def rest_of(x, axis, top, group):

@@ -25,7 +25,6 @@ from softmaxkit.backends.torch.memory import HALF
 from softmaxkit.backends.torch.shard_rows import Group
 
 LIBRARY = "PyTorch"
-FEWEST_CLASSES = 64  # that are multiplied with the rows at once
 
 
 # --- where a shard is -----------------------------------------------------------------------------
@@ -73,9 +72,6 @@ def loss(logits, targets, options, group, place):
 def linear_loss(operands, targets, options, group, place):
     """Return the loss, with the same `hidden` in every process and a shard of the vocabulary."""
     hidden = operands.hidden
-    rows = max(hidden.shape[:-1].numel(), 1)
-    block_size = options.block_size or max(options.chunk_size // rows, FEWEST_CLASSES)
-    options = options._replace(block_size=block_size)
     operands, targets, options = _linear.flattened(ops, operands, targets, options)
     if place.taking_part is not None:  # the same for all rows
         place = place._replace(taking_part=place.taking_part.reshape(1))
@@ -141,7 +137,7 @@ class _Product(Shard):
         options = self._options._replace(
             of_logits=given._replace(temperature=_of_rows(given.temperature))
         )
-        return ByBlocks(ops, PRODUCTS, operands, options, blocks or [slice(0, 0)], self)
+        return ByBlocks(ops, PRODUCTS, operands, options, blocks or [slice(0, 0)], shard=self)
 
     def at_once(self, operands, request):
         """Return log p, the dot product and the logsumexp by operations that autograd follows."""
