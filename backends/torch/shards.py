@@ -120,7 +120,7 @@ class _Product(Shard):
 
     def __init__(self, operands, options, group, place):
         super().__init__(ops, group, place, 1)
-        self._operands, self._options = operands, options
+        self._operands, self._options, self.given = operands, options, options.of_logits
 
     def row_statistics(self, x, request, lse, keep):
         hidden, weight_matrix, bias = self._operands
@@ -129,19 +129,17 @@ class _Product(Shard):
         log_p, dot, lse = _Statistics.apply(self, request, hidden, weight_matrix, bias)
         return Rows(log_p, dot, None, lse), None
 
-    def by_blocks(self, operands):
+    def by_blocks(self, operands, where, temperature):
         """Return the logits in blocks of the vocabulary."""
         length, step = len(operands.weight_matrix), self._options.block_size
         blocks = [slice(start, min(start + step, length)) for start in range(0, length, step)]
-        given = self._options.of_logits
-        options = self._options._replace(
-            of_logits=given._replace(temperature=_of_rows(given.temperature))
-        )
+        given = self.given._replace(where=where, temperature=_of_rows(temperature))
+        options = self._options._replace(of_logits=given)
         return ByBlocks(ops, PRODUCTS, operands, options, blocks or [slice(0, 0)], shard=self)
 
     def at_once(self, operands, request):
         """Return log p, the dot product and the logsumexp by operations that autograd follows."""
-        given = self._options.of_logits
+        given = self.given
         z, _ = _chunk.logits(ops, PRODUCTS, operands, self._options.softcap)
         shard = ShardOfLogits(ops, shard_rows.statistics, self._group, self._place, 1)
         x, shift, _ = shard.masked_and_scaled(z, given.where, _of_rows(given.temperature))
@@ -154,8 +152,8 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, product, request, *operands):
-        ctx.product, ctx.axis = product, request.axis
-        chunk = product.by_blocks(Operands(*operands))
+        ctx.product, ctx.axis, given = product, request.axis, product.given
+        chunk = product.by_blocks(Operands(*operands), given.where, given.temperature)
         labels = request.labels
         if labels is not None:
             labels = product.labels_here(labels)
@@ -164,46 +162,50 @@ class _Statistics(torch.autograd.Function):
         ctx.number = None if isinstance(request.weights, Tensor) else request.weights
         weights = request.weights if isinstance(request.weights, Tensor) else None
         top, rest, _, _, mass, beside, _, _ = chunk.whole
+        temperature = given.temperature
+        ctx.temperature = None if isinstance(temperature, Tensor) else temperature
+        temperature = temperature if isinstance(temperature, Tensor) else None
         ctx.save_for_backward(
-            *operands, request.labels, weights, request.skip, rows.log_p, top, rest, mass, beside
+            *(*operands, request.labels, weights, request.skip, given.where, temperature),
+            *(rows.log_p, top, rest, mass, beside),
         )
         ctx.set_materialize_grads(False)
         return rows.log_p, rows.dot, rows.lse
 
     @staticmethod
     def backward(ctx, *of_rows):
-        product, (*operands, labels, weights, skip, log_p, top, rest, mass, beside) = (
-            ctx.product,
-            ctx.saved_tensors,
-        )
-        operands = Operands(*operands)
-        wanted = Operands(*ctx.needs_input_grad[2:])
+        product = ctx.product
+        *operands, labels, weights, skip, where, temperature = ctx.saved_tensors[:8]
+        log_p, top, rest, mass, beside = ctx.saved_tensors[8:]
+        operands, wanted = Operands(*operands), Operands(*ctx.needs_input_grad[2:])
+        temperature = ctx.temperature if temperature is None else temperature
         request = Request(ctx.axis, labels, ctx.number if weights is None else weights, skip)
         if any(one is not None and is_differentiated_again(one) for one in of_rows):
             return None, None, *_differentiably(product, operands, request, of_rows, wanted)
         by_log_p, by_dot, by_lse = of_rows
-        labels = None if by_log_p is None else product.labels_here(labels)
-        weights = None if by_dot is None else request.weights
-        chunk = product.by_blocks(operands)
+        here = request._replace(
+            labels=None if by_log_p is None else product.labels_here(labels),
+            weights=None if by_dot is None else request.weights,
+        )
+        chunk = product.by_blocks(operands, where, temperature)
         chunk.whole = Part(top, rest, mass=mass, beside=beside)
         chunk.reduced = Rows(None if by_log_p is None else log_p, None, None, None)
-        saved = Saved(
-            None,
-            Rows(by_log_p, by_dot, mass, by_lse),
-            request._replace(labels=labels, weights=weights),
-        )
+        saved = Saved(None, Rows(by_log_p, by_dot, mass, by_lse), here)
         hidden, weight_matrix, _ = operands
-        of_hidden, of_weights, of_bias = None, [], []
+        found = Operands(
+            *(
+                torch.zeros_like(one, dtype=top.dtype) if is_wanted else None
+                for one, is_wanted in zip(operands, wanted, strict=True)
+            )
+        )
         for block in chunk.blocks:
             of_z = chunk.gradient(saved, None, block)
             if wanted.hidden:
-                some = PRODUCTS.product(of_z, weight_matrix[block])
-                of_hidden = some if of_hidden is None else of_hidden.add_(some)
+                found.hidden.add_(PRODUCTS.product(of_z, weight_matrix[block]))
             if wanted.weight_matrix:
-                of_weights.append(PRODUCTS.add_outer(None, of_z, hidden))
+                found.weight_matrix[block] = PRODUCTS.add_outer(None, of_z, hidden)
             if wanted.bias:
-                of_bias.append(of_z.sum(0))
-        found = of_hidden, *(torch.cat(one) if one else None for one in (of_weights, of_bias))
+                found.bias[block] = of_z.sum(0)
         pairs = zip(found, operands, strict=True)
         return None, None, *(one if one is None else one.to(of.dtype) for one, of in pairs)
 
