@@ -154,6 +154,7 @@ def tensorflow(session: nox.Session) -> None:
 @nox.session
 def strict(session: nox.Session) -> None:
     """Test the array-API standard to the letter, and a lazy library."""
+    install(session, "distributed")  # tests/test_dask.py computes on its processes
     run_tests(session, "strict")
 
 
