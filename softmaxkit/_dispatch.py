@@ -190,6 +190,6 @@ def _known_to_compat(x: Any) -> bool:
     import array_api_compat as compat
 
     try:
-        return compat.is_dask_array(x) or compat.is_cupy_array(x) or compat.is_ndonnx_array(x)
+        return compat.is_cupy_array(x) or compat.is_ndonnx_array(x)
     except AttributeError:  # it looks into sys.modules, where a blocked framework is None
         return False

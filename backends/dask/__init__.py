@@ -22,12 +22,13 @@ from softmaxkit.backends.dask.arrays import (
     is_compiling,
     is_native,
     kind,
-    of_rows,
+    rows_of,
     same_length,
     shape,
     to_host,
     unusable,
     visible,
+    whole_mask,
 )
 from softmaxkit.backends.dask.linear import linear_loss, linear_value_and_grad
 
@@ -57,6 +58,7 @@ def value_and_grad(logits, targets, options):
 
 
 def smooth_labels(targets, smoothing, axis, where):
+    where = whole_mask(where, targets, axis)
     return _losses.smooth_labels(ops, targets, smoothing, axis, where)
 
 
@@ -73,11 +75,11 @@ def _aligned(logits, targets, options):
 
     Dask itself would cut the logits where a companion is cut.
     """
-    rows = logits.chunks
+    options, rows = _beside(logits, options), logits.chunks
     if not isinstance(options, BinaryOptions):
-        rows = of_rows(rows, options.axis)
-    sample_weight = chunked_like(options.sample_weight, rows)
-    options = _beside(logits, options)._replace(sample_weight=sample_weight)
+        rows = rows_of(rows, options.axis)
+        options = options._replace(where=whole_mask(options.where, logits, options.axis))
+    options = options._replace(sample_weight=chunked_like(options.sample_weight, rows))
     return chunked_like(targets, logits.chunks if targets.ndim == logits.ndim else rows), options
 
 

@@ -14,7 +14,6 @@ from softmaxkit.backends.array_api.arrays import (
     asarray,
     astype,
     at_class,
-    broadcast_like,
     compute,
     compute_like,
     concat,
@@ -78,6 +77,12 @@ def where(condition, a, b):
     return da.where(condition, a, b)
 
 
+def broadcast_like(x, like):
+    # Dask broadcasts where `x` is used. Chunks as large as those of `like` would be kept in memory,
+    # because they do not depend on the logits. The classes are there already: see `whole_mask`.
+    return x[(None,) * (like.ndim - x.ndim) + (...,)]
+
+
 def take(vector, labels):
     # Labels may be anywhere in the vector, which is short beside the logits: it is one chunk.
     index = tuple(range(labels.ndim))
@@ -109,6 +114,15 @@ def chunked_like(value, chunks):
     )
 
 
-def of_rows(values, axis):
+def rows_of(values, axis):
     """Return those of the values, one for each axis of the logits, that the rows have too."""
     return (*values[:axis], *values[axis + 1 :])
+
+
+def whole_mask(where, x, axis):
+    """Return a mask with all axes of `x` and all classes, in the chunks of `x`; None for None."""
+    if where is None:
+        return None
+    where = broadcast_like(where, x)
+    every = (*where.shape[:axis], x.shape[axis], *where.shape[axis + 1 :])
+    return chunked_like(da.broadcast_to(where, every), x.chunks)

@@ -35,37 +35,36 @@ def by_blocks(function):
         out = None
         for start in range(0, count, step):
             block = slice(start, start + step)
-            some = (_each(lambda one: _cut(one, places, count, block), v) for v in (z, *values))
+            some = (_cut(value, places, count, block) for value in (z, *values))
             found = function(*some, axis=axis, **options)
-            if out is None:
-                out = _each(lambda one: _room(one, places, count), found)
-            for target, one in zip(_listed(out), _listed(found), strict=True):
-                if one is not None:
-                    _cut(target, places, count, block)[...] = one
+            out = _room(found, places, count) if out is None else out
+            _write(found, _cut(out, places, count, block))
         return out
 
     return by_blocks_of_rows
 
 
 def _cut(value, places, count, block):
+    """Return the block of an array, or of each field of a named tuple."""
+    if isinstance(value, tuple):
+        return value._make(_cut(one, places, count, block) for one in value)
     place = places.get(getattr(value, "ndim", None))
     if place is None or value.shape[place] != count:
         return value
     return value[(slice(None),) * place + (block,)]
 
 
-def _room(block, places, count):
-    """Return memory for the result of all rows, given that of the first block."""
-    if block is None:
-        return None
-    place = places[block.ndim]
-    return np.empty((*block.shape[:place], count, *block.shape[place + 1 :]), block.dtype)
+def _room(found, places, count):
+    """Return memory for the results of all blocks, given those of the first."""
+    if isinstance(found, tuple):
+        return found._make(None if one is None else _room(one, places, count) for one in found)
+    place = places[found.ndim]
+    return np.empty((*found.shape[:place], count, *found.shape[place + 1 :]), found.dtype)
 
 
-def _each(function, value):
-    """Apply a function to a value or, if that is a named tuple, to each of its fields."""
-    return value._make(map(function, value)) if isinstance(value, tuple) else function(value)
-
-
-def _listed(value):
-    return value if isinstance(value, tuple) else (value,)
+def _write(found, room):
+    if isinstance(found, tuple):
+        for one, target in zip(found, room, strict=True):
+            _write(one, target)
+    elif found is not None:
+        room[...] = found

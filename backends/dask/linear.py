@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from softmaxkit import _linear
 from softmaxkit.backends import Operands
+from softmaxkit.backends.array_api import arrays as whole_arrays
 from softmaxkit.backends.array_api.linear import PRODUCTS
 from softmaxkit.backends.dask import arrays as ops
 from softmaxkit.backends.dask import rows as kernels
@@ -19,7 +20,8 @@ def linear_value_and_grad(operands, targets, options):
 
 
 def _call(operands, targets, options, wanted):
-    call = _linear.flattened(ops, operands, targets, options)
+    # Along one axis of rows, everything is as long as they are: `ops` would not broadcast it.
+    call = _linear.flattened(whole_arrays, operands, targets, options)
     outputs, found = _linear.loss(ops, kernels, PRODUCTS, _in_chunks(*call), wanted=wanted)
     return _linear.shaped(ops, operands, options, outputs, found)
 

@@ -17,7 +17,7 @@ from softmaxkit._axes import expand, no_classes
 from softmaxkit._statistics import Part, Request, Rows, centred, log_sum, rest_of
 from softmaxkit.backends.array_api import arrays as of_chunk
 from softmaxkit.backends.dask import arrays as ops
-from softmaxkit.backends.dask.arrays import chunked_like, meta_of, of_rows
+from softmaxkit.backends.dask.arrays import chunked_like, meta_of, rows_of
 from softmaxkit.backends.dask.blocks import by_blocks
 
 # Parts that a task merges. With more, more of them are in memory at once; with fewer, there are
@@ -133,7 +133,7 @@ def _of_chunk(z, axis, first, labels, weights, skip):
     if skip is not None:
         z = of_chunk.where(expand(skip, axis), 0.0, z)
     if labels is not None:
-        labels = labels - first
+        labels = labels - first[0]
     if of_chunk.is_array(weights):
         weights = of_chunk.broadcast_like(weights, z)
     return z, labels, weights
@@ -178,7 +178,7 @@ class _Chunks:
 
     def rows(self, function, *by_row, **options):
         """Return what a function makes of what rows reduce to, and of other values of theirs."""
-        return self._made(of_rows(self._every, self._axis), function, by_row, None, **options)
+        return self._made(rows_of(self._every, self._axis), function, by_row, None, **options)
 
     def _made(self, index, function, values, dtype, **options):
         pairs = [pair for one in values for pair in self._laid(one)]
@@ -196,8 +196,8 @@ class _Chunks:
             return value, ()
         if value.ndim == self.x.ndim:
             return chunked_like(value, self.x.chunks), self._every
-        rows = of_rows(self._every, self._axis)
-        return chunked_like(value, of_rows(self.x.chunks, self._axis)), rows
+        rows = rows_of(self._every, self._axis)
+        return chunked_like(value, rows_of(self.x.chunks, self._axis)), rows
 
 
 def _as_it_is(part, axis, keepdims):
