@@ -57,6 +57,7 @@ SKIP_ALONE = (
     "--ignore=tests/test_activation_derivatives.py",
     "--ignore=tests/test_bad_input_traced.py",
     "--ignore=tests/test_blocks.py",
+    "--ignore=tests/test_dask.py",
     "--ignore=tests/test_debuggers.py",
     "--ignore=tests/test_properties.py",
     "--ignore=tests/test_golden_gradients.py",

@@ -1,8 +1,9 @@
 """Dask arrays in chunks of rows and of classes, which may be larger than memory.
 
-A call builds a graph, which grows linearly with the number of chunks and reads nothing; a chunk is
-in memory until the statistics of its rows, and its gradient if that is wanted, are made. Beyond
-what its chunks reduce to, everything is what any array-API library has.
+A call builds a graph, which grows linearly with the number of chunks, and reads nothing. A chunk is
+in memory until its rows are reduced and, if its gradient is wanted, until that is made; then come
+the chunks of the next rows. One thing keeps more: if a mean is divided by the sum of probability
+targets or binary weights (``normalizer="weight"``), the gradient waits for all of them.
 """
 
 from __future__ import annotations
