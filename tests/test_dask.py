@@ -272,6 +272,36 @@ def test_nan_stays_in_its_row(bad, da):
     assert np.flatnonzero(np.isnan(p).any(1)).tolist() == [3, 30]
 
 
+def test_numbers_far_apart_give_no_warning(da):
+    """Pytest makes an error of one: the difference of these overflows, within a chunk or between."""
+    x = np.array([[3e38, -3e38, 1.0, -3e38]] * 2, np.float32)
+    lazy_x = lazy(da, x, (1, 2))
+    got = [*value_and_grad(cross_entropy)(lazy_x, [0, 3], reduction="none"), *softmaxes(lazy_x)]
+    want = [*value_and_grad(cross_entropy)(x, [0, 3], reduction="none"), *softmaxes(x)]
+    assert_same(got, want)
+
+
+def softmaxes(x):
+    return [getattr(softmaxkit, name)(x) for name in SOFTMAXES]
+
+
+def test_results_have_the_chunks_of_the_logits(da):
+    """Whatever those of the other arguments, where Dask would cut the logits as well."""
+    x, options = lazy(da, LOGITS, UNEVEN), OPTIONS["all"]
+    others = {key: lazy(da, one, 9) for key, one in options.items()}
+    for targets in (LABELS, PROBABILITIES):
+        value, gradient = value_and_grad(cross_entropy)(
+            x, lazy(da, targets, 11), reduction="none", **others
+        )
+        assert (value.chunks, gradient.chunks) == (UNEVEN[:1], UNEVEN)
+    value, gradient = value_and_grad(softmaxkit.binary_cross_entropy)(
+        x, lazy(da, PROBABILITIES, 11), reduction="none", sample_weight=lazy(da, MASK * 0.5, 9)
+    )
+    assert value.chunks == gradient.chunks == UNEVEN
+    value, product = vjp(softmaxkit.softmax)(x, lazy(da, PROBABILITIES, 11), where=others["where"])
+    assert value.chunks == product.chunks == UNEVEN
+
+
 # --- on processes ---------------------------------------------------------------------------------
 @pytest.fixture
 def client():
