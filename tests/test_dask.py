@@ -273,7 +273,7 @@ def test_nan_stays_in_its_row(bad, da):
 
 
 def test_numbers_far_apart_give_no_warning(da):
-    """Pytest makes an error of one: the difference of these overflows, within a chunk or between."""
+    """Their difference overflows, within a chunk or between two; here a warning is an error."""
     x = np.array([[3e38, -3e38, 1.0, -3e38]] * 2, np.float32)
     lazy_x = lazy(da, x, (1, 2))
     got = [*value_and_grad(cross_entropy)(lazy_x, [0, 3], reduction="none"), *softmaxes(lazy_x)]
