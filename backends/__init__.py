@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Array = Any
 DType = Any
 
-MODULES = ("numpy", "torch", "jax", "tensorflow", "array_api")
+MODULES = ("numpy", "torch", "jax", "tensorflow", "dask", "array_api")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -50,6 +50,9 @@ def resolve(call: str, name: str, x: Any, *, recorders: bool = False) -> tuple[B
         if not hasattr(x, "ndim"):  # a Variable
             x = tensorflow.convert_to_tensor(x)
         return backends.tensorflow, x
+    if isinstance(x, getattr(modules.get("dask.array"), "Array", ())):
+        usable(call, name, backends.dask, x)
+        return backends.dask, x
     if isinstance(x, _HOST):
         return backends.numpy, _numpy_array(call, name, x)
     if isinstance(x, _of_keras("Variable")):
@@ -187,6 +190,6 @@ def _known_to_compat(x: Any) -> bool:
     import array_api_compat as compat
 
     try:
-        return compat.is_dask_array(x) or compat.is_cupy_array(x) or compat.is_ndonnx_array(x)
+        return compat.is_cupy_array(x) or compat.is_ndonnx_array(x)
     except AttributeError:  # it looks into sys.modules, where a blocked framework is None
         return False

@@ -90,7 +90,7 @@ _LIBRARIES: list[tuple[str, str, str, Callable[[Any], list[str]], Callable[[Any]
         lambda tf: tf.constant(0.0).dtype.name,
     ),
     ("array_api_strict", "array-api-strict", "array_api", _cpu, lambda xp: xp.zeros(()).dtype),
-    ("dask", "Dask", "array_api", _cpu, lambda dask: "float64"),
+    ("dask", "Dask", "dask", _cpu, lambda dask: "float64"),
     ("mlx.core", "MLX", "array_api", _mlx_devices, lambda mx: mx.zeros(()).dtype),
     ("cupy", "CuPy", "array_api", _cupy_devices, lambda cupy: cupy.zeros(()).dtype),
     ("array_api_compat", "array-api-compat", "", lambda compat: [], lambda compat: ""),

@@ -48,7 +48,7 @@ def library(name):
     return SimpleNamespace(
         adapter=adapter,
         array=lambda value, dtype: adapter.to_backend(np.asarray(value), dtype),
-        backend=getattr(softmaxkit.backends, "array_api" if name == "dask" else name),
+        backend=getattr(softmaxkit.backends, name),
     )
 
 

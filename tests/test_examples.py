@@ -12,6 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BACKENDS = ("numpy", "torch", "jax", "tensorflow")
 OTHERS = {
+    "dask_out_of_core.py",
     "flax_masked_classes.py",
     "keras_lines_of_digits.py",
     "keras_train_step.py",
@@ -201,6 +202,17 @@ def test_keras_lines_of_digits(backend):
     assert min(plain[1], smoothed[1]) > 0.9, printed
     assert smoothed[2] < plain[2], printed
     assert smoothed[2] < 0.91 + 0.02, printed  # what smoothing by 0.1 asks of a label
+
+
+def test_dask_out_of_core():
+    need("numpy", dask="dask")
+    printed = run("dask_out_of_core.py")
+    assert re.search(r"^256 rows of 131072 classes: 0.125 GiB in 8 chunks$", printed, re.M), printed
+    rows = table(printed)
+    # 256 rows, whose losses have a standard deviation of 1.
+    assert rows["loss"][0] == pytest.approx(rows["loss"][1], abs=4 / 16), printed
+    assert rows["norm of the gradient"][0] == pytest.approx(1 / 16, rel=1e-4), printed
+    assert rows["sum of the bias's gradient"][0] < 1e-5, printed
 
 
 def test_own_backend():

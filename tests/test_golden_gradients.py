@@ -36,8 +36,6 @@ def largest_term(case):
 def test_within_16_units_of_the_largest_term(library, case):
     if "autodiff" not in library.adapter.lacks:
         pytest.skip(f"{library} differentiates by its own autodiff")
-    if library.adapter.name == "dask":
-        pytest.skip("dask shares the code that array_api_strict runs here, and takes a minute")
     arrays = {
         key: library.array(decoded(value), "float64" if key != "where" else None)
         for key, value in case["options"].items()

@@ -38,8 +38,6 @@ def is_of_a_product(case):
 
 @pytest.mark.parametrize("chunk_size", [None, 1])
 def test_logits_times_the_identity_against_mpmath(library, chunk_size):
-    if library.adapter.name == "dask":
-        pytest.skip("dask shares the code that array_api_strict runs here, and takes minutes")
     some = [case for case in GOLDEN["cases"] if is_of_a_product(case)]
     assert len(some) > 20
     if library.adapter.name == "jax":  # which compiles each

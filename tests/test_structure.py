@@ -23,7 +23,7 @@ FACADES = ("torch", "jax", "tensorflow", "keras")
 # `from one of these import name` names a module.
 PACKAGES = (
     *("", ".backends", ".calibration", ".conformance"),
-    *(f".backends.{name}" for name in ("numpy", "array_api", "torch", "jax", "tensorflow")),
+    *(f".backends.{name}" for name in ("numpy", "array_api", "dask", "torch", "jax", "tensorflow")),
     *(f".{facade}" for facade in FACADES),
 )
 FRAMEWORKS = {
@@ -365,13 +365,19 @@ def backend(name):
     return MODULES[f"backends.{name}.__init__"]
 
 
+def imported_from_backends(tree):
+    return {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("softmaxkit.backends.")
+        for alias in node.names
+    }
+
+
 def offered(name):
     """Return what a backend defines or imports by name, and the definitions it can be read from."""
     tree = parsed(backend(name))
-    names = definitions(tree)
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("softmaxkit.backends."):
-            names.update(alias.asname or alias.name for alias in node.names)
+    names = definitions(tree) | imported_from_backends(tree)
     defined = functions(tree.body)
     for module, path in MODULES.items():
         if module.startswith(f"backends.{name}."):
@@ -426,14 +432,14 @@ def test_backend_fulfils_the_protocol(name):
     [
         *((name, "arrays", "ArrayFunctions") for name in backends.MODULES),
         *((name, "rows", "Kernels") for name in backends.MODULES),
-        *((name, "rows", "GradientKernels") for name in ("numpy", "array_api")),
+        *((name, "rows", "GradientKernels") for name in ("numpy", "array_api", "dask")),
         *(("torch", "blocks", contract) for contract in ("Kernels", "GradientKernels")),
     ],
 )
 def test_package_fulfils_the_protocols(name, module, contract):
     tree = parsed(MODULES[f"backends.{name}.{module}"])
     wanted = protocol(contract)
-    assert set(wanted) <= definitions(tree)
+    assert set(wanted) <= definitions(tree) | imported_from_backends(tree)
     assert_fulfils(wanted, functions(tree.body), f"{name}.{module}")
 
 

@@ -34,8 +34,8 @@ def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[con
     """Return all cases, or only the rules if every other case would repeat what has run.
 
     float16 differs from bfloat16 in range and digits, for which the rules have cases. On JAX, which
-    compiles each case, dtypes other than float32 are a conversion around the same program; on Dask,
-    they run the code of array-api-strict. What a batch, a scan or a tangent does to an operation
+    compiles each case, and on Dask, which computes a graph for each, dtypes other than float32 are
+    a conversion around the same program. What a batch, a scan or a tangent does to an operation
     does not depend on the number of classes; where a derivative is transformed, saturated rows run
     as well. A loss of a product is a loop, and compiling it makes a program for each of its chunks:
     transforms that compile run only a few of its cases.
