@@ -127,6 +127,12 @@ class _Shard(Call):
                 f"{self.name}: {self.argument} is a {type_name(x)} ({self.backend.LIBRARY}); "
                 f"expected an array of {library}; convert it."
             )
+        if hasattr(type(x), "device_mesh"):
+            raise TypeError(
+                f"{self.name}: {self.argument} is a {type_name(x)}; expected the plain tensor of "
+                f"this process's classes; pass its to_local(), or call softmaxkit."
+                f"{self.name.removeprefix('vocab_parallel_')} with the DTensor."
+            )
 
 
 class _ShardOfProduct(_Shard, Product):

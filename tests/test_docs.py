@@ -36,6 +36,11 @@ LIBRARIES = {
 }  # fmt: skip
 OTHERS = {"matplotlib", "scipy", "sklearn"}
 # What a page leaves to its reader: by a word of the block before which it is defined.
+_GROUP = """
+    import torch.distributed
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+"""
 SUPPLIED = {
     "docs/drop_in.md": {
         "model.loss_function": """
@@ -43,13 +48,8 @@ SUPPLIED = {
             model, trainer = SimpleNamespace(), SimpleNamespace()
         """,
     },
-    "docs/data_parallel.md": {
-        "DistributedDataParallel": """
-            import torch.distributed
-            store = torch.distributed.HashStore()
-            torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-        """,
-    },
+    "docs/data_parallel.md": {"DistributedDataParallel": _GROUP},
+    "docs/scaling.md": {"after dist.init_process_group()": _GROUP},
 }
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ OTHERS = {
     "torch_character_model.py",
     "torch_focal_loss.py",
     "torch_tied_character_model.py",
+    "torch_vocabulary_shards.py",
     "transformers_accumulation.py",
     "why.py",
 }
@@ -213,6 +214,17 @@ def test_dask_out_of_core():
     assert rows["loss"][0] == pytest.approx(rows["loss"][1], abs=4 / 16), printed
     assert rows["norm of the gradient"][0] == pytest.approx(1 / 16, rel=1e-4), printed
     assert rows["sum of the bias's gradient"][0] < 1e-5, printed
+
+
+def test_torch_vocabulary_shards():
+    need("torch")
+    printed = run("torch_vocabulary_shards.py")
+    rows = table(printed)
+    for step in (0, 15, 30, 45):
+        two, one = rows[f"{step:4}"]
+        assert two == pytest.approx(one, abs=2e-6), printed  # seven digits
+    assert rows["  45"][0] < rows["   0"][0] / 2, printed
+    assert float(printed.split()[-1]) < 1e-5, printed  # after 60 steps of rounding in float32
 
 
 def test_own_backend():
