@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softmaxkit import _losses, _statistics
 from softmaxkit._activations import masked_and_scaled, softmax_derivative
-from softmaxkit._statistics import Request, Rows
+from softmaxkit._statistics import Part, Request, Rows
 from softmaxkit.backends import LinearOutputs, Operands
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ class ByBlocks:
         ops, parts = self._ops, []
         for block in self.blocks:
             z, _ = self._logits(block)
-            of_z = self._labels(request, block), self._weights(request, block, z), self._temperature
-            first = block.start if self._options.all_outputs else None
-            parts.append(_statistics.part(ops, z, 1, *of_z, first_class=first))
+            parts.append(self._part(z, request, block))
         self.whole = _statistics.merge(ops, parts, self._temperature)
         if self._shard is not None:
             self.whole = self._shard.whole(self.whole, self._temperature)
@@ -149,13 +147,7 @@ class ByBlocks:
     def gradient(self, saved: Saved, of_entropy: Array | None, block: slice) -> Array:
         ops, request = self._ops, saved.request
         z, slope = self._logits(block)
-        of_z = _statistics.gradient(
-            *(ops, z, 1, self.whole, saved.by_rows),
-            labels=self._labels(request, block),
-            log_p=self.reduced.log_p,
-            weights=self._weights(request, block, z),
-            temperature=self._temperature,
-        )
+        of_z = self._by_logits(z, saved, block)
         if of_entropy is not None:
             of_z = of_z + _statistics.entropy_gradient(
                 ops, z, 1, self.whole, of_entropy, self._temperature
@@ -165,6 +157,21 @@ class ByBlocks:
         if request.skip is not None:
             of_z = ops.where(request.skip[:, None], 0.0, of_z)
         return of_z if slope is None else of_z * slope
+
+    # Kernels of a block, which a library may have in another form.
+    def _part(self, z: Array, request: Request, block: slice) -> Part:
+        of_z = self._labels(request, block), self._weights(request, block, z), self._temperature
+        first = block.start if self._options.all_outputs else None
+        return _statistics.part(self._ops, z, 1, *of_z, first_class=first)
+
+    def _by_logits(self, z: Array, saved: Saved, block: slice) -> Array:
+        return _statistics.gradient(
+            *(self._ops, z, 1, self.whole, saved.by_rows),
+            labels=self._labels(saved.request, block),
+            log_p=self.reduced.log_p,
+            weights=self._weights(saved.request, block, z),
+            temperature=self._temperature,
+        )
 
     def _logits(self, block: slice) -> tuple[Array, Array | None]:
         hidden, weight_matrix, bias = self._operands

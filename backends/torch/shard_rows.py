@@ -150,6 +150,22 @@ class _Statistics(torch.autograd.Function):
         return by_x, by_weights, by_weight, None
 
 
+def part_of(z, request):
+    """Return the part of rows of which these are some classes, along axis 1."""
+    labels, weights = request.labels, request.weights
+    if z.shape[1] == 0:
+        weights = weights if weights is None else torch.zeros_like(z)
+        return _statistics.part(ops, z, 1, labels, weights)
+    top = z.amax(1)
+    known = torch.where(top == -torch.inf, 0.0, torch.where(top == torch.inf, torch.nan, top))
+    holders, others, _, dot, mass, beside = _columns(z, request, known)
+    label = None if labels is None else _at(labels[:, None], z, 0.0).squeeze(1)
+    if dot is not None and mass is None:
+        one = weights * torch.ones_like(top)
+        mass, beside = one * z.shape[1], one * (z.shape[1] - 1)
+    return Part(top, others + (holders - 1.0), label, dot, mass, beside)
+
+
 def rest_of(x, axis, top, group):
     """Return Σ e^d - 1 of whole rows, given their maxima."""
     columns = _columns(x, Request(axis), torch.where(top.abs() == torch.inf, torch.nan, top))
@@ -217,38 +233,57 @@ def gradient(x, request, top, rows, by_rows, *, again):
     whole = Part(top, rest, mass=mass, beside=beside)
     of_rows = _statistics.factors(ops, whole, Rows(by_log_p, by_dot, None, by_lse), log_p, weights)
     top = torch.where(top.abs() == torch.inf, torch.nan, top)
-    if isinstance(weights, Tensor) and weights.ndim:
-        weights = weights.to(top.dtype).expand(x.shape)
-
-    def of_block(z, top, labels, skip, weights, of_rows):
-        z = ops.compute(z)
-        out = _statistics.spread(
-            *(ops, z, z - expand(top, 1), 1, of_rows), labels=labels, weights=weights, again=again
-        )
-        return out if skip is None else torch.where(expand(skip, 1), 0.0, out)
-
-    form = as_blocks(x, axis)
-    weights = as_blocks(weights, axis) if isinstance(weights, Tensor) and weights.ndim else weights
-    per_row = [
-        one.squeeze(1) if isinstance(one, Tensor) else one
-        for one in rows_as_blocks(x, axis, (top, labels, skip, *of_rows))
-    ]
+    varies = isinstance(weights, Tensor) and weights.ndim
     if again:
-        top, labels, skip, *of_rows = per_row
-        return (
-            of_block(form, top, labels, skip, weights, Factors(*of_rows))
-            .reshape(x.shape)
-            .to(x.dtype)
-        )
-    out = empty(x.shape, x.dtype, x.device)
-    target = as_blocks(out, axis)
-    for block in slices(form):
-        top, labels, skip, *of_rows = (part(one, block) for one in per_row)
-        some = of_block(
-            part(form, block), top, labels, skip, part(weights, block), Factors(*of_rows)
-        )
-        part(target, block).copy_(some)
+        z = ops.compute(x)
+        weights = weights.to(z.dtype).expand(x.shape) if varies else weights
+        d, given = z - expand(top, axis), {"labels": labels, "weights": weights, "again": True}
+        out = _statistics.spread(ops, z, d, axis, of_rows, **given)
+        out = out if skip is None else torch.where(expand(skip, axis), 0.0, out)
+        return out.to(x.dtype)
+    out, scratch = empty(x.shape, x.dtype, x.device), Scratch()
+    source, target = as_blocks(x, axis), as_blocks(out, axis)
+    if varies:
+        weights = as_blocks(weights.expand(x.shape), axis)
+    per_row = rows_as_blocks(x, axis, (top, labels, skip, *of_rows))
+    for block in slices(source):
+        of_top, index, skipped, *of_block = (part(one, block) for one in per_row)
+        result = part(target, block)
+        z = scratch.cast(part(source, block), "z", top.dtype)
+        d = torch.sub(z, of_top, out=result if x.dtype is top.dtype else scratch.like(z, "d"))
+        w = part(weights, block)
+        if varies:
+            w = scratch.cast(w, "w", top.dtype)
+            of_block = Factors(*(_squeezed(one) for one in of_block))
+            d = _statistics.spread(ops, z, d, 1, of_block, labels=_squeezed(index), weights=w)
+        else:
+            _spread_in_place(d, index, Factors(*of_block))
+        if skipped is not None:
+            d.masked_fill_(skipped, 0.0)
+        if d is not result:
+            result.copy_(d)
     return out
+
+
+def _squeezed(rows):
+    return rows.squeeze(1) if isinstance(rows, Tensor) and rows.ndim else rows
+
+
+def _spread_in_place(d, index, of_rows):
+    """Overwrite d with the gradient: `_statistics.spread` for weights that are one number."""
+    e = d.exp_()
+    e_y = None if index is None else _at(index, e, 0.0)
+    e.mul_(of_rows.of_e)
+    if of_rows.added is not None:
+        e.add_(of_rows.added)
+    if index is None or e.shape[1] == 0:
+        return
+    at_label = of_rows.at_label
+    if of_rows.of_e_at_label is not None:
+        at_label = at_label + of_rows.of_e_at_label * e_y
+    here = (index >= 0) & (index < e.shape[1])
+    index = torch.where(here, index, 0)
+    e.scatter_(1, index, torch.where(here, at_label, e.gather(1, index)))
 
 
 def _by_weights(x, request, top, rows, by_rows):

@@ -135,7 +135,7 @@ class _Product(Shard):
         blocks = [slice(start, min(start + step, length)) for start in range(0, length, step)]
         given = self.given._replace(where=where, temperature=_of_rows(temperature))
         options = self._options._replace(of_logits=given)
-        return ByBlocks(ops, PRODUCTS, operands, options, blocks or [slice(0, 0)], shard=self)
+        return _Blocks(ops, PRODUCTS, operands, options, blocks or [slice(0, 0)], shard=self)
 
     def at_once(self, operands, request):
         """Return log p, the dot product and the logsumexp by operations that autograd follows."""
@@ -145,6 +145,31 @@ class _Product(Shard):
         x, shift, _ = shard.masked_and_scaled(z, given.where, _of_rows(given.temperature))
         (log_p, dot, _, lse), _ = shard.row_statistics(x, request, lse=True, keep=False)
         return log_p, dot, lse if shift is None else lse + shift
+
+
+class _Blocks(ByBlocks):
+    """Blocks whose kernels are those of shards of logits, unless there is a temperature."""
+
+    def _part(self, z, request, block):
+        if self._temperature is not None:
+            return super()._part(z, request, block)
+        return shard_rows.part_of(z, self._here(request, block))
+
+    def _by_logits(self, z, saved, block):
+        if self._temperature is not None:
+            return super()._by_logits(z, saved, block)
+        _, rest, _, _, mass, beside, _, _ = self.whole
+        by_log_p, by_dot, _, by_lse = saved.by_rows
+        by_rest = None if by_lse is None else by_lse / (1.0 + rest)
+        rows, by_rows = (self.reduced.log_p, rest, mass, beside), (by_log_p, by_dot, by_rest)
+        here = self._here(saved.request, block)
+        return shard_rows.gradient(z, here, self.whole.top, rows, by_rows, again=False)
+
+    def _here(self, request, block):
+        weights = request.weights
+        if isinstance(weights, Tensor) and weights.ndim:
+            weights = weights[:, block]
+        return Request(1, self._labels(request, block), weights)
 
 
 class _Statistics(torch.autograd.Function):
