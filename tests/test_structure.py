@@ -288,6 +288,25 @@ def test_the_operations_are_those_of_the_frontends():
         assert one.by_class is None or by_class == {one.by_class}
 
 
+@pytest.mark.parametrize("facade", ["torch", "jax"])
+@pytest.mark.parametrize("name", ["cross_entropy", "linear_cross_entropy"])
+def test_shards_take_the_options_of_the_whole_rows(facade, name):
+    def options(tree, name):
+        (found,) = (
+            node
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list
+        )
+        defaults = zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True)
+        return {one.arg: default and ast.unparse(default) for one, default in defaults}
+
+    module = "linear" if name == "linear_cross_entropy" else "losses"
+    whole = options(parsed(MODULES[module]), name)
+    shards = options(parsed(MODULES[f"{facade}._shards"]), f"vocab_parallel_{name}")
+    group = {"group": "None"} if facade == "torch" else {"axis_name": None}
+    assert {one: whole[one] for one in whole if one != "outputs"} | group == shards
+
+
 SUBMODULES = ("functional", "nn")
 
 

@@ -438,6 +438,28 @@ if __name__ == "__main__":
 """
 
 
+# Tensors without values: what is read, or waited for, is an error.
+META = """
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=4)
+x = torch.empty(8, 100, device="meta", dtype=torch.bfloat16, requires_grad=True)
+labels = torch.empty(8, dtype=torch.int64, device="meta")
+for options in (
+    {}, {"label_smoothing": 0.1, "weight": torch.empty(400, device="meta")},
+    {"where": torch.empty(8, 100, dtype=torch.bool, device="meta"), "label_smoothing": 0.1},
+    {"temperature": 2.0, "z_loss": 0.1, "weight": torch.empty(100, device="meta")},
+):
+    loss = vocab_parallel_cross_entropy(x, labels, **options)
+    (gradient,) = torch.autograd.grad(loss, x)
+    print(tuple(loss.shape), loss.device, gradient.dtype)
+matrix = torch.empty(100, 16, device="meta", dtype=torch.bfloat16, requires_grad=True)
+hidden = torch.empty(8, 16, device="meta", dtype=torch.bfloat16, requires_grad=True)
+loss = vocab_parallel_linear_cross_entropy(hidden, matrix, labels, label_smoothing=0.1)
+print([tuple(one.shape) for one in torch.autograd.grad(loss, (hidden, matrix))])
+"""
+
+
 def program(run_python, text):
     return run_python(HEAD + text, TESTS).splitlines()
 
@@ -502,4 +524,11 @@ def test_dtensors_on_a_mesh(run_python):
         # The others are torch's: of the weights that the mean divides by, and of the maxima.
         "cross_entropy weight normalizer {'allreduce_': 2, 'all_reduce': 2}",
         "cross_entropy temperature z_loss sample_weight {'all_reduce': 2, 'allreduce_': 2}",
+    ]
+
+
+def test_nothing_waits_for_a_device(run_python):
+    assert program(run_python, META) == [
+        *["() meta torch.bfloat16"] * 4,
+        "[(8, 16), (100, 16)]",
     ]

@@ -36,8 +36,7 @@ def place(group, like, length, where, axis):
         shape = list(where.shape)
         shape[axis] = length
         counts = where.expand(shape).sum(axis)
-    lengths = torch.zeros(size, dtype=torch.int64, device=like.device)
-    lengths[rank] = length
+    lengths = (torch.arange(size, device=like.device) == rank) * length
     parts = [lengths] if counts is None else [lengths, counts.reshape(-1)]
     found = Group(group).sum(torch.cat(parts))
     lengths = found[:size]
