@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 from softmaxkit._arguments import Call, Shape, Wanted, as_number, count, shown
 from softmaxkit._dispatch import resolve
@@ -23,7 +23,7 @@ class Product(Call):
     operands: Operands
 
     @classmethod
-    def begin(cls, name: str, hidden: Any, weight_matrix: Any, bias: Any) -> Product:
+    def begin(cls, name: str, hidden: Any, weight_matrix: Any, bias: Any) -> Self:
         wanted = hidden if isinstance(hidden, Wanted) else None
         backend, array = resolve(name, "hidden", hidden if wanted is None else wanted.array)
         call = cls(name, "hidden", backend, array, wanted)

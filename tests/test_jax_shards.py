@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 TESTS = Path(__file__).parent
 HEAD = """
 import re
