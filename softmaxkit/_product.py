@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 from softmaxkit._arguments import Call, Shape, Wanted, as_number, count, shown
 from softmaxkit._dispatch import resolve
 from softmaxkit.backends import LinearOptions, Operands
 
-# Logits of a chunk: 64 MiB of float32, and 256 on an accelerator. There the gradient of the weight
-# matrix, which is read and written for each chunk, would cost more than the products of the 128
-# rows that a large vocabulary leaves of the former. Not measured on one.
+# How many logits a chunk has: 64 MiB of them in float32, and 256 MiB on an accelerator. Each chunk
+# reads and writes the whole gradient of the weight matrix. On an accelerator that would take longer
+# than the products of the 128 rows that 64 MiB leave with a large vocabulary. Not measured on one.
 CHUNK_LOGITS, ACCELERATOR_CHUNK_LOGITS = 1 << 24, 1 << 26
 FEWEST_ROWS = 16
-_MANY_CLASSES = 1 << 16  # where their number is not known yet
+_MANY_CLASSES = 1 << 16  # assumed where their number is not known yet
 
 
 class Product(Call):
@@ -23,7 +23,7 @@ class Product(Call):
     operands: Operands
 
     @classmethod
-    def begin(cls, name: str, hidden: Any, weight_matrix: Any, bias: Any) -> Product:
+    def begin(cls, name: str, hidden: Any, weight_matrix: Any, bias: Any) -> Self:
         wanted = hidden if isinstance(hidden, Wanted) else None
         backend, array = resolve(name, "hidden", hidden if wanted is None else wanted.array)
         call = cls(name, "hidden", backend, array, wanted)
@@ -70,7 +70,7 @@ class Product(Call):
             )
 
     def chunk_size(self, value: Any) -> tuple[int, int | None]:
-        """Return how many rows, and how many classes (None for all), are there at once."""
+        """Return of how many rows and classes (None for all) the logits exist at a time."""
         rows, block = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
         remedy = "pass how many rows, or a pair, how many rows and classes, or None"
         for one in (rows, block):

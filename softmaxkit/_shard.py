@@ -1,14 +1,16 @@
 """Rows whose classes lie in shards, one for each process or device of a group.
 
-Every shard makes the same call, with the same targets, and gets the same losses. It learns about
-the others by three collectives, of a few numbers for each row whatever the number of classes:
+Every process makes the same call with its own shard of the logits, and gets the same losses. Three
+collectives tell it what it has to know of the other shards. They send a few numbers for each row,
+however many classes there are:
 
-1. how long they are and, with a mask, how many classes of each row take part (`Place`);
+1. the lengths of the shards and, if there is a mask, how many classes of each row take part
+   (`Place`); on JAX, where the shards are equally long, only the latter;
 2. the maximum of each row;
 3. the sums of the terms of `softmaxkit._statistics.merge`.
 
-The gradient by the logits of a shard follows from them and from what whole rows reduce to, without
-another collective.
+The gradient by a shard's logits is computed from the logits and these sums, without another
+collective.
 
 `ops` are the array functions of a backend.
 """
@@ -38,28 +40,30 @@ class Group(Protocol):
 
     def max(self, x: Array) -> Array: ...
     def for_each(self, value: Any) -> Any:
-        """Return a value that all shards have, for use with the classes of each.
+        """Return a value that all shards have in common and that each uses with its own classes.
 
-        Its gradient is the sum over the shards.
+        Its gradient is then summed over the shards.
         """
 
 
 class Place(NamedTuple):
-    """Where a shard is among the classes."""
+    """Where a shard lies among the classes of all shards."""
 
     first: Any  # the index of its first class: a number, or a 0-d array
-    number: Any  # of all classes, alike
-    taking_part: Array | None  # how many of each row take part, if there is a mask
+    number: Any  # how many classes all shards have: a number, or a 0-d array
+    taking_part: Array | None  # how many of them take part in each row; None without a mask
 
 
 class Shard(Classes):
-    """The classes of a shard; the logits are masked and scaled elsewhere."""
+    """The classes of a shard whose logits the kernel masks and scales itself."""
 
     def __init__(self, ops: ArrayFunctions, group: Group, place: Place, axis: int) -> None:
         super().__init__(ops, axis)
         self._group, self._place = group, place
-        self._weight: Array | None = None  # what this shard, then what all add to the rows' weights
-        self._mass: Any = None  # Σ w over all classes
+        # The weights of the rows: first what this shard adds to them; then the sum over the shards,
+        # which the kernel computes together with its own sums, to save a collective.
+        self._weight: Array | None = None
+        self._mass: Any = None  # Σ w over the classes of all shards
 
     def masked_and_scaled(
         self, logits: Array, where: Array | None, temperature: Any
@@ -101,7 +105,7 @@ class Shard(Classes):
         return weight if self._weight is None else self._weight
 
     def labels_here(self, labels: Array) -> Array:
-        """Return the labels as indices of this shard's classes; others are out of range."""
+        """Return labels as indices into this shard; those of other shards are out of range."""
         return labels - self._place.first
 
     def whole(self, part: Part, temperature: Any) -> Part:
@@ -115,7 +119,7 @@ class Shard(Classes):
 
 
 class ShardOfLogits(Shard):
-    """The same, with the logits; it is also the kernel that reduces their rows."""
+    """A shard whose logits exist as an array, and the kernel that reduces their rows."""
 
     def __init__(
         self,
@@ -167,7 +171,7 @@ class ShardOfLogits(Shard):
 def summed(
     ops: ArrayFunctions, group: Group, columns: Sequence[Array | None]
 ) -> list[Array | None]:
-    """Return the sums over the shards of numbers per row, by one collective."""
+    """Sum columns of one number per row over the shards, in one collective; None stays None."""
     there = [one for one in columns if one is not None]
     sums = iter(group.sum(ops.concat([one[None, ...] for one in there])))
     return [None if one is None else next(sums) for one in columns]

@@ -16,36 +16,40 @@ if TYPE_CHECKING:
     from softmaxkit.backends import Array
 
 
-_FEWEST_CLASSES = 64  # that are multiplied with the rows at a time
+_FEWEST_CLASSES = 64  # of a block whose logits are computed at a time
 
 
 class Shards(Protocol):
-    """What a backend's module `shards` offers; `group` is what its library calls one."""
+    """What a backend's module `shards` offers.
+
+    A `group` is what its library calls the holders of the shards: a process group, a mesh axis.
+    """
 
     LIBRARY: str
 
     def place(self, group: Any, like: Array, length: int, where: Array | None, axis: int) -> Place:
-        """Return where a shard of this length is among the classes, and the counts of its mask."""
+        """Return where a shard of this length lies, and how many classes a mask leaves."""
 
     def weights_here(self, weight: Array, group: Any, place: Place, length: int) -> Array:
-        """Return the weights of the shard's classes, as many as `length`, among those of all."""
+        """Return the weights of the `length` classes of a shard, given those of all classes."""
 
     def loss(
         self, logits: Array, targets: Array, options: ClassOptions, group: Any, place: Place
     ) -> Array:
-        """Return the loss, the same in every shard; class weights are those of the shard."""
+        """Return the loss, the same for every shard; `options.weight` is that of its classes."""
 
     def linear_loss(
         self, operands: Operands, targets: Array, options: LinearOptions, group: Any, place: Place
     ) -> Array:
         """Do the same for logits that are a product.
 
-        There are either `chunk_size` rows or `block_size` classes of the logits at a time.
+        Only `chunk_size` rows or, as the backend prefers, `block_size` classes of the logits exist
+        at a time.
         """
 
 
 class _Shard(Call):
-    """A call on a shard, whose classes are some of those of the rows."""
+    """A call whose logits are a shard: some of the classes of each row."""
 
     shards: Shards
     group: Any
@@ -58,7 +62,7 @@ class _Shard(Call):
     def options(
         self, targets: Any, axis: int, shape_of_temperature: Shape, given: dict[str, Any]
     ) -> tuple[Array, ClassOptions]:
-        """Return targets and options; this asks the other shards once."""
+        """Return the checked targets and options, after asking the other shards for `place`."""
         shape = self.shape
         rows, length = shape[:axis] + shape[axis + 1 :], shape[axis]
         assert length is not None
@@ -97,7 +101,7 @@ class _Shard(Call):
         )
 
     def _weight(self, value: Any, axis: int) -> Any:
-        """Return the weights of the shard's classes, given those, or those of all classes."""
+        """Return the weights of the shard's classes, given these or the weights of all classes."""
         weight = self.companion("weight", value)
         if weight is None:
             return None
@@ -120,7 +124,7 @@ class _Shard(Call):
         return self.shards.weights_here(weight, self.group, self.place, here)
 
     def belongs_to(self, shards: Shards, group: Any, x: Any) -> None:
-        """Refuse an array of another library."""
+        """Keep the group and the library that has it; refuse an array of another library."""
         self.shards, self.group, library = shards, group, shards.LIBRARY
         if library != self.backend.LIBRARY:
             raise TypeError(
@@ -136,11 +140,11 @@ class _Shard(Call):
 
 
 class _ShardOfProduct(_Shard, Product):
-    """The same, of logits that are a product."""
+    """A call whose shard of the logits is a product."""
 
 
 def cross_entropy(shards: Shards, given: tuple[Any, Any, Any], **options: Any) -> Any:
-    """Return the loss, given logits, targets and a group; options as `softmaxkit.cross_entropy`."""
+    """Return the loss; `given` is logits, targets and a group, the options are the façades'."""
     name, (logits, targets, group) = "vocab_parallel_cross_entropy", given
     backend, array = resolve(name, "logits_shard", logits)
     call = _Shard(name, "logits_shard", backend, array, None)
@@ -157,7 +161,7 @@ def cross_entropy(shards: Shards, given: tuple[Any, Any, Any], **options: Any) -
 def linear_cross_entropy(
     shards: Shards, operands: tuple[Any, Any, Any], given: tuple[Any, Any], **options: Any
 ) -> Any:
-    """Return the loss, given operands, and targets and a group; options likewise."""
+    """Return the loss of a product; `given` is targets and a group."""
     targets, group = given
     call = _ShardOfProduct.begin("vocab_parallel_linear_cross_entropy", *operands)
     call.belongs_to(shards, group, operands[0])
@@ -171,7 +175,8 @@ def linear_cross_entropy(
     chunk = max(CHUNK_LOGITS // max(length or 1, 1), FEWEST_ROWS)
     block = max(CHUNK_LOGITS // max(every, 1), _FEWEST_CLASSES)
     if size is not None:
-        count(call.name, "chunk_size", size, "pass how many are there at a time, or None")
+        remedy = "pass how many rows or classes exist at a time, or None"
+        count(call.name, "chunk_size", size, remedy)
         chunk = block = int(size)
     targets, of_logits = call.options(targets, axis, rows, options)
     linear = LinearOptions(of_logits, softcap, chunk, block)

@@ -2,7 +2,7 @@
 
 SOFTMAXKIT_EXAMPLES is how many each test draws, new ones each time: 2000 in the nox session
 `nightly`. Without it the same 100 are drawn each time, 50 on JAX, which compiles each, and 10 on
-Dask, which takes 30 times as long as array-api-strict.
+Dask, which takes 10 times as long as array-api-strict.
 """
 
 import os

@@ -501,7 +501,7 @@ def test_what_is_sent_made_compiled_and_refused(run_python):
         f"TypeError {name}: logits_shard is a numpy.ndarray (NumPy); expected an array of PyTorch; "
         "convert it.",
         "ValueError vocab_parallel_linear_cross_entropy: chunk_size is 0; expected an int of at "
-        "least 1; pass how many are there at a time, or None.",
+        "least 1; pass how many rows or classes exist at a time, or None.",
     ]
 
 

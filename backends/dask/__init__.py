@@ -1,9 +1,10 @@
 """Dask arrays in chunks of rows and of classes, which may be larger than memory.
 
-A call builds a graph, which grows linearly with the number of chunks, and reads nothing. A chunk is
-in memory until its rows are reduced and, if its gradient is wanted, until that is made; then come
-the chunks of the next rows. One thing keeps more: if a mean is divided by the sum of probability
-targets or binary weights (``normalizer="weight"``), the gradient waits for all of them.
+A call reads no data. It builds a graph, whose size is linear in the number of chunks. A chunk stays
+in memory until its rows are reduced and, if the gradient is wanted, until that is made; then the
+chunks of the next rows are read. More stays in memory in one case: if a mean is divided by the sum
+of probability targets or binary weights (``normalizer="weight"``), no gradient can be made before
+all of these have been read.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ one_hot = array_api.one_hot
 def _aligned(logits, targets, options):
     """Return targets and options in the chunks of the logits.
 
-    Dask itself would cut the logits where a companion is cut.
+    Otherwise Dask would also cut the logits wherever one of these is cut.
     """
     options, rows = _beside(logits, options), logits.chunks
     if not isinstance(options, BinaryOptions):
@@ -85,7 +86,7 @@ def _aligned(logits, targets, options):
 
 
 def _beside(logits, options):
-    """Return options whose arrays that broadcast to the logits have their chunks."""
+    """Return options in which arrays that broadcast to the logits have the logits' chunks."""
     names = {"where", "temperature", "pos_weight"} & set(options._fields)
     return options._replace(
         **{name: chunked_like(getattr(options, name), logits.chunks) for name in names}

@@ -73,18 +73,20 @@ def is_accelerated(x):
 
 # --- array functions for the loss family ----------------------------------------------------------
 def where(condition, a, b):
-    # Numbers stay numbers: as arrays, each would be a task and a layer of its own.
+    # Numbers stay numbers: as an array, each would add a layer and a task to the graph.
     return da.where(condition, a, b)
 
 
 def broadcast_like(x, like):
-    # Dask broadcasts where `x` is used. Chunks as large as those of `like` would be kept in memory,
-    # because they do not depend on the logits. The classes are there already: see `whole_mask`.
+    # Dask broadcasts `x` where it is used. If that were done here, its chunks would be as large as
+    # those of `like`, and would stay in memory because they do not depend on the logits. Only the
+    # class axis must have its full length here, and it has: see `whole_mask`.
     return x[(None,) * (like.ndim - x.ndim) + (...,)]
 
 
 def take(vector, labels):
-    # Labels may be anywhere in the vector, which is short beside the logits: it is one chunk.
+    # A chunk of labels may need any entry of the vector. Compared with the logits this is short, so
+    # it becomes one chunk.
     index = tuple(range(labels.ndim))
     one = (labels.ndim,)
     return da.blockwise(
@@ -100,12 +102,12 @@ def _take(vector, labels):
 
 # --- chunks ---------------------------------------------------------------------------------------
 def meta_of(x, ndim, dtype=None):
-    """Return what Dask knows about chunks like those of `x`: their type, number of axes, dtype."""
+    """Return what tells Dask the type, the number of axes and the dtype of chunks like `x`'s."""
     return meta_from_array(x._meta, ndim=ndim, dtype=x.dtype if dtype is None else dtype)
 
 
 def chunked_like(value, chunks):
-    """Return an array that broadcasts to these chunks, with the same; leave numbers and None."""
+    """Return a value, which broadcasts to these chunks, cut like them if it is a Dask array."""
     if not isinstance(value, da.Array):
         return value
     wanted = chunks[len(chunks) - value.ndim :]
@@ -115,7 +117,7 @@ def chunked_like(value, chunks):
 
 
 def rows_of(values, axis):
-    """Return those of the values, one for each axis of the logits, that the rows have too."""
+    """Return the values, one for each axis of the logits, without that of the class axis."""
     return (*values[:axis], *values[axis + 1 :])
 
 

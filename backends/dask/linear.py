@@ -1,4 +1,4 @@
-"""Dask: the loss of logits that are a product, as an array of which Dask makes chunk by chunk."""
+"""Dask: the loss of logits that are a product, which Dask computes chunk by chunk."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ def linear_value_and_grad(operands, targets, options):
 
 
 def _call(operands, targets, options, wanted):
-    # Along one axis of rows, everything is as long as they are: `ops` would not broadcast it.
+    # The rows become one axis, along which everything has to be as long as they are. The functions
+    # of `ops` leave broadcasting to Dask, so that it would not be.
     call = _linear.flattened(whole_arrays, operands, targets, options)
     outputs, found = _linear.loss(ops, kernels, PRODUCTS, _in_chunks(*call), wanted=wanted)
     return _linear.shaped(ops, operands, options, outputs, found)
 
 
 def _in_chunks(operands, targets, options):
-    """Return the call with all rows at once, in chunks of Dask of at most the size in `options`."""
+    """Return the call as one of all rows, in chunks of Dask of at most the sizes in `options`."""
     hidden, weight_matrix, bias = operands
     hidden = _at_most(hidden, options.chunk_size)
     weight_matrix = _at_most(weight_matrix, options.block_size)
@@ -43,6 +44,6 @@ def _in_chunks(operands, targets, options):
 
 
 def _at_most(matrix, size):
-    """Return a matrix with whole rows in each chunk, and at most `size` of them."""
+    """Return a matrix in chunks of whole rows, at most `size` of them."""
     most = max(matrix.chunks[0])
     return matrix.rechunk((most if size is None else min(size, most), -1))

@@ -1,9 +1,10 @@
 """Dask: kernels along the class axis, as tasks on chunks of rows and of classes.
 
-A task reduces each chunk to a `Part` (`softmaxkit._statistics`), parts of the same rows merge in a
-tree, and a task for each chunk makes the result from the chunk and from what its rows reduce to.
-The tasks use the functions of the chunks' own library. Between them, what rows reduce to is for
-Dask an array in the shape of the rows, whose chunks happen to be a `Part`.
+One task for each chunk reduces it to a `Part` (`softmaxkit._statistics`). Others merge the parts of
+the same rows, in a tree. One more for each chunk makes the result from the chunk and from what its
+whole rows reduce to. The tasks use the functions of the library whose arrays the chunks are. Dask
+takes what rows reduce to for an array in the shape of the rows: it does not look into the chunks,
+each of which is a `Part`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from softmaxkit.backends.dask import arrays as ops
 from softmaxkit.backends.dask.arrays import chunked_like, meta_of, rows_of
 from softmaxkit.backends.dask.blocks import by_blocks
 
-# Parts that a task merges. With more, more of them are in memory at once; with fewer, there are
-# more tasks.
+# How many parts a task merges. A larger number would keep more of them in memory at once, a smaller
+# one would make more tasks.
 FAN_IN = 8
 
 _INF = float("inf")
 
-_silent = np.errstate(all="ignore")  # in the thread that computes
+_silent = np.errstate(all="ignore")  # of a task, because it holds for the thread that computes
 
 
 def softmax(x, axis, dtype):
@@ -46,7 +47,7 @@ def softmax_gradient(p, cotangent, axis):
 
 @by_blocks
 def _part_for_softmax(z, axis):
-    """Return a part whose `rest` has the digits of Σ e^d, which softmax divides by, but no more."""
+    """Return a part for softmax, which divides by Σ e^d: `rest` needs no digits beyond its."""
     if no_classes(of_chunk, z, axis):
         return _statistics.part(of_chunk, z, axis)
     top = of_chunk.amax(z, axis)
@@ -129,7 +130,7 @@ def _gradient(z, first, labels, weights, skip, whole, *by_row, axis):
 
 
 def _of_chunk(z, axis, first, labels, weights, skip):
-    """Return the logits, 0 in rows to skip, the labels among their classes, and their weights."""
+    """Return logits, which are 0 in rows to skip, labels as indices into them, and weights."""
     if skip is not None:
         z = of_chunk.where(expand(skip, axis), 0.0, z)
     if labels is not None:
@@ -140,7 +141,7 @@ def _of_chunk(z, axis, first, labels, weights, skip):
 
 
 class _Chunks:
-    """Logits, and how other arrays lie beside their chunks."""
+    """Logits, and how the chunks of other arrays are matched with theirs."""
 
     def __init__(self, x, axis):
         self.x, self._axis, self._every = x, axis, tuple(range(x.ndim))
@@ -149,7 +150,7 @@ class _Chunks:
         self.first = da.from_array(np.cumsum(lengths) - lengths, chunks=1)
 
     def across(self, weights):
-        """Return weights that broadcast to the logits with as many axes as these."""
+        """Return weights, which broadcast to the logits, with as many axes as the logits have."""
         if not ops.is_array(weights):
             return weights
         return weights[(None,) * (self.x.ndim - weights.ndim) + (...,)]
@@ -173,11 +174,11 @@ class _Chunks:
         )
 
     def each(self, function, *beside, dtype=None):
-        """Return what a function makes of each chunk and of what lies beside it."""
+        """Apply a function to each chunk and to the matching chunks of other arrays."""
         return self._made(self._every, function, (self.x, *beside), dtype, axis=self._axis)
 
     def rows(self, function, *by_row, **options):
-        """Return what a function makes of what rows reduce to, and of other values of theirs."""
+        """Apply a function to each chunk of what rows reduce to, and of other values of rows."""
         return self._made(rows_of(self._every, self._axis), function, by_row, None, **options)
 
     def _made(self, index, function, values, dtype, **options):

@@ -1,7 +1,8 @@
 """JAX: losses over classes that lie in shards, one for each device along an axis of a mesh.
 
-They are for use inside `jax.shard_map`, which knows which values all devices have and sums the
-gradients by those. Transforms see one rule, which is linear in the tangents, as in `rows`.
+They are for use inside `jax.shard_map`, which knows which values are the same on all devices, and
+sums the gradients by these over the devices. Transforms see a single rule for tangents, which is
+linear in them, as in `rows`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from softmaxkit.backends.jax.linear import PRODUCTS, here, scan
 
 LIBRARY = "JAX"
 
-# What a gradient does not ask the other devices for again.
+# Results of collectives are saved under this name, so that gradients do not repeat the collectives.
 _OF_ALL = "softmaxkit_rows"
 
 
@@ -46,7 +47,7 @@ class Group:
 
 
 def place(group, like, length, where, axis):
-    """Return where the shard is; all shards have the same length."""
+    """Return where the shard lies; all shards have the same length."""
     counts = None
     if where is not None:
         shape = list(where.shape)
@@ -66,13 +67,14 @@ def loss(logits, targets, options, group, place):
 
 
 def linear_loss(operands, targets, options, group, place):
-    """Return the loss, in chunks of rows; the gradients compute each chunk once more."""
+    """Return the loss, in chunks of rows; the gradients compute the logits of each once more."""
     flat, labels, of_flat = _linear.flattened(ops, operands, targets, options)
     given = of_flat.of_logits
-    if place.taking_part is not None:  # the same for all rows
+    if place.taking_part is not None:  # one count, for all rows
         place = place._replace(taking_part=place.taking_part.reshape(1))
-    # A loop sums a gradient in the dtype of its operand. The gradients by `hidden`, which all
-    # devices have, are summed over them after the loop if it differs between them before.
+    # The loop sums a gradient in the dtype of its operand, so the operands are wide. Adding an
+    # empty sum over the shard makes shard_map take `hidden` for one that differs between devices:
+    # its gradient is then summed over them once, after the loop, and not for each chunk.
     dtypes = [None if one is None else one.dtype for one in flat]
     wide = flat._make(None if one is None else compute(one) for one in flat)
     wide = wide._replace(hidden=wide.hidden + wide.weight_matrix.ravel()[:0].sum())
@@ -86,7 +88,7 @@ def linear_loss(operands, targets, options, group, place):
         shard = ShardOfLogits(ops, statistics, Group(group), place, 1)
         bare = given._replace(weight=None, normalizer=None)
         skip = _losses.counted(ops, xs[1], _linear.one_row(ops, some), bare, shard).skip
-        if skip is not None:  # the numbers of a row that does not count do not leak
+        if skip is not None:  # NaN in a row that does not count must not leak
             some = some._replace(hidden=ops.where(skip[:, None], 0.0, some.hidden))
         z, _ = _chunk.logits(ops, PRODUCTS, some, of_flat.softcap)
         given = _losses.in_dtype_of(ops, given, z)
@@ -106,9 +108,10 @@ def linear_loss(operands, targets, options, group, place):
 
 # --- statistics of whole rows ---------------------------------------------------------------------
 def statistics(x, request, top, weight, group, number):
-    """Reduce rows to `Rows`, given their maxima; also sum a number of each row over the shards.
+    """Reduce rows to `Rows`, given their maxima `top`; also sum `weight` over the shards.
 
-    Labels are those among the classes of this shard, of `number` in all. Rows also have Σ w.
+    Labels are indices into this shard; `number` is how many classes all shards have. `weight` has
+    one number for each row. With weights, the `Rows` have their mass, too.
     """
     axis, labels, weights, skip = request
     x = compute(x)
@@ -153,7 +156,7 @@ def _whole_jvp(static, primals, tangents):
     found = tuple(
         one if one is None else checkpoint_name(one, _OF_ALL) for one in _whole(static, *primals)
     )
-    # Recompute them where they are needed, as in `rows`.
+    # The factors of the tangents are recomputed where they are needed, as in `rows`.
     moved = jax.checkpoint(partial(_tangents, static), prevent_cse=False)
     return found, moved((x, labels, weights, top), found, (dx, dweights, dweight))
 

@@ -1,7 +1,7 @@
 """PyTorch: kernels for a DTensor whose classes are sharded over a device mesh.
 
-Each process reduces its own classes; of whole rows only a few numbers are exchanged. Everything
-else about a DTensor, such as a mean over sharded rows, is left to torch.
+Each process reduces its own classes, and the processes exchange only a few numbers for each row.
+Everything else about a DTensor, such as a mean over sharded rows, is left to torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from softmaxkit.backends.torch.shard_rows import Group
 
 
 def is_sharded(x, axis):
-    """Return whether the class axis of `x` is sharded, and all axes in a way known here."""
+    """Return whether the class axis of `x` is sharded, and each of its placements known here."""
     if type(x) in PLAIN or not hasattr(x, "device_mesh"):
         return False
     from torch.distributed.tensor import Replicate, Shard
@@ -32,7 +32,7 @@ def is_sharded(x, axis):
 
 
 class Sharded:
-    """A DTensor's own part, and where it is among the classes."""
+    """The part of a DTensor that this process has, and where it lies among the classes."""
 
     def __init__(self, x, axis):
         self.mesh, self.placements, self.axis = x.device_mesh, x.placements, axis
@@ -70,7 +70,7 @@ class Sharded:
 
 
 def placements_without(placements, axis):
-    """Return the placements of the rows of a DTensor."""
+    """Return the placements of the rows, which have no class axis."""
     from torch.distributed.tensor import Replicate, Shard
 
     return tuple(
@@ -80,9 +80,10 @@ def placements_without(placements, axis):
 
 
 def here(value, mesh, placements, ndim):
-    """Return a process's part of a value that broadcasts to `ndim` axes, so placed.
+    """Return this process's part of a value that broadcasts to an array of `ndim` axes so placed.
 
-    Where the value is replicated, its gradient is the sum of what the processes contribute.
+    If that array is sharded along an axis along which the value broadcasts, the processes get the
+    same part of the value, and its gradients are summed over them.
     """
     from torch.distributed.tensor import DTensor, Replicate
 

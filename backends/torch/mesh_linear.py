@@ -20,7 +20,7 @@ from softmaxkit.backends.torch.shards import each_row
 
 
 def linear_loss(operands, targets, options):
-    """Return the loss; the mesh dimensions that do not shard classes may shard rows."""
+    """Return the loss; mesh dimensions that do not shard the classes may shard the rows."""
     return outside_autocast(_loss, operands, targets, options)
 
 
@@ -80,7 +80,7 @@ def _loss(operands, targets, options):
 
 
 def _of_rows(hidden, of_classes):
-    """Return the placements of rows, which are whole where classes are sharded."""
+    """Return the placements of the rows: replicated over mesh dimensions that shard classes."""
     return tuple(
         one
         if one.is_shard() and one.dim < hidden.ndim - 1 and not of_class.is_shard()

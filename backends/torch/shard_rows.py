@@ -1,7 +1,7 @@
 """PyTorch: the statistics of rows whose classes lie in shards, one for each process of a group.
 
-The maximum of the whole rows is known when the sums of a shard are computed, in blocks of rows. Not
-measured on a GPU.
+The maxima of the whole rows are exchanged first, so that each shard can sum its classes relative to
+them, in blocks of rows. Not measured on a GPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from softmaxkit.backends.torch.memory import (
 
 
 class Group:
-    """The processes of a torch.distributed group, or of several mesh dimensions in turn."""
+    """The processes of a group, or of those of several mesh dimensions, one after the other."""
 
     def __init__(self, *groups):
         self._groups = groups
@@ -40,7 +40,7 @@ class Group:
         return self._reduced(x, dist.ReduceOp.MAX)
 
     def totals(self, axis, *arrays):
-        """Return sums over all classes, for use with the classes of each shard, to any order."""
+        """Return sums over the classes of all shards, which can be differentiated to any order."""
         sums = torch.stack([one.sum(axis) for one in arrays])
         return self.for_each(_Summed.apply(sums, self)).unbind()
 
@@ -56,7 +56,7 @@ class Group:
 
 
 class _ForEach(torch.autograd.Function):
-    """A value for use by every process: its gradient is the sum of theirs."""
+    """A value that every process uses with its own classes: its gradients are summed over them."""
 
     @staticmethod
     def forward(ctx, value, group):
@@ -69,7 +69,7 @@ class _ForEach(torch.autograd.Function):
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over the processes, which all of them use alike."""
+    """The sum over the processes. All do the same with it, so each has its whole gradient."""
 
     @staticmethod
     def forward(ctx, value, group):
@@ -81,9 +81,10 @@ class _Summed(torch.autograd.Function):
 
 
 def statistics(x, request, top, weight, group, number):
-    """Reduce rows to `Rows`, given their maxima; also sum a number of each row over the shards.
+    """Reduce rows to `Rows`, given their maxima `top`; also sum `weight` over the shards.
 
-    Labels are those among the classes of this shard, of `number` in all. Rows also have Σ w.
+    Labels are indices into this shard; `number` is how many classes all shards have. `weight` has
+    one number for each row. With weights, the `Rows` have their mass, too.
     """
     found = _Statistics.apply(x, request.weights, weight, _Known(request, top, group, number))
     log_p, dot, rest, mass, _, weight = found
@@ -102,7 +103,7 @@ class _Known(NamedTuple):
 class _Statistics(torch.autograd.Function):
     """The statistics of whole rows, from their classes in this shard.
 
-    The gradients by the logits and the weights need no other process; their derivatives do.
+    The gradients by the logits and the weights need no collective; derivatives of these do.
     """
 
     @staticmethod
@@ -206,7 +207,7 @@ def _columns(x, request, top):
             dot.copy_(d.sum(1, keepdim=True).mul_(weights))
         e = d.exp_()
         whole = e.sum(1, keepdim=True)
-        # The fraction of e^0 = 1 is 0.
+        # e^d is 1 at the maximum, where its fractional part is 0, and less at every other class.
         torch.sum(e.frac_(), 1, keepdim=True, out=others)
         torch.round(whole.sub_(others), out=holders)
     rows = x.shape[:axis] + x.shape[axis + 1 :]
@@ -214,7 +215,7 @@ def _columns(x, request, top):
 
 
 def _at(index, values, otherwise):
-    """Return the values at indices, which may be out of range, along axis 1."""
+    """Return the values at indices along axis 1, `otherwise` where an index is out of range."""
     length = values.shape[1]
     if length == 0:
         return torch.full_like(index, otherwise, dtype=values.dtype)
@@ -223,7 +224,7 @@ def _at(index, values, otherwise):
 
 
 def gradient(x, request, top, rows, by_rows, *, again):
-    """Return the gradient by the logits, with `again` by operations that autograd follows."""
+    """Return the gradient by the logits; with `again`, autograd can follow its operations."""
     axis, labels, weights, skip = request
     log_p, rest, mass, beside = rows
     by_log_p, by_dot, by_rest = by_rows
@@ -287,7 +288,7 @@ def _spread_in_place(d, index, of_rows):
 
 
 def _by_weights(x, request, top, rows, by_rows):
-    """Return the gradient by the weights, which is log p of each class times that of the dot."""
+    """Return the gradient by the weights, through Σ w log p, Σ w and Σ w beside the maximum."""
     axis, _, weights, skip = request
     _, rest, _, _ = rows
     _, by_dot, _, by_mass, by_beside = by_rows

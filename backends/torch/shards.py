@@ -1,8 +1,8 @@
 """PyTorch: losses over classes that lie in shards, one for each process of a group.
 
-For logits that are a product, each process multiplies all rows with its own classes, in blocks of
-them: once for the loss, and once more for the gradients. Nothing waits for a device: on an
-accelerator, the lengths of the shards stay there. Not measured on a GPU.
+If the logits are a product, each process multiplies all rows by its own classes, one block of
+classes after another: once for the loss, and once more for the gradients. The host never waits for
+an accelerator: the lengths of the shards stay there, as tensors. Not measured on a GPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIBRARY = "PyTorch"
 
 # --- where a shard is -----------------------------------------------------------------------------
 def place(group, like, length, where, axis):
-    """Ask the other processes how long their shards are, and for the counts of their masks."""
+    """Ask the other processes for the lengths of their shards and the counts of their masks."""
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     counts = None
     if where is not None:
@@ -54,7 +54,7 @@ def weights_here(weight, group, place, length):
         return weight[place.first : place.first + length]
     index = place.first + torch.arange(length, device=weight.device)
     here = weight.index_select(0, index.clamp(max=len(weight) - 1))
-    # Its length cannot be compared without waiting for the device.
+    # Weights of a wrong length give NaN: to raise an error, the host would wait for the device.
     return torch.where(place.number == len(weight), here, torch.nan)
 
 
@@ -69,10 +69,10 @@ def loss(logits, targets, options, group, place):
 
 # --- logits that are a product --------------------------------------------------------------------
 def linear_loss(operands, targets, options, group, place):
-    """Return the loss, with the same `hidden` in every process and a shard of the vocabulary."""
+    """Return the loss; every process has the same `hidden`, and a shard of the vocabulary."""
     hidden = operands.hidden
     operands, targets, options = _linear.flattened(ops, operands, targets, options)
-    if place.taking_part is not None:  # the same for all rows
+    if place.taking_part is not None:  # one count, for all rows
         place = place._replace(taking_part=place.taking_part.reshape(1))
 
     def of_call(operands, targets, options):
@@ -86,9 +86,9 @@ def linear_loss(operands, targets, options, group, place):
 
 
 def each_row(operands, targets, options, group, place):
-    """Return the losses of the rows, neither weighted nor reduced, and the normalizer."""
+    """Return the losses of the rows before they are weighted and reduced, and the normalizer."""
     operands, given = _linear.prepared(ops, PRODUCTS, operands, options)
-    # The gradients by `hidden` of all shards are added in float32 or wider.
+    # `for_each` sums the gradients by `hidden` over the shards: in float32 or wider, as it is here.
     hidden = group.for_each(ops.compute(operands.hidden)).to(operands.hidden.dtype)
     operands = operands._replace(hidden=hidden)
     of_each_class = targets, given.weight, given.label_smoothing, given.temperature
@@ -123,7 +123,7 @@ class _Product(Shard):
 
     def row_statistics(self, x, request, lse, keep):
         hidden, weight_matrix, bias = self._operands
-        if request.skip is not None:  # the numbers of a row that does not count do not leak
+        if request.skip is not None:  # NaN in a row that does not count must not leak
             hidden = torch.where(request.skip[:, None], 0.0, hidden)
         log_p, dot, lse = _Statistics.apply(self, request, hidden, weight_matrix, bias)
         return Rows(log_p, dot, None, lse), None
@@ -137,7 +137,7 @@ class _Product(Shard):
         return _Blocks(ops, PRODUCTS, operands, options, blocks or [slice(0, 0)], shard=self)
 
     def at_once(self, operands, request):
-        """Return log p, the dot product and the logsumexp by operations that autograd follows."""
+        """Return log p, Σ w log p and the logsumexp by operations that autograd can follow."""
         given = self.given
         z, _ = _chunk.logits(ops, PRODUCTS, operands, self._options.softcap)
         shard = ShardOfLogits(ops, shard_rows.statistics, self._group, self._place, 1)
@@ -172,7 +172,7 @@ class _Blocks(ByBlocks):
 
 
 class _Statistics(torch.autograd.Function):
-    """The statistics of whole rows, from the operands of their product in this shard."""
+    """The statistics of whole rows, given the operands of this shard's product."""
 
     @staticmethod
     def forward(ctx, product, request, *operands):

@@ -31,26 +31,27 @@ def vocab_parallel_cross_entropy(
     """Cross-entropy of logits whose classes lie in shards, for use inside `jax.shard_map`.
 
     Every device passes its classes of the same rows and gets the loss of the whole rows, as
-    `softmaxkit.cross_entropy` computes it. The logits are never gathered: two all-reduces (three if
-    there is a mask) send some four numbers for each row, whatever the number of classes. The
-    gradient by a shard needs none; each trained argument that all devices have needs one. It can be
-    differentiated to every order, and forwards. Under jit without `shard_map`, call
-    `softmaxkit.cross_entropy` on the sharded array: the compiler then places the all-reduces.
+    `softmaxkit.cross_entropy` computes it. The logits are never gathered: two all-reduces, or three
+    if there is a mask, send about five numbers for each row, however many classes there are. The
+    gradient by the logits needs none; that by each argument that is the same on all devices needs
+    one. Derivatives exist to every order, in forward and in reverse mode. Under jit without
+    `shard_map`, call `softmaxkit.cross_entropy` on the sharded array: the compiler then places the
+    all-reduces.
 
     Parameters
     ----------
     logits_shard : floating array
-        The logits of this device's classes, along `axis`; those of all devices are equally many.
-        If the classes do not divide evenly, pad them and mask the padding with `where`.
+        The logits of this device's classes, along `axis`. All devices have equally many classes: if
+        these do not divide evenly, pad them, and mask the padding with `where`.
     labels : array
-        The same on all devices: class indices among all C classes, in the shape of the rows. Or a
-        shard of probabilities, in the shape of `logits_shard`.
+        Class indices among all C classes, in the shape of the rows, the same on all devices; or
+        this device's shard of probabilities, in the shape of `logits_shard`.
     axis_name : str, or tuple of str
         The axis of the mesh, or several, along which the classes lie.
     axis : int, default -1
         The class axis.
     weight : array, optional
-        Weight of each class: of all, (C,), or of those of the shard.
+        The weights of all classes, (C,), or of the shard's classes.
     where : bool array that broadcasts to `logits_shard`, optional
         True where a class takes part.
     temperature : positive number or array, default 1
@@ -138,14 +139,14 @@ def vocab_parallel_linear_cross_entropy(
     labels, axis_name
         As for `vocab_parallel_cross_entropy`.
     bias : (V,) array, optional
-        That of the shard.
+        The bias of the shard's classes.
     softcap : positive number, optional
         The logits become softcap · tanh(z / softcap).
     chunk_size : int, optional
-        How many rows of logits exist at a time. By default as many as make 2^24 logits of the
-        shard.
+        Of how many rows the logits exist at a time. By default, as many as have 2^24 logits in the
+        shard, but at least 16.
     weight : array, optional
-        Weight of each class: of all, (C,), or of those of the shard.
+        The weights of all classes, (C,), or of the shard's classes.
     where : (V,) bool array, optional
         True where a class of the shard takes part.
     temperature : positive number or array that broadcasts to the rows (...), default 1

@@ -30,10 +30,10 @@ def vocab_parallel_cross_entropy(
     """Cross-entropy of logits whose classes lie in shards, one for each process of a group.
 
     Every process passes its classes of the same rows and gets the loss of the whole rows, as
-    `softmaxkit.cross_entropy` computes it. The logits are never gathered: three all-reduces in the
-    forward pass send some four numbers for each row, whatever the number of classes. The gradient
-    by a shard needs none; each trained argument that all processes have (`weight` of all classes,
-    `label_smoothing`, `temperature`) needs one.
+    `softmaxkit.cross_entropy` computes it. The logits are never gathered: the forward pass makes
+    three all-reduces, which send about five numbers for each row, however many classes there are.
+    The backward pass makes none for the logits, and one for each argument that requires a gradient
+    and is the same in all processes (`weight` of all classes, `label_smoothing`, `temperature`).
 
     Parameters
     ----------
@@ -42,14 +42,14 @@ def vocab_parallel_cross_entropy(
         order of the ranks; they may differ in length, and be empty. For a DTensor, call
         `softmaxkit.cross_entropy`.
     targets : Tensor, or list
-        The same in all processes: class indices among all C classes, in the shape of the rows. Or
-        a shard of probabilities, in the shape of `logits_shard`.
+        Class indices among all C classes, in the shape of the rows, the same in all processes; or
+        this process's shard of probabilities, in the shape of `logits_shard`.
     group : torch.distributed.ProcessGroup, optional
         The processes that hold the shards; by default all.
     axis : int, default -1
         The class axis.
     weight : Tensor, optional
-        Weight of each class: of all, (C,), or of those of the shard.
+        The weights of all classes, (C,), or of the shard's classes.
     where : bool Tensor that broadcasts to `logits_shard`, optional
         True where a class takes part.
     temperature : positive number or Tensor, default 1
@@ -127,7 +127,7 @@ def vocab_parallel_linear_cross_entropy(
     logits of a shard exist only for some classes at a time. They are computed once in the forward
     pass, and once more in the backward pass, which sums the gradients by `hidden` over the
     processes. Second derivatives, torch.compile, and gradients by class weights, smoothing,
-    temperature or probabilities keep all logits of the shard.
+    temperature or probabilities need all logits of the shard in memory.
 
     Parameters
     ----------
@@ -141,14 +141,14 @@ def vocab_parallel_linear_cross_entropy(
     group : torch.distributed.ProcessGroup, optional
         The processes that hold the shards; by default all.
     bias : (V,) Tensor, optional
-        That of the shard.
+        The bias of the shard's classes.
     softcap : positive number, optional
         The logits become softcap · tanh(z / softcap).
     chunk_size : int, optional
-        How many classes of the shard exist at a time. By default as many as make 2^24 logits, but
-        at least 64.
+        Of how many classes of the shard the logits exist at a time. By default, as many as have
+        2^24 logits, but at least 64.
     weight : Tensor, optional
-        Weight of each class: of all, (C,), or of those of the shard.
+        The weights of all classes, (C,), or of the shard's classes.
     where : (V,) bool Tensor, optional
         True where a class of the shard takes part.
     temperature : positive number or Tensor that broadcasts to the rows (...), default 1
