@@ -71,6 +71,7 @@ SKIP_ALONE = (
     "--ignore=tests/test_torch_memory.py",
     "--ignore-glob=*_programs.py",
     "--ignore-glob=*_replicas.py",
+    "--ignore-glob=*test_*_shards.py",
     *("--deselect", "tests/test_companions.py::test_a_number_may_come_in_any_form"),
     *("--deselect", "tests/test_dispatch.py::test_64_first_calls_over_8_threads"),
     *(
@@ -79,6 +80,7 @@ SKIP_ALONE = (
     ),
     *("--deselect", "tests/test_examples.py::test_torch_character_model"),
     *("--deselect", "tests/test_examples.py::test_torch_tied_character_model"),
+    *("--deselect", "tests/test_examples.py::test_torch_vocabulary_shards"),
 )
 # Session -> what it tests beside NumPy, the arguments of pytest, and its environment variables.
 TESTS = {
