@@ -101,7 +101,12 @@ def _added(column):
 
 
 def _parts(classes):
-    """Return into how many rows to cut a row: 1 if it is not long, or cannot be cut evenly."""
+    """Return into how many rows to cut a row: 1 if it is not long, or cannot be cut evenly.
+
+    On several devices it may be sharded, and XLA would gather it to cut it.
+    """
+    if jax.device_count("cpu") > 1:
+        return 1
     least = -(-classes // LONG)
     return next((n for n in range(least, 8 * least) if classes % n == 0), 1)
 
