@@ -114,7 +114,8 @@ class _Statistics(torch.autograd.Function):
         holders, others, log_p, dot, mass, beside, weight = summed
         rest = others + (holders - 1.0)
         if dot is not None and mass is None:
-            mass = weights * torch.as_tensor(number, dtype=rest.dtype, device=rest.device)
+            known_here = not isinstance(number, Tensor)
+            mass = weights * (rest.new_full((), number) if known_here else number.to(rest.dtype))
         log_sum = torch.log1p(rest)
         log_p = None if log_p is None else log_p - log_sum
         if dot is not None:
