@@ -58,8 +58,9 @@ CASES = {
         {"where": WHERE, "label_smoothing": 0.1, "reduction": "none"},
     ),
 }
+OF_PRODUCTS = {"softcap": (LABELS, {"softcap": 3.0, "label_smoothing": 0.1})}
 # The mask of a product is one for all rows.
-LINEAR = [name for name in CASES if name not in ("mask", "probabilities, mask")]
+LINEAR = [name for name in CASES if name not in ("mask", "probabilities, mask")] + [*OF_PRODUCTS]
 PER_CLASS = ("weight", "where")
 
 
@@ -71,7 +72,7 @@ def of_logits(options):
 
 def beside(case, dtype):
     """Return targets and options in float64, rounded to what stands beside logits of `dtype`."""
-    targets, options = CASES[case]
+    targets, options = (CASES | OF_PRODUCTS)[case]
     wide = "float32" if dtype == "bfloat16" else dtype
     return rounded(targets, wide), {name: rounded(one, wide) for name, one in options.items()}
 

@@ -241,7 +241,7 @@ def test_a_loss_of_a_product_is_that_of_numpy(chunk_size, da):
     assert_same([value, *gradients[:2]], [expected, *wanted[:2]])
 
 
-@pytest.mark.parametrize("block", [1, 16, 100])
+@pytest.mark.parametrize("block", [1, 16, 100, 150])  # of 1, 5 and 7 rows, of 25
 def test_chunks_are_processed_in_blocks_of_any_size(block, da, monkeypatch):
     def results():
         x, y = lazy(da, LOGITS, (25, 20)), lazy(da, LABELS, 25)

@@ -46,9 +46,18 @@ def losses(dtype):
     def of(case):
         targets, options, arrays, specs = given(case, dtype)
 
+        axis = 0 if dtype == "float64" else -1  # of the classes
+
+        def turned(value):
+            return jnp.moveaxis(value, 1, axis) if value.ndim == 2 else value
+
         def inner(x, targets, arrays):
+            arrays = shards.of_logits(arrays)
+            if "where" in arrays:
+                arrays["where"] = jnp.broadcast_to(arrays["where"], x.shape)
+            arrays = {name: turned(one) for name, one in arrays.items()}
             return vocab_parallel_cross_entropy(
-                x, targets, axis_name="classes", **shards.of_logits(arrays), **options
+                turned(x), turned(targets), axis_name="classes", axis=axis, **arrays, **options
             )
 
         specs = P(None, "classes"), *specs

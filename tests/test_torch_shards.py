@@ -70,10 +70,18 @@ def given(case, dtype, part):
 def run(rank, part):
     for dtype in ("float32", "float64", "bfloat16"):
         kind = getattr(torch, dtype)
+        axis = 0 if dtype == "float64" else -1  # of the classes
         for case in shards.CASES:
             targets, options = given(case, dtype, part)
             x = leaf(cut(torch.from_numpy(shards.X), part), kind)
-            value = vocab_parallel_cross_entropy(x, targets, **shards.of_logits(options))
+            options = shards.of_logits(options)
+            if "where" in options:
+                options["where"] = options["where"].expand(x.shape)
+            for name in {"where", "temperature"} & set(options):
+                options[name] = turned(options[name], axis)
+            value = vocab_parallel_cross_entropy(
+                turned(x, axis), turned(targets, axis), axis=axis, **options
+            )
             value.sum().backward()
             check(rank, case, dtype, value, [(x.grad, 1)], shards.check)
         for case in shards.LINEAR:
@@ -87,7 +95,14 @@ def run(rank, part):
             gradients = [(hidden.grad, None), (matrix.grad, 0), (bias.grad, 0)]
             check(rank, case, dtype, value, gradients, shards.check_linear)
 
+def turned(value, axis):
+    is_of_logits = isinstance(value, torch.Tensor) and value.ndim == 2
+    return value.movedim(1, axis) if is_of_logits else value
+
 def check(rank, case, dtype, value, gradients, compare):
+    every = [None] * dist.get_world_size()
+    dist.all_gather_object(every, value.tolist())
+    assert all(one == every[0] for one in every), (case, dtype, every)
     gradients = [whole(one, axis) for one, axis in gradients]
     assert value.dtype is getattr(torch, dtype)
     if rank == 0:
@@ -166,10 +181,17 @@ def twice(part, targets, options):
     here = cut(targets, part) if targets.is_floating_point() else targets
     x, c = torch.from_numpy(shards.X[3:]) / 5, torch.arange(shards.CLASSES) * 0.1
     of, sharded = leaf(x), leaf(cut(x, part))
-    got = vocab_parallel_cross_entropy(sharded, here, **options)
-    second(softmaxkit.cross_entropy(of, targets, **options), [of], [c])
+    # The first gradients depend on the weights, too.
+    whole, trained = [
+        options | {name: leaf(one) for name, one in options.items() if name == "weight"}
+        for _ in range(2)
+    ]
+    got = vocab_parallel_cross_entropy(sharded, here, **trained)
+    second(softmaxkit.cross_entropy(of, targets, **whole), [of], [c])
     second(got, [sharded], [cut(c, part)])
     near(sharded.grad, cut(of.grad, part))
+    if "weight" in options:
+        near(trained["weight"].grad, whole["weight"].grad)
     given = torch.from_numpy(shards.HIDDEN[3:]), torch.from_numpy(shards.MATRIX)
     of, sharded = [leaf(one) for one in given], [leaf(given[0]), leaf(given[1][part])]
     second(softmaxkit.linear_cross_entropy(*of, targets, **options), of, [1.0, 1.0])
@@ -380,6 +402,8 @@ def run(rank, part):
             placed = [placements if one.ndim == 3 else [R] * mesh.ndim for one in given]
             call = partial(getattr(softmaxkit, name), axis=1)
             compare(rank, mesh, call, given, placed, options, (name, shape, placements))
+        for name in ("softmax", "log_softmax", "logsumexp"):
+            twice(mesh, partial(getattr(softmaxkit, name), axis=1), x / 3, placements, name)
     hidden, matrix, bias = random(4, 3, 6), random(11, 6), random(11)
     q = q.movedim(1, 2)
     calls = [
@@ -423,6 +447,14 @@ def compare(rank, mesh, call, given, placed, options, what):
     for name, one in options_of_parts.items():
         if isinstance(one, DTensor):
             near(one.grad.full_tensor(), options_of_whole[name].grad, what, name)
+
+def twice(mesh, call, x, placements, what):
+    found = []
+    for one in (leaf(x), distribute_tensor(x, mesh, placements).requires_grad_()):
+        (gradient,) = torch.autograd.grad((call(one) ** 2).sum(), one, create_graph=True)
+        (gradient**2).sum().backward()
+        found.append(one.grad)
+    near(found[1].full_tensor(), found[0], what, "second gradient")
 
 def again(options):
     return {

@@ -109,7 +109,26 @@ def whole(value, mesh, placements, shape):
     if value is None:
         return None
     stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(value, mesh, placements, run_check=False, shape=shape, stride=stride)
+    return _Placed.apply(
+        DTensor.from_local(value, mesh, placements, run_check=False, shape=shape, stride=stride)
+    )
+
+
+class _Placed(torch.autograd.Function):
+    """A DTensor whose gradient is placed as it is.
+
+    `from_local` would redistribute the gradient, too, but in a way that autograd does not follow:
+    second gradients would be wrong.
+    """
+
+    @staticmethod
+    def forward(ctx, value):
+        ctx.mesh, ctx.placements = value.device_mesh, value.placements
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, of_value):
+        return of_value.redistribute(ctx.mesh, ctx.placements)
 
 
 def softmax(x, axis, dtype):
