@@ -77,7 +77,8 @@ def losses(dtype):
         loss = jax.shard_map(inner, mesh=mesh, in_specs=specs, out_specs=P())
         return lambda *each: ((value := loss(*each, targets, arrays)).sum(), value)
 
-    some = SOME if dtype == "bfloat16" else shards.CASES  # to compile takes most of the time
+    # To compile takes most of the time.
+    some, products = (SOME, SOME) if dtype == "bfloat16" else (shards.CASES, shards.LINEAR)
 
     def every(x, hidden, matrix, bias):
         of_logits = {case: jax.value_and_grad(of(case), has_aux=True)(x) for case in some}
@@ -85,7 +86,7 @@ def losses(dtype):
             case: jax.value_and_grad(of_product(case), (0, 1, 2), has_aux=True)(
                 hidden, matrix, bias
             )
-            for case in shards.LINEAR if case in some
+            for case in products
         }
         return of_logits, of_products
 

@@ -179,9 +179,9 @@ def run(rank, part):
 
 def twice(part, targets, options):
     here = cut(targets, part) if targets.is_floating_point() else targets
-    x, c = torch.from_numpy(shards.X[3:]) / 5, torch.arange(shards.CLASSES) * 0.1
+    x, c = torch.from_numpy(shards.X[3:]), torch.arange(shards.CLASSES) * 0.1
     of, sharded = leaf(x), leaf(cut(x, part))
-    # The first gradients depend on the weights, too.
+    # The first gradients depend on the weights, too, also through the class with p > 1/2.
     whole, trained = [
         options | {name: leaf(one) for name, one in options.items() if name == "weight"}
         for _ in range(2)
