@@ -131,7 +131,9 @@ def assert_close(jax, got, want, rtol, atol=0.0):
 # --- as jax.nn and optax --------------------------------------------------------------------------
 def test_the_names_of_the_facade(facade):
     peers = {name for name, _, _ in CASES.values()}
-    assert set(facade.__all__) == peers | {"softmax_focal_loss", "linear_cross_entropy"}
+    own = {"softmax_focal_loss", "linear_cross_entropy"}
+    sharded = {"vocab_parallel_cross_entropy", "vocab_parallel_linear_cross_entropy"}
+    assert set(facade.__all__) == peers | own | sharded
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in CASES.values()}))

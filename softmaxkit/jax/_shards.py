@@ -84,8 +84,8 @@ def vocab_parallel_cross_entropy(
     ...     )
     >>> loss = jax.shard_map(loss, mesh=mesh, in_specs=(P(None, "classes"), P()), out_specs=P())
     >>> logits = jnp.array([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]])
-    >>> jax.jit(loss)(logits, jnp.array([0, 2])).round(4)
-    Array(0.2516, dtype=float32)
+    >>> print(f"{jax.jit(loss)(logits, jnp.array([0, 2])):.4f}")
+    0.2516
     """
     return _vocab_parallel.cross_entropy(
         shards,
@@ -181,8 +181,8 @@ def vocab_parallel_linear_cross_entropy(
     >>> loss = jax.jit(jax.shard_map(loss, mesh=mesh, in_specs=specs, out_specs=P()))
     >>> hidden = jnp.array([[1.0, 0.0], [0.5, 2.0]])
     >>> weight_matrix = jnp.array([[2.0, 0.0], [0.0, 1.0], [-1.0, 1.0]])
-    >>> loss(hidden, weight_matrix, jnp.array([0, 1])).round(4)
-    Array(0.4251, dtype=float32)
+    >>> print(f"{loss(hidden, weight_matrix, jnp.array([0, 1])):.4f}")
+    0.4251
     """
     return _vocab_parallel.linear_cross_entropy(
         shards,
