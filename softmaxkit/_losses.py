@@ -69,6 +69,11 @@ class Classes:
         """Return the logits, a shift and the empty rows: see `_activations.masked_and_scaled`."""
         return masked_and_scaled(self._ops, logits, self._axis, where, temperature)
 
+    def of_logits(self, of_x: Array, where: Array | None, temperature: Any) -> Array:
+        """Return the cotangent of the logits, given that of what `masked_and_scaled` returns."""
+        of_x = of_x if temperature is None else of_x / temperature
+        return of_x if where is None else self._ops.where(where, of_x, 0.0)
+
     def number(self, x: Array, like: Array) -> Any:
         """Return the number of classes, in the dtype of `like` if it is an array."""
         return self._ops.length(x, self._axis, like)
@@ -273,16 +278,15 @@ def gradient_over_classes(
     options: ClassOptions,
     saved: Saved,
     of_value: Any,
+    classes: Classes | None = None,
 ) -> Array:
+    classes = Classes(ops, options.axis) if classes is None else classes
     wide = as_wide_as(ops, logits, options.dtype)
-    axis, where, temperature = options.axis, options.where, options.temperature
-    x, _, _ = masked_and_scaled(ops, wide, axis, where, temperature)
+    where, temperature = options.where, options.temperature
+    x, _, _ = classes.masked_and_scaled(wide, where, temperature)
     of_rows = times_rows(saved, of_value).by_rows
     out = kernels.row_gradient(x, saved.request, saved.kept, of_rows)
-    if temperature is not None:
-        out = out / _number(ops, temperature, wide)
-    if where is not None:
-        out = ops.where(where, out, 0.0)
+    out = classes.of_logits(out, where, _number(ops, temperature, wide))
     return ops.astype(out, logits.dtype)
 
 
@@ -325,8 +329,11 @@ def _uniform(
     """Return 1/K at the K classes of a row that take part, 0 at the others."""
     if where is None:
         return 1.0 / classes.number(x, x)
-    part = ops.broadcast_like(where, x)
-    count = expand(classes.taking_part(ops.astype(part, x.dtype)), axis)
+    shape = ops.shape(x)
+    part = where[(None,) * (len(shape) - len(ops.shape(where))) + (...,)]
+    if ops.shape(part)[axis] in (1, None):  # None: not known yet
+        part = ops.broadcast_like(part, x)
+    count = expand(classes.taking_part(ops.compute_like(part, x)), axis)
     return ops.where(part, 1.0 / ops.where(ops.equal(count, 0), 1.0, count), 0.0)
 
 

@@ -1,10 +1,12 @@
 """PyTorch: the operations.
 
-`rows` has the kernels that autograd sees, `blocks` the kernels inside its nodes. Nothing
+`rows` has the kernels that autograd sees, `eager` the kernels inside its nodes. Nothing
 synchronises with a device or copies to the host. Not measured on a GPU.
 """
 
 from __future__ import annotations
+
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from softmaxkit import _activations, _losses
 from softmaxkit._statistics import Request, Rows
 from softmaxkit.backends import BinaryOptions, ClassOptions
 from softmaxkit.backends.torch import arrays as ops
-from softmaxkit.backends.torch import blocks
+from softmaxkit.backends.torch import blocks, eager
 from softmaxkit.backends.torch import rows as kernels
 from softmaxkit.backends.torch.arrays import (
     PLAIN,
@@ -59,9 +61,13 @@ def loss(logits, targets, options):
     if type(logits) not in PLAIN:
         targets = beside(logits, targets)
         options = options._make(beside(logits, value) for value in options)
-    elif _is_by_logit(targets, options) and _is_all_that_trains(logits, targets, options):
+    elif _is_all_that_trains(logits, targets, options) and _is_node(logits, targets, options):
         return _Loss.apply(logits, targets, options)
     return _losses.loss(ops, kernels, logits, targets, options)[0]
+
+
+def _is_node(logits, targets, options):
+    return _is_by_logit(targets, options) or eager.serves(logits)
 
 
 def _is_by_logit(targets, options):
@@ -86,8 +92,8 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits, targets, options):
-        value, saved = _losses.loss(ops, blocks, logits, targets, options, save=True)
         of_classes = isinstance(options, ClassOptions)
+        value, saved, ctx.is_fused = _value_and_saved(logits, targets, options)
         leaves = (*saved.kept, *saved.by_rows, *saved.request) if of_classes else saved
         ctx.options = options
         ctx.numbers = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -106,13 +112,44 @@ class _Loss(torch.autograd.Function):
                 (of_logits,) = torch.autograd.grad(value, logits, of_value, create_graph=True)
             return of_logits, None, None
         pairs = zip(ctx.numbers, tensors, strict=False)  # the options follow
-        leaves = [number if tensor is None else tensor for number, tensor in pairs]
-        if isinstance(options, ClassOptions):
-            kept, by_rows, request = Kept(*leaves[:2]), Rows(*leaves[2:6]), Request(*leaves[6:])
-            saved = _losses.Saved(kept, by_rows, request)
-        else:
+        leaves = iter([number if tensor is None else tensor for number, tensor in pairs])
+        if not isinstance(options, ClassOptions):
             saved = _losses.SavedOfEach(*leaves)
-        return _losses.gradient(ops, blocks, logits, options, saved, of_value), None, None
+            return _losses.gradient(ops, eager, logits, options, saved, of_value), None, None
+        parts = (one._make(islice(leaves, len(one._fields))) for one in (Kept, Rows, Request))
+        saved = _losses.Saved(*parts)
+        return _gradient(logits, targets, options, saved, of_value, ctx.is_fused), None, None
+
+
+def _value_and_saved(logits, targets, options):
+    """Return a loss, what its gradient needs, and whether one kernel took all options."""
+
+    def fused(triton):
+        each = triton.fused(logits, targets, options)
+        if each is None:
+            return _losses.loss(ops, triton, logits, targets, options, save=True), False
+        call = ops, each, logits, targets, options
+        return _losses.over_classes(*call, save=True, classes=each), True
+
+    def plain():
+        return _losses.loss(ops, blocks, logits, targets, options, save=True), False
+
+    is_wide = options.dtype is torch.float64 or isinstance(options, BinaryOptions)
+    (value, saved), is_fused = plain() if is_wide else eager.attempted(logits, fused, plain)
+    return value, saved, is_fused
+
+
+def _gradient(logits, targets, options, saved, of_value, is_fused):
+    call = logits, options, saved, of_value
+
+    def fused(triton):
+        each = triton.fused(logits, targets, options)
+        return _losses.gradient_over_classes(ops, each, *call, classes=each)
+
+    def plain():
+        return _losses.gradient_over_classes(ops, eager, *call)
+
+    return eager.attempted(logits, fused, plain) if is_fused else plain()
 
 
 # --- labels ---------------------------------------------------------------------------------------

@@ -235,10 +235,17 @@ def _softmax_gradient(source, cotangent, axis, of_logits):
 
 # --- row statistics -------------------------------------------------------------------------------
 class Kept(NamedTuple):
-    """Saved for the gradient: log p of the labels, and perhaps p, which the gradient overwrites."""
+    """Saved for the gradient: log p of the labels, and perhaps p, which the gradient overwrites.
+
+    `triton` keeps what the rows reduce to instead of p: see `softmaxkit._statistics.Part`.
+    """
 
     log_p: Tensor | None = None
     p: Tensor | None = None
+    top: Tensor | None = None
+    rest: Tensor | None = None
+    mass: Tensor | None = None
+    beside: Tensor | None = None
 
 
 def row_statistics(x, request, lse, keep):

@@ -3,7 +3,7 @@
 Under torch.compile they use `compiled`, unless the traced code takes derivatives other than one
 first derivative. Where else more than a value and a first derivative is needed (`arrays.is_eager`),
 they use plain operations, whose own derivatives are exact to every order and in both modes.
-Otherwise they use `blocks`, as one node of the graph; or, for few logits on the CPU, where calls
+Otherwise they use `eager`, as one node of the graph; or, for few logits on the CPU, where calls
 cost more than arithmetic, torch's own functions in float64.
 """
 
@@ -16,7 +16,7 @@ from softmaxkit._activations import softmax_derivative
 from softmaxkit._axes import expand
 from softmaxkit._statistics import Request, Rows
 from softmaxkit.backends.torch import arrays as ops
-from softmaxkit.backends.torch import blocks, compiled, mesh
+from softmaxkit.backends.torch import compiled, eager, mesh
 from softmaxkit.backends.torch.arrays import (
     has_written_derivative,
     is_differentiated_again,
@@ -42,7 +42,7 @@ def softmax(x, axis, dtype):
     if not is_eager(x):
         return _softmax(ops.compute(x), axis).to(dtype)
     if not _is_differentiated(x):
-        return blocks.softmax(x, axis, dtype)
+        return eager.softmax(x, axis, dtype)
     if _are_few(x):
         p = torch.softmax(x, axis, torch.float64)
         if p.amax().item() < CERTAIN:  # False for NaN
@@ -62,7 +62,7 @@ def log_softmax(x, axis, dtype):
         if log_p.amax().item() < LOG_CERTAIN:
             return log_p.to(dtype)
     if not _is_differentiated(x):
-        return blocks.log_softmax(x, axis, dtype)
+        return eager.log_softmax(x, axis, dtype)
     return _LogSoftmax.apply(x, axis, dtype)
 
 
@@ -71,7 +71,7 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, axis, dtype):
-        out = blocks.softmax(x, axis, dtype)
+        out = eager.softmax(x, axis, dtype)
         ctx.axis, ctx.of_logits = axis, compiled.loses_small_p(x, dtype)
         ctx.save_for_backward(x if ctx.of_logits else out)
         return out
@@ -81,7 +81,7 @@ class _Softmax(torch.autograd.Function):
         (kept,) = ctx.saved_tensors
         if not is_differentiated_again(of_out):
             gradient = (
-                blocks.softmax_gradient_of_logits if ctx.of_logits else blocks.softmax_gradient
+                eager.softmax_gradient_of_logits if ctx.of_logits else eager.softmax_gradient
             )
             return gradient(kept, of_out, ctx.axis), None, None
         with torch.enable_grad():
@@ -96,7 +96,7 @@ class _LogSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, axis, dtype):
-        out = blocks.log_softmax(x, axis, dtype)
+        out = eager.log_softmax(x, axis, dtype)
         ctx.axis, ctx.of_logits = axis, not (dtype is x.dtype and dtype in WIDE)
         ctx.save_for_backward(x if ctx.of_logits else out)
         return out
@@ -106,7 +106,7 @@ class _LogSoftmax(torch.autograd.Function):
         (z,) = ctx.saved_tensors
         if not is_differentiated_again(of_out):
             request, of_rows = Request(ctx.axis, weights=of_out), Rows(None, 1.0, None, None)
-            return blocks.row_gradient(z, request, Kept(), of_rows), None, None
+            return eager.row_gradient(z, request, Kept(), of_rows), None, None
         with torch.enable_grad():
             log_p = _log_softmax(ops.compute(z), ctx.axis)
             (of_z,) = torch.autograd.grad(log_p, z, of_out.to(log_p.dtype), create_graph=True)
@@ -127,7 +127,7 @@ def row_statistics(x, request, lse, keep):
             return rows, None
     weights = request.weights
     if not _is_differentiated(x, weights):
-        return blocks.row_statistics(x, request, lse, keep=False)
+        return eager.row_statistics(x, request, lse, keep=False)
     log_p, dot, log_total = _RowStatistics.apply(x, weights, request, lse)
     return Rows(log_p, dot, None, log_total), None
 
@@ -137,7 +137,7 @@ class _RowStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weights, request, lse):
-        rows, kept = blocks.row_statistics(x, request, lse, keep=ctx.needs_input_grad[0])
+        rows, kept = eager.row_statistics(x, request, lse, keep=ctx.needs_input_grad[0])
         ctx.axis, ctx.is_fresh = request.axis, True
         ctx.number = None if isinstance(weights, Tensor) else weights
         saved = None if ctx.number is not None else weights
@@ -147,7 +147,8 @@ class _RowStatistics(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *of_rows):
-        x, weights, labels, skip, log_p, p = ctx.saved_tensors
+        x, weights, labels, skip, *saved = ctx.saved_tensors
+        kept = Kept(*saved)
         weights = weights if ctx.number is None else ctx.number
         by_log_p, by_dot, by_lse = of_rows
         request = Request(
@@ -163,13 +164,13 @@ class _RowStatistics(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             # The first gradient overwrites p. autograd must not see that: it would refuse a second
             # backward pass, which computes p again, identical to the last bit.
-            if p is not None:
-                p = p.data if ctx.is_fresh else blocks.softmax(x, ctx.axis, x.dtype)
-            kept = Kept(log_p, p)
+            if kept.p is not None:
+                p = kept.p.data if ctx.is_fresh else eager.softmax(x, ctx.axis, x.dtype)
+                kept = kept._replace(p=p)
             ctx.is_fresh = False
-            by_x = blocks.row_gradient(x, request, kept, Rows(by_log_p, by_dot, None, by_lse))
+            by_x = eager.row_gradient(x, request, kept, Rows(by_log_p, by_dot, None, by_lse))
         if ctx.needs_input_grad[1] and by_dot is not None:
-            log_p = blocks.log_softmax(x, ctx.axis, by_dot.dtype)
+            log_p = eager.log_softmax(x, ctx.axis, by_dot.dtype)
             log_p.masked_fill_((weights == 0) & (log_p == -torch.inf), 0.0)
             by_weights = log_p.mul_(expand(by_dot, ctx.axis))
             if skip is not None:
@@ -279,4 +280,6 @@ def _is_differentiated(x, weights=None):
 
 
 def _are_few(x):
-    return x.is_cpu and 0 < x.numel() <= FEW_ELEMENTS and x.dtype is not torch.float64
+    if not (x.is_cpu and 0 < x.numel() <= FEW_ELEMENTS and x.dtype is not torch.float64):
+        return False
+    return not eager.serves(x)
