@@ -47,12 +47,16 @@ class Whole:
         options: LinearOptions,
     ) -> None:
         self._ops, self._kernels, self._given = ops, kernels, options.of_logits
+        self._classes: Classes | None = None
         self._z, self._slope = logits(ops, products, operands, options.softcap)
 
     def rows(self, targets: Array, save: bool) -> OfEachRow:
         """Return the losses of the rows and, with `save`, what their gradient needs."""
         return _losses.of_each_row(
-            *(self._ops, self._kernels, self._z, targets, self._given), save=save, keep=save
+            *(self._ops, self._kernels, self._z, targets, self._given),
+            save=save,
+            keep=save,
+            classes=self._classes,
         )
 
     def beside(self, targets: Array, skip: Array | None) -> LinearOutputs:
@@ -77,7 +81,8 @@ class Whole:
     def gradient(self, saved: Saved, of_entropy: Array | None, block: slice) -> Array:
         """Return the gradient by the product, given what the gradient of the rows needs."""
         ops, given = self._ops, self._given
-        of_z = _losses.gradient_over_classes(ops, self._kernels, self._z, given, saved, 1.0)
+        call = ops, self._kernels, self._z, given, saved, 1.0
+        of_z = _losses.gradient_over_classes(*call, classes=self._classes)
         if of_entropy is not None:
             added = softmax_derivative(ops, self._p, self._costs, 1) * of_entropy[:, None]
             if saved.request.skip is not None:

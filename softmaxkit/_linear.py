@@ -105,6 +105,7 @@ def loss(
     *,
     wanted: Operands | None = None,
     of_rows: LinearOutputs | None = None,
+    whole: type[Whole] = Whole,
 ) -> tuple[LinearOutputs, Operands | None]:
     """Return the loss of a flattened call, and the gradients by the operands that are `wanted`.
 
@@ -123,6 +124,7 @@ def loss(
             wanted=wanted,
             of_rows=None if of_rows is None else each(take, of_rows),
             totals=totals,
+            whole=whole,
         )
         rows.append(outputs)
         of_hidden.append(of_h)
@@ -168,6 +170,7 @@ def of_chunk(
     wanted: Operands | None = None,
     of_rows: LinearOutputs | None = None,
     totals: Totals | None = None,
+    whole: type[Whole] = Whole,
 ) -> tuple[LinearOutputs, Array | None, Totals | None]:
     """Return the outputs of a chunk, its losses weighted, and the gradients `wanted`.
 
@@ -182,7 +185,7 @@ def of_chunk(
     blocks = blocks_of(ops, options, operands.weight_matrix)
     chunk: Whole | ByBlocks
     if len(blocks) == 1:
-        chunk = Whole(ops, kernels, products, operands, options)
+        chunk = whole(ops, kernels, products, operands, options)
     else:
         chunk = ByBlocks(ops, products, operands, options, blocks)
     row = chunk.rows(targets, save=wanted is not None)

@@ -54,6 +54,7 @@ def rng(torch):
 def test_names(ours):
     own = {"focal_loss", "sigmoid_focal_loss", "FocalLoss", "SigmoidFocalLoss", "functional", "nn"}
     own |= {"causal_lm_loss", "LabelSmoother", "linear_cross_entropy", "LinearCrossEntropyLoss"}
+    own |= {"use_triton"}
     sharded = {"vocab_parallel_cross_entropy", "vocab_parallel_linear_cross_entropy"}
     assert set(ours.__all__) == {*ACTIVATIONS, *LOSSES, *MODULES} | own | sharded
     for part in (ours.functional, ours.nn):

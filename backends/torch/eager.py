@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -42,6 +43,16 @@ def use_triton(wanted=True):
     >>> use_triton()
     """
     _Setting.wanted, _Setting.failed = bool(wanted), False
+
+
+@contextmanager
+def on_device(kind):
+    """Let Triton's kernels serve the tensors of another kind of device, for tests."""
+    before, _Setting.device = _Setting.device, kind
+    try:
+        yield
+    finally:
+        _Setting.device = before
 
 
 def serves(x):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from softmaxkit import _linear
-from softmaxkit._chunk import Products
+from softmaxkit._chunk import Products, Whole
 from softmaxkit.backends import LinearOutputs, Operands
 from softmaxkit.backends.torch import arrays as ops
-from softmaxkit.backends.torch import blocks, compiled
+from softmaxkit.backends.torch import blocks, compiled, eager
 from softmaxkit.backends.torch import rows as kernels
 from softmaxkit.backends.torch.arrays import (
     PLAIN,
@@ -193,9 +193,29 @@ def _plainly(operands, targets, options):
 
 
 def _call(operands, targets, options, wanted, of_rows=None):
-    written = compiled.Written if ops.is_compiling() else blocks
-    call = operands, targets, options
-    return _linear.loss(ops, written, PRODUCTS, call, wanted=wanted, of_rows=of_rows)
+    def loss(kernels, whole=Whole):
+        call = operands, targets, options
+        return _linear.loss(
+            ops, kernels, PRODUCTS, call, wanted=wanted, of_rows=of_rows, whole=whole
+        )
+
+    if ops.is_compiling():
+        return loss(compiled.Written)
+    whole = Whole if options.all_outputs else _Fused
+    return eager.attempted(
+        operands.hidden, lambda triton: loss(triton, whole), lambda: loss(blocks)
+    )
+
+
+class _Fused(Whole):
+    """Logits of a chunk that a kernel of Triton caps, masks and scales as it reads them."""
+
+    def __init__(self, ops, kernels, products, operands, options):
+        super().__init__(ops, kernels, products, operands, options._replace(softcap=None))
+        given = self._given
+        self._kernels = self._classes = kernels.Fused(
+            1, given.where, given.temperature, options.softcap
+        )
 
 
 # --- products -------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import torch.fx
 
 from softmaxkit._forwarding import rest_of
+from softmaxkit.backends.torch.eager import use_triton
 from softmaxkit.torch import functional, nn
 from softmaxkit.torch._shards import (
     vocab_parallel_cross_entropy,
@@ -79,6 +80,7 @@ __all__ = [
     "sigmoid_focal_loss",
     "softmax",
     "softmin",
+    "use_triton",
     "vocab_parallel_cross_entropy",
     "vocab_parallel_linear_cross_entropy",
 ]
