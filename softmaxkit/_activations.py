@@ -233,7 +233,8 @@ def masked_and_scaled(
 
 def masked(ops: ArrayFunctions, x: Array, axis: Axes, where: Array, empty: Array) -> Array:
     """Return the logits with masked classes at -inf, and zeros in the rows without a class."""
-    fill = ops.astype(ops.where(expand(empty, axis), 0.0, -_INF), x.dtype)
+    empty = expand(empty, axis)
+    fill = ops.where(empty, 0.0, ops.astype(empty, x.dtype) - _INF)  # never in float64
     return ops.where(ops.broadcast_like(~where, x), fill, x)
 
 

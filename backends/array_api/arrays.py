@@ -26,9 +26,17 @@ def is_compiling():
 
 
 def asarray(value, like):
+    if value.dtype == np.float64 and "float64" not in _floating(like):
+        value = value.astype(np.float32)
     # MLX would convert NumPy's float64 to float32.
     dtype = like.dtype if str(like.dtype).endswith(f".{value.dtype}") else None
     return array_namespace(like).asarray(value, dtype=dtype, **placed(like))
+
+
+def _floating(like):
+    """Return the floating dtypes of the standard that the device of `like` has, by name."""
+    info = array_namespace(like).__array_namespace_info__()
+    return info.dtypes(kind="real floating", **placed(like))
 
 
 def placed(like):
@@ -113,7 +121,7 @@ def kind(x):
 
 def as_dtype(dtype, like):
     xp = array_namespace(like)
-    known = xp.__array_namespace_info__().dtypes(kind="real floating", **placed(like))
+    known = _floating(like)
     # Beyond the standard, if the library has them.
     known |= {name: getattr(xp, name) for name in ("float16", "bfloat16") if hasattr(xp, name)}
     for name, one in known.items():
@@ -127,7 +135,8 @@ def where(condition, a, b):
     xp = array_namespace(condition)
     like = a if hasattr(a, "dtype") else b
     dtype = like.dtype if hasattr(like, "dtype") else default_float(condition)
-    a, b = (v if hasattr(v, "dtype") else xp.asarray(v, dtype=dtype) for v in (a, b))
+    here = placed(condition)
+    a, b = (v if hasattr(v, "dtype") else xp.asarray(v, dtype=dtype, **here) for v in (a, b))
     return xp.where(condition, a, b)
 
 
@@ -248,9 +257,7 @@ def compute(x):
 
 
 def widest(x):
-    xp = array_namespace(x)
-    known = xp.__array_namespace_info__().dtypes(kind="real floating", **placed(x))
-    return astype(x, known.get("float64", xp.float32))
+    return astype(x, _floating(x).get("float64", array_namespace(x).float32))
 
 
 def compute_like(x, logits):
