@@ -33,13 +33,13 @@ class Device:
     """A GPU that is not there, as Triton's driver."""
 
     def __init__(self, capability):
-        self._target = GPUTarget("cuda", capability, 32)
+        self._capability, self._target = capability, GPUTarget("cuda", capability, 32)
 
     def get_current_target(self):
         return self._target
 
     def get_current_device(self):
-        return 0
+        return self._capability  # Triton keeps compiled kernels by this number
 
     def get_current_stream(self, device):
         return 0
@@ -119,23 +119,23 @@ def widths(ptx):
 
 def table():
     """Return the lines of the table, and what is wrong."""
-    lines = [
-        "| GPU | call | dtype | kernel | threads | registers | local | shared | load, store |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    found = {}
+    for capability in TARGETS:
+        for name, dtype, kernel, options, one in compiled(capability):
+            found.setdefault((name, dtype, kernel), []).append((options, *resources(one)))
+    gpus = [f"sm_{capability} ({names})" for capability, names in TARGETS.items()]
+    head = "call", "dtype", "kernel", "threads", *gpus
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     problems = []
-    for capability, gpus in TARGETS.items():
-        for name, dtype, kernel, options, found in compiled(capability):
-            registers, local, shared, (load, store) = resources(found)
-            threads = 32 * options["num_warps"]
-            cells = (
-                f"sm_{capability} ({gpus})", name, str(dtype).removeprefix("torch."), kernel,
-                threads, registers, f"{local} B", f"{shared} B", f"{load}, {store} bits",
-            )  # fmt: skip
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-            narrow = load < 128 or (kernel != "statistics" and store < 128)
-            if local or narrow:
-                problems.append(lines[-1])
+    for (name, dtype, kernel), on_gpus in found.items():
+        cells = [name, str(dtype).removeprefix("torch."), f"`{kernel}`"]
+        cells.append(32 * on_gpus[0][0]["num_warps"])
+        for _, registers, local, shared, (load, store) in on_gpus:
+            width = f"{load} / {store}" if kernel != "statistics" else load
+            cells.append(f"{registers}, {local} B, {shared} B, {width}")
+            if local or load < 128 or (kernel != "statistics" and store < 128):
+                problems.append(f"{name}, {dtype}, {kernel}: {cells[-1]}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines, problems
 
 
