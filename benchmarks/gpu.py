@@ -95,7 +95,7 @@ def run(name, report):
     generator = check("cpu" if report.dry_run else "cuda")
     try:
         for row in generator:
-            show(row, rows[-1:], report)
+            show(row, rows, report)
             rows.append(row)
             if perf_counter() - start > seconds:
                 report.unfinished.append(name)
@@ -111,8 +111,9 @@ def run(name, report):
 
 
 def show(row, before, report):
-    """Print a row, under a line that heads it where the one before is of another table."""
-    if row.cells and (not before or heads(before[0]) != heads(row)):
+    """Print a row, and what heads it where the last one with cells is of another table."""
+    last = next((one for one in reversed(before) if one.cells), None)
+    if row.cells and (last is None or heads(last) != heads(row)):
         report.say(f"  {row.under}")
         report.say(f"  {'':<42}" + "".join(f"{name:>18}" for name in row.cells))
     cells = (f"{one:.4g}" if isinstance(one, float) else one for one in row.cells.values())
@@ -187,7 +188,7 @@ def driver():
 
 def write(folder, report):
     folder.mkdir(parents=True, exist_ok=True)
-    if "times" in report.rows:
+    if any(row.cells for row in report.rows.get("times", [])):
         about = f"{report.machine['gpu']}, torch {report.machine['torch']}"
         _, problem = attempted(gpu_times.draw, folder / "gpu.png", report.rows["times"], about)
         if problem:
@@ -215,9 +216,10 @@ def main():
     for name in options.only:
         run(name, report)
     report.say("\ngoals")
-    report.rows["goals"] = [*goals(report)]
-    for i, row in enumerate(report.rows["goals"]):
-        show(row, report.rows["goals"][:i][-1:], report)
+    judged = list(goals(report))
+    for i, row in enumerate(judged):
+        show(row, judged[:i], report)
+    report.rows["goals"] = judged
     unfinished = f"; not finished: {', '.join(report.unfinished)}" if report.unfinished else ""
     report.say(f"\n{report.failed} failed{unfinished}")
     write(options.out, report)

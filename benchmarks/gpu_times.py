@@ -237,7 +237,11 @@ def between(start, end):
 def times(device):
     """Milliseconds and useful traffic beside torch, torch.compile, Liger, quack and a copy."""
     for cell in races(device):
-        yield from rows_of(race(cell, device))
+        result, reason = attempted(race, cell, device)
+        if result is None:
+            yield not_measured(title(cell), "all of it", reason, is_ours=True)
+        else:
+            yield from rows_of(result)
 
 
 def rows_of(result):
@@ -247,10 +251,7 @@ def rows_of(result):
         shown = cells(result, operation, result.time(name))
         yield Row(under, name, shown | {"spread": f"{result.spread(name):.0%}"})
     for name, reason in result.failed.items():
-        if name.startswith(OURS):
-            yield Row(under, name, problems=[f"{name}: {reason}"])
-        else:
-            yield Row(under, name, note=f"not measured: {reason}")
+        yield not_measured(under, name, reason, is_ours=name.startswith(OURS))
     bandwidth = work(result.cell, COPY)[0] / (result.time(COPY) or 1)
     if bandwidth:
         seconds = work(result.cell, result.cell.operation)[0] / bandwidth
@@ -259,6 +260,13 @@ def rows_of(result):
     for card in CARDS:
         shown = cells(result, result.cell.operation, predicted_seconds(result.cell, card))
         yield Row(under, f"predicted, {card}", shown | {"spread": ""})
+
+
+def not_measured(under, name, reason, is_ours):
+    """Say why; of ours that is a failure, unless the GPU is too small."""
+    if is_ours and not reason.startswith(torch.OutOfMemoryError.__name__):
+        return Row(under, name, problems=[reason])
+    return Row(under, name, note=f"not measured: {reason}")
 
 
 def cells(result, operation, seconds):

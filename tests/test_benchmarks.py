@@ -245,8 +245,10 @@ def test_gpu_runs_with_triton_and_without(gpu, monkeypatch):
     states = []
     monkeypatch.setattr(softmaxkit.torch, "use_triton", states.append, raising=False)
     monkeypatch.setattr(cases, "find_spec", lambda name: name == "triton")
-    with pytest.raises(UserWarning), cases.engines("cuda")["Triton"]():
-        warnings.warn("softmax: Triton failed.", UserWarning, stacklevel=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in a program
+        with pytest.raises(UserWarning), cases.engines("cuda")["Triton"]():
+            warnings.warn("softmax: Triton failed.", UserWarning, stacklevel=1)
     assert states == [True, True]
     states.clear()
     check = checks.by_engine(lambda device: [gpu.Row("table", str(states[-1]))])
@@ -288,8 +290,18 @@ def test_gpu_races_only_who_computes_the_same(gpu, torch, monkeypatch):
     rows = {row.name: row for row in times.rows_of(result)}
     assert rows["quack"].note == "not measured: ModuleNotFoundError: No module named 'quack'"
     assert not any(row.problems for row in rows.values())
-    result.failed["softmaxkit"] = "of no use"
-    assert any(row.problems == ["softmaxkit: of no use"] for row in times.rows_of(result))
+
+
+@pytest.mark.parametrize(("error", "fails"), [("OutOfMemoryError", False), ("TypeError", True)])
+def test_gpu_excuses_our_own_failure_only_where_the_gpu_is_too_small(
+    gpu, monkeypatch, error, fails
+):
+    times = gpu.gpu_times
+    cell = times.cell_of("cross_entropy", "float32", (8, 5))
+    result = times.Result(cell, {"torch": [1.0, 1.0]}, failed={"softmaxkit": f"{error}: here"})
+    row = next(row for row in times.rows_of(result) if row.name == "softmaxkit")
+    wanted = ([f"{error}: here"], "") if fails else ([], f"not measured: {error}: here")
+    assert (row.problems, row.note) == wanted
 
 
 def test_gpu_predicts_from_the_data_sheets(gpu):
