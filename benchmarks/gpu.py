@@ -51,7 +51,7 @@ DRY = "CPU dry run: these numbers mean nothing about a GPU"
 # Section: what it does, the seconds it has, whether a CPU can do it, too.
 SECTIONS = {
     "kernels": (gpu_checks.kernels, 20, False),
-    "accuracy": (gpu_checks.accuracy, 110, True),
+    "accuracy": (gpu_checks.accuracy, 90, True),
     "pieces": (gpu_checks.pieces, 15, True),
     "synchronisation": (gpu_checks.synchronisation, 20, False),
     "memory": (gpu_checks.memory, 10, False),
@@ -60,7 +60,7 @@ SECTIONS = {
     "deterministic": (gpu_checks.deterministic, 30, True),
     "jax": (partial(gpu_checks.elsewhere, jax_on_gpu), 30, False),
     "cupy": (partial(gpu_checks.elsewhere, cupy_on_gpu), 20, False),
-    "times": (gpu_times.times, 130, True),
+    "times": (gpu_times.times, 150, True),
 }
 
 

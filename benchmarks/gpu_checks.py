@@ -24,7 +24,7 @@ from softmaxkit.conformance.case import ACTIVATIONS, LINEAR_LOSSES
 
 SMALL = (33, 1000)
 FEW = (1000, 10)
-WIDE = (2, 128256)  # the reference takes 0.3 s for each call
+WIDE = (2, 128256)  # in float32, where errors show; the reference takes 0.3 s for each call
 LARGE = (130, 32768)  # two blocks of ACCELERATOR_ELEMENTS, the second of two rows
 VOCABULARY = (8192, 128256)
 BEYOND_32_BITS = (17_000, 128256)
@@ -68,7 +68,7 @@ def accuracy(device):
         yield from errors(adapter, FEW, DTYPES[:2])
         # The products of linear losses are torch's; summed over 128256 classes in float32 they are
         # 100 ULP off on a CPU, where 24 are allowed.
-        yield from errors(adapter, WIDE, DTYPES[:2], without=LINEAR_LOSSES)
+        yield from errors(adapter, WIDE, DTYPES[:1], without=LINEAR_LOSSES)
 
 
 def errors(adapter, shape, dtypes, without=()):
