@@ -1,4 +1,4 @@
-"""Check and time softmaxkit on a GPU: one command, under 8 minutes.
+"""Check and time softmaxkit on a GPU: one command, whose sections have 8 minutes in all.
 
 python benchmarks/gpu.py [--only accuracy times] [--out gpu-results] [--dry-run]
 
