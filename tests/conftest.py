@@ -55,6 +55,9 @@ def libraries() -> dict[str, Library]:
 
 def pytest_configure(config: pytest.Config) -> None:
     libraries()
+    if os.environ.get("SOFTMAXKIT_TRITON") == "interpret":
+        os.environ["TRITON_INTERPRET"] = "1"
+        import_module("tests.triton_interpreter").round_to_nearest()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
