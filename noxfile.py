@@ -18,7 +18,7 @@ nox.options.error_on_missing_interpreters = True
 # All but `docs`, `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`,
 # `newest`, `shuffled`, `pythons`, `free_threaded`, `build`, `built` and `workflows`.
 nox.options.sessions = [
-    "none", "torch", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
+    "none", "torch", "triton", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
 
 ROOT = Path(__file__).parent
@@ -30,6 +30,8 @@ REQUIREMENTS = {
     "array_api_strict": "array-api-strict",
     "dask": "dask[array]",
 }
+# Not in constraints.txt: a CUDA build of torch insists on the version that it brings.
+TRITON = "triton==3.9.0"
 # Libraries that have wheels only for some systems; their sessions are not among the defaults.
 ON_REQUEST = {"mlx": "mlx[cpu]"}
 # Libraries whose programs `integrations` runs, beside those of the libraries above.
@@ -86,11 +88,18 @@ SKIP_ALONE = (
     *("--deselect", "tests/test_examples.py::test_torch_tied_character_model"),
     *("--deselect", "tests/test_examples.py::test_torch_vocabulary_shards"),
 )
+# What Triton's interpreter runs: the kernels' own tests, and the conformance suite but two cases of
+# 20,000 rows of 100 classes, which take three minutes each.
+INTERPRETED = (
+    *("tests/test_torch_triton.py", "softmaxkit/conformance/test_conformance.py"),
+    *("-k", "test_torch_triton or (torch and eager and not 20,000 and not float16 cannot)"),
+)
 # Session -> what it tests beside NumPy, the arguments of pytest, and its environment variables.
 TESTS = {
     "none": ((), (), {}),
     # Two workers share two processors: threads of torch's own would wait for each other.
     "torch": (("torch",), SKIP_NUMPY, {"OMP_NUM_THREADS": "1"}),
+    "triton": (("torch",), (), {"SOFTMAXKIT_TRITON": "interpret", "OMP_NUM_THREADS": "1"}),
     "jax": (("jax",), SKIP_NUMPY, {}),
     # TensorFlow brings Keras, whose façade is tested on each of its backends in the session `all`.
     "tensorflow": (("tensorflow",), (*SKIP_NUMPY, "--ignore=tests/test_facade_keras.py"), {}),
@@ -146,6 +155,14 @@ def none(session: nox.Session) -> None:
 def torch(session: nox.Session) -> None:
     install(session, "onnx", "onnxscript")  # torch exports to these
     run_tests(session, "torch")
+
+
+@nox.session
+def triton(session: nox.Session) -> None:
+    """Run the Triton kernels in Triton's interpreter, and compile them for GPUs: no GPU needed."""
+    install(session, TRITON)
+    run_tests(session, "triton", *INTERPRETED)
+    session.run("python", "docs/make_triton_table.py", "--check")
 
 
 @nox.session
@@ -227,7 +244,8 @@ def free_threaded(session: nox.Session) -> None:
 @nox.session
 def mutations(session: nox.Session) -> None:
     """Show that the tests find every small fault of tests/mutations; not among the defaults."""
-    install(session, "-e", ".[test,demo,bench]", *REQUIREMENTS.values(), "optax", "keras")
+    companions = ("optax", "keras", TRITON)
+    install(session, "-e", ".[test,demo,bench]", *REQUIREMENTS.values(), *companions)
     sessions = {
         name: {"arguments": arguments, "env": env | demand("numpy", *libraries)}
         for name, (libraries, arguments, env) in TESTS.items()

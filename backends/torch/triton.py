@@ -14,15 +14,17 @@ from torch import Tensor
 
 from softmaxkit import _losses, _statistics
 from softmaxkit._activations import constant_along
-from softmaxkit._axes import expand
-from softmaxkit._statistics import Part, Request, Rows
+from softmaxkit._statistics import Part, Rows
 from softmaxkit.backends.torch import arrays as ops
 from softmaxkit.backends.torch import triton_kernels as kernels
 from softmaxkit.backends.torch.blocks import Kept
 from softmaxkit.backends.torch.triton_kernels import Entries
 
-# Entries of a tile: sixteen, or eight with weights, for each of 256 threads.
-TILE, WEIGHTED_TILE = 4096, 2048
+# Entries of a tile: sixteen for each of 256 threads, which then need 60 registers; with weights
+# half as many, for 70 to 100 registers (docs/gpus.md). Not measured on a GPU.
+TILE = 4096
+# In rows that are neighbours in memory, so many classes of each are a tile.
+NEIGHBOURS = 16
 
 
 # --- activations ----------------------------------------------------------------------------------
@@ -52,7 +54,7 @@ def softmax_gradient_of_logits(x, cotangent, axis):
 
 def _softmax_gradient(source, cotangent, axis, of_logits):
     source, out = _with_result(source, axis, source.dtype)
-    tiles = _Tiles(source, axis, WEIGHTED_TILE)
+    tiles = _Tiles(source, axis, TILE // 2)
     v, target = tiles.entries(cotangent), tiles.entries(out)
     exact = _is_exact(source, source.dtype)
     sizes = tiles.sizes
@@ -121,7 +123,7 @@ class _Call:
         self.x = _viewable(x, axis)
         self.shape = x.shape[:axis] + x.shape[axis + 1 :]
         self.weights = weights
-        self.tiles = tiles = _Tiles(self.x, axis, TILE if weights is None else WEIGHTED_TILE)
+        self.tiles = tiles = _Tiles(self.x, axis, TILE if weights is None else TILE // 2)
         self.of_classes = None if weights is None else tiles.entries(weights)
         self.where = None if where is None else tiles.entries(where.view(torch.int8))
         self.temperature = self._of_rows(temperature, axis)
@@ -206,10 +208,11 @@ class _Tiles:
         classes, inner = x.shape[axis], self._inner
         block = min(_power_of_two(classes), elements)
         if self.x.inner == 1 and inner > 1:  # rows are neighbours
-            block = min(block, 32)
+            block = min(block, NEIGHBOURS)
         rows = max(min(_power_of_two(inner), elements // 2 // block), 1)
         self.shape = {"ROWS": rows, "BLOCK": block}
-        self._threads = max(min(rows * block // 8, 256), 32)
+        warps = rows * block // (8 * 32)
+        self._warps = max(min(warps, 8), 1)
         tiles = -(-inner // rows)
         self._programs = tiles * self._outer
         # Triton itself sees only what is divisible by 16: rows of 1000 would be read one by one.
@@ -233,7 +236,7 @@ class _Tiles:
         on_gpu = self._like.is_cuda
         with torch.cuda.device_of(self._like) if on_gpu else np.errstate(all="ignore"):
             kernel[(self._programs * programs,)](
-                *arguments, **constants, num_warps=self._threads // 32, enable_fp_fusion=True
+                *arguments, **constants, num_warps=self._warps, enable_fp_fusion=True
             )
 
 
@@ -259,7 +262,7 @@ def _viewable(x, axis):
 def _like(x, axis, dtype):
     """Return memory for a result, with the strides of `x`."""
     out = torch.empty_like(x, dtype=dtype)
-    return out if _viewable(out, axis) is out else torch.empty(x.shape, dtype=dtype, device=x.device)
+    return out if _viewable(out, axis) is out else out.new_empty(out.shape)
 
 
 def _with_result(x, axis, dtype):

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 if os.environ.get("SOFTMAXKIT_TRITON") == "interpret":
     os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
 
-import triton  # noqa: E402
-import triton.language as tl  # noqa: E402
+import triton
+import triton.language as tl
 
 
 class Entries(NamedTuple):
