@@ -71,12 +71,17 @@ IGNORED = np.where(np.arange(5) % 2, Y, -100)
 EACH = {"reduction": "none"}
 EVERY = {"weight": WEIGHT, "label_smoothing": 0.1, "z_loss": 0.01, "temperature": 0.7}
 ROWS = RANDOM.random((5, 1)) + 0.5
+LONG, LONG_Y, LONG_W = logits(3, 5000), labels(3, 5000), RANDOM.random(5000) + 0.5
 LINEAR = [(8 * logits(n, 4)).round() / 8 for n in (5, 300)]
 
 CASES = [
     Case("one class", "cross_entropy", (logits(7, 1), np.zeros(7, int))),
     Case("two classes", "cross_entropy", (logits(70, 2), labels(70, 2))),
     Case("a tile and one class", "cross_entropy", (logits(3, 4097), labels(3, 4097))),
+    Case(
+        "several tiles", "cross_entropy", (LONG, LONG_Y), {"weight": LONG_W, "label_smoothing": 0.1}
+    ),
+    Case("several maxima", "cross_entropy", (np.zeros((3, 300)), Y[:3])),
     Case("largest vocabulary", "cross_entropy", (logits(1, 300_000), labels(1, 300_000))),
     Case("classes first", "cross_entropy", (logits(300, 5), Y), {"axis": 0}),
     Case("pixels", "cross_entropy", (logits(2, 7, 3, 5), labels((2, 3, 5), 7)), {"axis": 1}),
@@ -170,11 +175,11 @@ def test_layouts(torch, launched, name, layout):
 
 
 def test_offsets_beyond_32_bits(torch, launched):
-    """Rows that lie 2^31 entries apart: memory that nobody touches takes no space."""
+    """Rows that lie 2^30 entries apart: memory that nobody touches takes no space."""
     memory = torch.empty(2**31 + 8, dtype=torch.bfloat16)
-    x = memory.as_strided((2, 8), (2**31, 1))
-    x.copy_(torch.arange(16.0).reshape(2, 8).sin())
-    of_rows = torch.tensor([3, 5])
+    x = memory.as_strided((3, 8), (2**30, 1))
+    x.copy_(torch.arange(24.0).reshape(3, 8).sin())
+    of_rows = torch.tensor([3, 5, 0])
     got = cross_entropy(x, of_rows, reduction="none")
     assert torch.equal(got, cross_entropy(x.contiguous(), of_rows, reduction="none"))
     assert launched
