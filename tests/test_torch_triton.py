@@ -148,6 +148,7 @@ LAYOUTS = {
     )[:, 3:303],
     "the same memory for all rows": lambda x: x[:1].expand(5, 300),
     "batches swapped": lambda x: x.reshape(5, 3, 100).transpose(0, 1),
+    "channels last": lambda x: x.reshape(5, 3, 100).transpose(1, 2).contiguous().transpose(1, 2),
 }
 
 

@@ -39,8 +39,8 @@ def log_softmax(x, axis, dtype):
 def _activation(x, axis, dtype, log):
     x, out = _with_result(x, axis, dtype)
     tiles = _Tiles(x, axis, TILE)
-    target = tiles.entries(out)
-    tiles.launch(kernels.softmax, tiles.x, target, *tiles.sizes, LOG=log, EXACT=_is_exact(x, dtype))
+    target = tiles.result(out)
+    tiles.launch(kernels.softmax, tiles.x, target, LOG=log, EXACT=_is_exact(x, dtype))
     return out
 
 
@@ -55,12 +55,9 @@ def softmax_gradient_of_logits(x, cotangent, axis):
 def _softmax_gradient(source, cotangent, axis, of_logits):
     source, out = _with_result(source, axis, source.dtype)
     tiles = _Tiles(source, axis, TILE // 2)
-    v, target = tiles.entries(cotangent), tiles.entries(out)
+    v, target = tiles.entries(cotangent), tiles.result(out)
     exact = _is_exact(source, source.dtype)
-    sizes = tiles.sizes
-    tiles.launch(
-        kernels.softmax_gradient, tiles.x, v, target, *sizes, OF_LOGITS=of_logits, EXACT=exact
-    )
+    tiles.launch(kernels.softmax_gradient, tiles.x, v, target, OF_LOGITS=of_logits, EXACT=exact)
     return out
 
 
@@ -126,16 +123,16 @@ class _Call:
         self.tiles = tiles = _Tiles(self.x, axis, TILE if weights is None else TILE // 2)
         self.of_classes = None if weights is None else tiles.entries(weights)
         self.where = None if where is None else tiles.entries(where.view(torch.int8))
-        self.temperature = self._of_rows(temperature, axis)
-        self.labels, self.skip = self._of_rows(labels), self._of_rows(skip)
-        if self.skip is not None:
-            self.skip = self.skip.view(torch.int8)
+        if isinstance(temperature, Tensor):
+            temperature = ops.compute_like(temperature, x)
+            temperature = temperature.squeeze(axis) if temperature.ndim == x.ndim else temperature
+        self.temperature, self.labels = self._of_rows(temperature), self._of_rows(labels)
+        self.skip = None if skip is None else self._of_rows(skip).view(torch.int8)
 
     def statistics(self, lse):
         whole, log_p, dot, log_total = self._reduce(self.labels is not None, lse)
-        weights = self.number if self.weights is None else self.weights
-        if weights is not None and self.weights is None:
-            dot = weights * dot
+        if self.number is not None:
+            dot = self.number * dot
         kept = Kept(log_p, None, whole.top, whole.rest, whole.mass, whole.beside)
         return Rows(log_p, dot, None, log_total), kept
 
@@ -147,7 +144,7 @@ class _Call:
         weight = 1.0 if has_dot and not weighted else None
         self.tiles.launch(
             *(kernels.statistics, self.tiles.x, self.where, self.softcap, self.temperature),
-            *(self.of_classes, weight, self.labels, self.skip, found, *self.tiles.sizes),
+            *(self.of_classes, weight, self.labels, self.skip, found),
             EXACT=_is_exact(self.x, self.x.dtype),
         )
         whole = Part(found.top, found.rest, mass=found.mass, beside=found.beside)
@@ -160,18 +157,14 @@ class _Call:
         weights = self.weights
         if self.number is not None:
             weights, whole = self.number, whole._replace(mass=self.number * self.x.shape[self.axis])
-        of_rows = Rows(*(self._as_rows(one) for one in of_rows))
         log_p = None if self.labels is None else kept.log_p
         factors = _statistics.factors(ops, whole, of_rows, log_p, weights)
-        factors = factors._make(None if one is None else self._filled(one) for one in factors)
+        factors = factors._make(self._of_rows(one) for one in factors)
         out, tiles = _like(self.x, self.axis, self.x.dtype), self.tiles
-        block = tiles.shape["BLOCK"]
-        across = -(-self.x.shape[self.axis] // block)
         tiles.launch(
             *(kernels.gradient, tiles.x, self.where, self.softcap, self.temperature),
-            *(self.of_classes, self.labels, self.skip, whole.top, factors, tiles.entries(out)),
-            *(*tiles.sizes, across),
-            programs=across,
+            *(self.of_classes, self.labels, self.skip, whole.top, factors, tiles.result(out)),
+            by_class=True,
             EXACT=_is_exact(self.x, self.x.dtype),
         )
         return out
@@ -179,20 +172,10 @@ class _Call:
     def _empty(self):
         return torch.empty(self.shape, dtype=torch.float32, device=self.x.device)
 
-    def _of_rows(self, value, axis=None):
-        """Return a value of each row as memory in the order of rows."""
+    def _of_rows(self, value):
+        """Return a number for each row, in the order of rows."""
         if value is None:
             return None
-        if isinstance(value, Tensor):
-            if axis is not None and value.ndim == self.x.ndim:
-                value = value.squeeze(axis)
-            return value.expand(self.shape).contiguous()
-        return self._filled(value)
-
-    def _as_rows(self, value):
-        return value.expand(self.shape) if isinstance(value, Tensor) else value
-
-    def _filled(self, value):
         if isinstance(value, Tensor):
             return value.expand(self.shape).contiguous()
         return self._empty().fill_(value)
@@ -204,39 +187,58 @@ class _Tiles:
 
     def __init__(self, x, axis, elements):
         self._like, self._axis = x, axis
+        outer, inner = x.shape[:axis].numel(), x.shape[axis + 1 :].numel()
+        self._shape = outer, x.shape[axis], inner
         self.x = self.entries(x)
-        classes, inner = x.shape[axis], self._inner
+        if inner == 1:  # as in `entries`
+            outer, inner = 1, outer
+        classes = x.shape[axis]
         block = min(_power_of_two(classes), elements)
         if self.x.inner == 1 and inner > 1:  # rows are neighbours
             block = min(block, NEIGHBOURS)
         rows = max(min(_power_of_two(inner), elements // 2 // block), 1)
-        self.shape = {"ROWS": rows, "BLOCK": block}
+        self._shape_of_tile = {"ROWS": rows, "BLOCK": block}
         warps = rows * block // (8 * 32)
         self._warps = max(min(warps, 8), 1)
         tiles = -(-inner // rows)
-        self._programs = tiles * self._outer
-        # Triton itself sees only what is divisible by 16: rows of 1000 would be read one by one.
-        contiguous = self.x.of_class == 1
-        self._aligned = gcd(self.x.outer, self.x.inner, classes, 16) if contiguous else 1
-        self.sizes = classes // self._aligned, inner, tiles
+        self._programs = tiles * outer
+        self._sizes = classes, inner, tiles
+        self._aligned = self._alignment(self.x)
 
     def entries(self, x):
-        """Return a tensor that broadcasts to the logits; (outer, classes) counts as one outer."""
-        x = x.expand(self._like.shape)
-        outer, inner = x.shape[: self._axis].numel(), x.shape[self._axis + 1 :].numel()
-        x = x.reshape(outer, x.shape[self._axis], inner)
-        if inner == 1:
-            self._outer, self._inner = 1, outer
-            return Entries(x, 0, x.stride(1), x.stride(0))
-        self._outer, self._inner = outer, inner
-        return Entries(x, *x.stride())
+        """Return a tensor that broadcasts to the logits; the outer rows are inner if alone."""
+        x = x.expand(self._like.shape).reshape(self._shape)
+        outer, of_class, inner = x.stride()
+        if x.shape[2] == 1:
+            return Entries(x, 0, of_class, outer)
+        return Entries(x, outer, of_class, inner)
 
-    def launch(self, kernel, *arguments, programs=1, **constants):
-        constants |= self.shape | {"ALIGNED": self._aligned}
+    def result(self, out):
+        """Return the entries of a result that the kernel will write."""
+        entries = self.entries(out)
+        self._aligned = gcd(self._aligned, self._alignment(entries))
+        return entries
+
+    def _alignment(self, entries):
+        """Return what the place of the first class in every row is a multiple of.
+
+        Triton itself sees only what is divisible by 16: rows of 1000 would be read one by one.
+        """
+        classes, _, _ = self._sizes
+        return gcd(entries.outer, entries.inner, classes, 16) if entries.of_class == 1 else 1
+
+    def launch(self, kernel, *arguments, by_class=False, **constants):
+        """Run a program for each tile of rows or, `by_class`, for each tile of their classes."""
+        classes, inner, tiles = self._sizes
+        sizes, programs = [classes // self._aligned, inner, tiles], self._programs
+        if by_class:
+            across = -(-classes // self._shape_of_tile["BLOCK"])
+            sizes, programs = [*sizes, across], programs * across
+        constants |= self._shape_of_tile | {"ALIGNED": self._aligned}
         on_gpu = self._like.is_cuda
         with torch.cuda.device_of(self._like) if on_gpu else np.errstate(all="ignore"):
-            kernel[(self._programs * programs,)](
-                *arguments, **constants, num_warps=self._warps, enable_fp_fusion=True
+            kernel[(programs,)](
+                *arguments, *sizes, **constants, num_warps=self._warps, enable_fp_fusion=True
             )
 
 
