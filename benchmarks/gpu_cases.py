@@ -36,8 +36,7 @@ class Row:
 
 def engines(device):
     """Return what may serve softmaxkit's calls, its first choice first: name, context manager."""
-    switch = hasattr(softmaxkit.torch, "use_triton") and find_spec("triton")
-    if device == "cpu" or not switch:
+    if device == "cpu" or find_spec("triton") is None:
         return {"torch operations": nullcontext}
     return {"Triton": partial(triton, True), "torch operations": partial(triton, False)}
 
