@@ -52,6 +52,8 @@ SKIP_NUMPY = (
     "--ignore=tests/test_threads.py",
     *("-k", "not [numpy] and not [numpy-float"),
 )
+# It runs in `all`, where it times JAX, too.
+SKIP_GPU = ("--deselect", "tests/test_benchmarks.py::test_gpu_runs_on_the_cpu")
 # Tests of one library at a time, which have run in that library's session.
 SKIP_ALONE = (
     *SKIP_ONCE,
@@ -98,7 +100,7 @@ INTERPRETED = (
 TESTS = {
     "none": ((), (), {}),
     # Two workers share two processors: threads of torch's own would wait for each other.
-    "torch": (("torch",), SKIP_NUMPY, {"OMP_NUM_THREADS": "1"}),
+    "torch": (("torch",), (*SKIP_NUMPY, *SKIP_GPU), {"OMP_NUM_THREADS": "1"}),
     "triton": (("torch",), (), {"SOFTMAXKIT_TRITON": "interpret", "OMP_NUM_THREADS": "1"}),
     "jax": (("jax",), SKIP_NUMPY, {}),
     # TensorFlow brings Keras, whose façade is tested on each of its backends in the session `all`.
