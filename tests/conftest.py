@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from itertools import permutations
 from pathlib import Path
+from runpy import run_path
 from types import ModuleType
 from typing import Any
 
@@ -57,7 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     libraries()
     if os.environ.get("SOFTMAXKIT_TRITON") == "interpret":
         os.environ["TRITON_INTERPRET"] = "1"
-        import_module("tests.triton_interpreter").round_to_nearest()
+        # By its path: the folder is not on the path of xdist's workers.
+        run_path(str(Path(__file__).with_name("triton_interpreter.py")))["round_to_nearest"]()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
