@@ -52,7 +52,7 @@ class Device:
         pass
 
 
-class ndarray:  # noqa: N801
+class ndarray:  # noqa: N801  # the name of the class in CuPy
     """An array on the device."""
 
     __module__ = "cupy"
@@ -134,7 +134,7 @@ def asarray(value, dtype=None):
     """Make an array of what is on the device or, by a copy, of what is on the host."""
     if isinstance(value, ndarray):
         return value if dtype in (None, value.dtype) else value.astype(dtype)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # beyond the range of float16 is inf
         return ndarray(np.array(value, dtype))
 
 

@@ -171,6 +171,7 @@ def test_layouts(torch, launched, name, layout):
             value_and_gradient(one, lambda z: (call(z) * z.detach().sin()).sum(-1))
             for one in (x, same)
         )
+    # Other strides make other tiles, in which float32 is summed in another order.
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
     assert torch.equal(x, before)
     assert launched
@@ -208,6 +209,7 @@ def test_a_second_derivative_is_that_of_plain_operations(torch, launched, eager)
     assert launched
     with eager.on_device("cuda"):
         expected = second()
+    # Both are float32; the largest entries are 4e-3.
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-8)
 
 
@@ -278,6 +280,7 @@ def test_a_kernel_that_fails_warns_once_and_torch_serves(torch, failing):
         softmaxkit.softmax(x)
     assert len(failing) == 1
     expected = torch.nn.functional.cross_entropy(x.double(), of_rows)
+    # What is expected is float64: the limits are float32's rounding of a loss and of a gradient.
     torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(of_x, torch.autograd.grad(expected, x)[0], rtol=1e-5, atol=1e-8)
 
