@@ -97,6 +97,24 @@ INTERPRETED = (
     *("tests/test_torch_triton.py", "softmaxkit/conformance/test_conformance.py"),
     *("-k", f"test_torch_triton or (({DTYPES}) and not summed and not counted and not cannot)"),
 )
+# To compile takes most of the time of XLA's tests, and half of it without most optimizations. What
+# these could change runs with them: kernels, programs, and the conformance suite in float32.
+QUICK_XLA = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false"
+}
+OPTIMIZED_FILES = (
+    "tests/test_jax_programs.py", "tests/test_jax_rows.py", "tests/test_one_formula.py",
+    "tests/test_statistics.py",
+)  # fmt: skip
+OPTIMIZED = (
+    *("softmaxkit/conformance/test_conformance.py", *OPTIMIZED_FILES),
+    *("-k", "jax-float32-jit or (jax and not test_conformance)"),
+)
+SKIP_OPTIMIZED = (
+    *(f"--ignore={file}" for file in OPTIMIZED_FILES),
+    *("-k", f"{SKIP_NUMPY[-1]} and not jax-float32-jit"),  # the last -k counts
+)
 # Session -> what it tests beside NumPy, the arguments of pytest, and its environment variables.
 TESTS = {
     "none": ((), (), {}),
@@ -111,7 +129,7 @@ TESTS = {
     "all": (
         tuple(REQUIREMENTS),
         SKIP_ALONE,
-        {"OMP_NUM_THREADS": "1", "SOFTMAXKIT_CONFORMANCE": "dealt"},
+        {"OMP_NUM_THREADS": "1", "SOFTMAXKIT_CONFORMANCE": "dealt"} | QUICK_XLA,
     ),
 }
 # The tests of a compiler are slow and follow each other: one worker would have minutes of them left
@@ -128,13 +146,19 @@ def install(session: nox.Session, *requirements: str) -> None:
     session.install(*PINNED, *requirements)
 
 
-def run_tests(session: nox.Session, name: str, *arguments: str, extras: str = "test") -> None:
+def run_tests(
+    session: nox.Session,
+    name: str,
+    *arguments: str,
+    extras: str = "test",
+    env: dict[str, str] | None = None,
+) -> None:
     """Run the tests of a session in a checkout, with its libraries installed and no others."""
-    libraries, skipped, env = TESTS[name]
+    libraries, skipped, own_env = TESTS[name]
     known = REQUIREMENTS | ON_REQUEST
     install(session, "-e", f".[{extras}]", *(known[library] for library in libraries))
     assert_missing(session, *(set(REQUIREMENTS) - set(libraries)))
-    env = env | demand("numpy", *libraries)
+    env = own_env | (env or {}) | demand("numpy", *libraries)
     session.run(*PYTEST, *skipped, *arguments, *session.posargs, env=env)
 
 
@@ -171,7 +195,8 @@ def triton(session: nox.Session) -> None:
 @nox.session
 def jax(session: nox.Session) -> None:
     install(session, "optax")  # softmaxkit.jax is compared with it
-    run_tests(session, "jax")
+    run_tests(session, "jax", *SKIP_OPTIMIZED, env=QUICK_XLA)
+    session.run(*PYTEST, *OPTIMIZED, *session.posargs, env=demand("numpy", "jax"))
 
 
 @nox.session

@@ -7,7 +7,7 @@ nothing would look like one that passes.
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -88,21 +88,6 @@ def torch() -> ModuleType:
 @pytest.fixture
 def jax() -> ModuleType:
     return _module("jax", "jax")
-
-
-@pytest.fixture(scope="module")
-def quick_compiler() -> Iterator[None]:
-    """Let XLA leave most optimizations out for a module's tests, which halves the time.
-
-    The conformance suite under jit, the kernels of rows and programs are tested with them.
-    """
-    if "jax" not in libraries():
-        yield
-        return
-    config = import_module("jax").config
-    config.update("jax_disable_most_optimizations", True)
-    yield
-    config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -23,12 +23,12 @@ START = [RNG.normal(size=shape) for shape in ((FEATURES, WIDTH), (CLASSES, WIDTH
 # Operation, options, and whether rows have weights.
 CASES = {
     "ignored rows": ("cross_entropy", {}, False),
-    "class weights": ("cross_entropy", {"weight": WEIGHT, "label_smoothing": 0.1}, False),
-    "sample weights": ("cross_entropy", {"z_loss": 0.01}, True),
-    "all weights": ("cross_entropy", {"weight": WEIGHT, "label_smoothing": 0.1}, True),
+    "all weights": (
+        "cross_entropy", {"weight": WEIGHT, "label_smoothing": 0.1, "z_loss": 0.01}, True,
+    ),
     "focal loss": ("focal_loss", {"gamma": 1.5}, True),
     "linear": ("linear_cross_entropy", {"weight": WEIGHT, "label_smoothing": 0.1}, True),
-}
+}  # fmt: skip
 
 
 def denominators(case):

@@ -346,8 +346,18 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("row", ARRAYS_OF_LABELS, ids=ids(ARRAYS_OF_LABELS))
+ROWS_OF_GRAPHS = [
+    (graph, row)
+    for graph in GRAPHS
+    for row in (ARRAYS_OF_LABELS if graph == "unknown lengths" else BY_CALL)
+]
+
+
+@pytest.mark.parametrize(
+    ("graph", "row"),
+    ROWS_OF_GRAPHS,
+    ids=[f"{graph}-{row[-1][:60]}" for graph, row in ROWS_OF_GRAPHS],
+)
 def test_bad_labels_of_tensorflow_graphs_on_the_cpu(row, graph, tf):
     """The line is that of an eager call, but for a bad label's place, and a length not known."""
     begin, expected = re.fullmatch(r"(.*?: \w+).* is \S+; (expected .*)", row[-1]).groups()

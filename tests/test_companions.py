@@ -133,7 +133,7 @@ def test_companions_follow_the_device(torch):
 
 
 def test_companions_follow_the_device_on_jax(jax, run_python, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
     script = """
 import jax, numpy as np, softmaxkit
 logits = jax.device_put(np.zeros((2, 3), "float32"), jax.devices()[1])

@@ -10,8 +10,6 @@ import pytest
 
 from softmaxkit.conformance import reference
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 # Of float64, numbers of which are 2.2e-16 apart. Two ways to a number round some ten times each;
 FEW_ULP = 1e-14
 # a power or a second logarithm multiplies that;

@@ -134,5 +134,5 @@ print("checked")
 def test_meshes_of_four_devices(jax, run_python, monkeypatch):
     if not hasattr(jax, "set_mesh"):
         pytest.skip("JAX before 0.8: it has no jax.set_mesh")
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
     assert run_python(MESHES) == "checked\n"

@@ -222,7 +222,7 @@ for call in (
 
 
 def program(run_python, text, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
     return run_python(HEAD + text, TESTS).splitlines()
 
 

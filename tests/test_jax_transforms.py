@@ -164,9 +164,6 @@ exact = partial(np.testing.assert_allclose, rtol=1e-12, atol=4e-15)
 near = partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-9)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
-
 @pytest.fixture(scope="module", params=CALLS)
 def call(request):
     """Return each call; pytest lays the tests of one together."""

@@ -135,7 +135,7 @@ EVERY_ROW = {
 
 
 @pytest.mark.parametrize(
-    ("reduction", "chunk_size"), [("mean", 3), ("none", None), ("sum", (4, 4))]
+    ("reduction", "chunk_size"), [("mean", 6), ("none", None), ("sum", (4, 4))]
 )
 def test_all_outputs(library, reduction, chunk_size):
     targets = np.where(Y == 5, 4, Y)

@@ -15,7 +15,6 @@ H, M = RANDOM.normal(size=(3, 10, 4)), RANDOM.normal(size=(6, 4))
 Y = RANDOM.integers(0, 6, (3, 10))
 Y[:, 2] = -100
 REDUCTIONS = ("mean", "none")
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 # Of float64: gradients are sums of dozens of products near 1.
 near = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
 
@@ -139,7 +138,7 @@ print("checked")
 
 
 def test_rows_on_four_devices(jax, run_python, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
     assert run_python(SHARDED) == "checked\n"
 
 

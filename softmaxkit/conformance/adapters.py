@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -24,7 +24,7 @@ from softmaxkit.conformance.adapter import (
     through,
 )
 from softmaxkit.conformance.case import LABELS, Case
-from softmaxkit.conformance.cases import cases
+from softmaxkit.conformance.cases import of_each_call
 
 Wanted = Mapping[int, tuple[int, Any]]  # as `through` has it
 
@@ -101,7 +101,7 @@ def _someone_elses(name: str) -> Adapter:
 
 
 def _too_large(case: Case) -> str:
-    if case.arrays[0].size > 1_000_000:  # the rules of 20,000 rows of 100 classes
+    if case.is_large:
         return "in float32 they show nothing that 66,000 rows do not; eager calls run in all dtypes"
     return ""
 
@@ -122,21 +122,8 @@ def _no_forward_mode(case: Case) -> str:
     return ""
 
 
-def _one_of_each_call() -> Callable[[Case], str]:
-    """Return the `lacks` that keeps one case of each operation with the same options."""
-    kept: dict[Any, str] = {}
-    for case in cases():
-        options = {
-            name: value if isinstance(value, str | bool) else None
-            for name, value in case.options.items()
-        }
-        kinds = tuple(array.dtype.kind for array in case.arrays)
-        if not (case.raises or _too_large(case)):
-            kept.setdefault((case.operation, kinds, frozenset(options.items())), str(case))
-    names = set(kept.values())
-    return lambda case: (
-        "" if str(case) in names else "sizes unknown, or shards: one case of each call"
-    )
+def _one_of_each_call(case: Case) -> str:
+    return "" if str(case) in of_each_call() else "sizes unknown, or shards: one case of each call"
 
 
 def _first(results: Any) -> Any:
@@ -399,12 +386,10 @@ def _jax() -> Adapter:
                 ]
             )
 
-    one_of_each_call = _one_of_each_call()
-
     def no_sharding(case: Case) -> str:
         if not hasattr(jax, "set_mesh"):
             return "JAX before 0.8: it has no jax.set_mesh"
-        return one_of_each_call(case)
+        return _one_of_each_call(case)
 
     return Adapter(
         "jax",
@@ -422,7 +407,9 @@ def _jax() -> Adapter:
             "scan, checkpoint": Transform(
                 scanned, through(scanned, backward), groups=True, lacks=_too_large
             ),
-            "export": Transform(exported, inside(exported, pull), lacks=one_of_each_call),
+            "export": Transform(
+                exported, inside(exported, pull), groups=True, lacks=_one_of_each_call
+            ),
             "sharded": Transform(jax.jit, sharded, groups=True, lacks=no_sharding),
         },
         dtypes_under="jit",

@@ -47,5 +47,17 @@ class Case:
     page_dtype: str = "float32"
     variant: str = ""
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is one of the rules of 20,000 rows of 100 classes."""
+        return self.arrays[0].size > 1_000_000
+
+    @property
+    def not_finite(self) -> bool:
+        """Whether there is NaN or an infinity in an array."""
+        given = [*self.arrays, *self.options.values()]
+        floats = [one for one in given if isinstance(one, np.ndarray) and one.dtype.kind == "f"]
+        return not all(np.isfinite(one).all() for one in floats)
+
     def __str__(self) -> str:
         return ", ".join(filter(None, (f"{self.operation}-{self.name}", self.variant)))

@@ -6,6 +6,7 @@ This module has the cases that vary shapes, axes, options and saturation; `rules
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,21 @@ def cases() -> Iterator[Case]:
     yield from _class_loss_cases()
     yield from _binary_cases()
     yield from _linear_cases()
+
+
+@cache
+def of_each_call() -> frozenset[str]:
+    """Return one case of each call: an operation with the same options, on arrays of one kind."""
+    kept: dict[Any, str] = {}
+    for case in cases():
+        options = {
+            name: value if isinstance(value, str | bool) else None
+            for name, value in case.options.items()
+        }
+        kinds = tuple(array.dtype.kind for array in case.arrays)
+        if not (case.raises or case.is_large):
+            kept.setdefault((case.operation, kinds, frozenset(options.items())), str(case))
+    return frozenset(kept.values())
 
 
 def _activation_cases() -> Iterator[Case]:
