@@ -155,6 +155,8 @@ def test_ctrl_c_ends_the_demo_without_a_traceback_or_half_a_picture(tmp_path):
         pytest.importorskip(module, reason="the demo needs it: pip install '.[demo]'")
     code = (
         "import signal\n"
+        # What a shell starts in the background ignores it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from softmaxkit import demo\n"
         "def trainer(task):\n"
         "    signal.raise_signal(signal.SIGINT)\n"  # in this thread: os.kill may take another

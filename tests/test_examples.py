@@ -188,7 +188,7 @@ def test_tensorflow_replicas():
     assert rows["means averaged"][0] > 0.1, printed
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_keras_lines_of_digits(backend):
     need(backend, keras="keras", sklearn="scikit-learn")
     # keras.ops.convert_to_numpy meets NumPy 2.4.
