@@ -32,10 +32,15 @@ def largest_term(case):
     return max(terms)
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['op']}-{case['name']}")
-def test_within_16_units_of_the_largest_term(library, case):
+IDS = [f"{case['op']}-{case['name']}" for case in GOLDEN]
+
+
+@pytest.mark.parametrize(("place", "case"), enumerate(GOLDEN), ids=IDS)
+def test_within_16_units_of_the_largest_term(library, place, case):
     if "autodiff" not in library.adapter.lacks:
         pytest.skip(f"{library} differentiates by its own autodiff")
+    if library.adapter.name == "dask" and place % 4:
+        pytest.skip("Dask computes a graph for each: one of four")
     arrays = {
         key: library.array(decoded(value), "float64" if key != "where" else None)
         for key, value in case["options"].items()

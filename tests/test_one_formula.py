@@ -67,7 +67,7 @@ def forget():
         import_module("torch").compiler.reset()
 
 
-def calls(adapter, which=CALLS):
+def calls(adapter, which):
     """Yield each loss, its arrays and its options."""
     for name, targets, options in which:
         dtype = "float32" if targets.dtype.kind == "f" else None
@@ -97,7 +97,7 @@ def _with_options(call, names, plain, logits, targets, *values):
     return call(logits, targets, **dict(zip(names, values, strict=True)), **plain)
 
 
-def computed(adapter, transform, which=CALLS):
+def computed(adapter, transform, which):
     """Return what a transform makes of all of them."""
     given = list(requests(adapter, which))
     if transform.compute is not None:
@@ -107,11 +107,11 @@ def computed(adapter, transform, which=CALLS):
     return [adapter.to_numpy(one) for answer in answers for one in answer if one is not None]
 
 
-def own_gradients(adapter):
+def own_gradients(adapter, which):
     """Return values and gradients by softmaxkit's own derivatives."""
     both = (
         softmaxkit.value_and_grad(call)(*arrays, **options)
-        for call, *arrays, options in calls(adapter)
+        for call, *arrays, options in calls(adapter, which)
     )
     return [adapter.to_numpy(each) for pair in both for each in pair]
 
@@ -131,9 +131,11 @@ def assert_doubled(once, twice):
 def test_every_size_class(monkeypatch, double, name, size_class):
     put_in(size_class, name, 8, monkeypatch)
     adapter = conformance.load(name)
+    which = CALLS if adapter.dtypes_under == "eager" else FEW
 
     def everything():
-        return computed(adapter, adapter.transforms["eager"]) + own_gradients(adapter)
+        eager = adapter.transforms["eager"]
+        return computed(adapter, eager, which) + own_gradients(adapter, which)
 
     once = everything()
     double()

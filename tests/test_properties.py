@@ -1,7 +1,7 @@
 """Generated calls on every library: against the float64 reference, and the laws of the semantics.
 
 SOFTMAXKIT_EXAMPLES is how many each test draws, new ones each time: 2000 in the nox session
-`nightly`. Without it the same 100 are drawn each time, 50 on JAX, which compiles each, and 10 on
+`nightly`. Without it the same 100 are drawn each time, 25 on JAX, which compiles each, and 10 on
 Dask, which takes 10 times as long as array-api-strict.
 """
 
@@ -46,7 +46,7 @@ def draws(**strategies):
 
     def of_library(test):
         def drawn(library):
-            number = int(EXAMPLES or {"dask": 10, "jax": 50}.get(library.adapter.name, 100))
+            number = int(EXAMPLES or {"dask": 10, "jax": 25}.get(library.adapter.name, 100))
             settings(DEFAULT, max_examples=number)(given(**strategies)(test))(library)
 
         return drawn
