@@ -35,7 +35,7 @@ def largest_term(case):
 IDS = [f"{case['op']}-{case['name']}" for case in GOLDEN]
 
 
-@pytest.mark.parametrize(("place", "case"), enumerate(GOLDEN), ids=IDS)
+@pytest.mark.parametrize(("place", "case"), list(enumerate(GOLDEN)), ids=IDS)
 def test_within_16_units_of_the_largest_term(library, place, case):
     if "autodiff" not in library.adapter.lacks:
         pytest.skip(f"{library} differentiates by its own autodiff")

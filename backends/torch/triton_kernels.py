@@ -116,6 +116,13 @@ def rows_of_tile(tile, inner, tiles, ROWS: tl.constexpr):
 
 
 @triton.jit
+def classes_of_block(start, classes, present, BLOCK: tl.constexpr):
+    """Return the classes from `start` on, and which entries of the tile there are."""
+    c = start + tl.arange(0, BLOCK)
+    return c, present[:, None] & (c < classes)[None, :]
+
+
+@triton.jit
 def at(entries, o, i, c, ALIGNED: tl.constexpr):
     """Return the places of the entries; the first of each row is a multiple of ALIGNED."""
     first = o * entries.outer + i * entries.inner
@@ -153,8 +160,7 @@ def reduced(
     mass = tl.zeros([ROWS, BLOCK], tl.float32)
     beside = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, classes, BLOCK):
-        c = start + tl.arange(0, BLOCK)
-        mask = present[:, None] & (c < classes)[None, :]
+        c, mask = classes_of_block(start, classes, present, BLOCK)
         z = logits(x, where, softcap, o, i, c, mask, ALIGNED)
         higher = z > top
         gap = top - z
@@ -299,8 +305,7 @@ def softmax(
     top = finite_or_nan(top)
     beyond = log1p(rest)
     for start in range(0, classes, BLOCK):
-        c = start + tl.arange(0, BLOCK)
-        mask = present[:, None] & (c < classes)[None, :]
+        c, mask = classes_of_block(start, classes, present, BLOCK)
         d = logits(x, None, None, o, i, c, mask, ALIGNED) - top[:, None]
         value = d - beyond[:, None] if LOG else exp_of_gap(d, EXACT) / (1.0 + rest)[:, None]
         tl.store(at(out, o, i, c, ALIGNED), value.to(out.memory.dtype.element_ty), mask=mask)
@@ -337,8 +342,7 @@ def softmax_gradient(
     v_k = tl.zeros([ROWS, BLOCK], tl.float32)
     found = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, classes, BLOCK):
-        c = start + tl.arange(0, BLOCK)
-        mask = present[:, None] & (c < classes)[None, :]
+        c, mask = classes_of_block(start, classes, present, BLOCK)
         p = probabilities(x, top, total, o, i, c, mask, EXACT, ALIGNED)
         of_p = tl.load(at(v, o, i, c, 1), mask=mask, other=0.0).to(tl.float32)
         all_v += p * of_p
@@ -347,15 +351,13 @@ def softmax_gradient(
     shift = tl.where(tl.sum(found, 1) > 0, tl.sum(v_k, 1), tl.sum(all_v, 1))[:, None]
     left = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, classes, BLOCK):
-        c = start + tl.arange(0, BLOCK)
-        mask = present[:, None] & (c < classes)[None, :]
+        c, mask = classes_of_block(start, classes, present, BLOCK)
         p = probabilities(x, top, total, o, i, c, mask, EXACT, ALIGNED)
         of_p = tl.load(at(v, o, i, c, 1), mask=mask, other=0.0).to(tl.float32)
         left += tl.where(mask, p * (of_p - shift), 0.0)
     left_of_row = tl.sum(left, 1)[:, None]
     for start in range(0, classes, BLOCK):
-        c = start + tl.arange(0, BLOCK)
-        mask = present[:, None] & (c < classes)[None, :]
+        c, mask = classes_of_block(start, classes, present, BLOCK)
         p = probabilities(x, top, total, o, i, c, mask, EXACT, ALIGNED)
         of_p = tl.load(at(v, o, i, c, 1), mask=mask, other=0.0).to(tl.float32)
         of_z = p * ((of_p - shift) - left_of_row)

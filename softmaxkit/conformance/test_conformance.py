@@ -47,9 +47,10 @@ def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[con
     float16 differs from bfloat16 in range and digits, for which the rules have cases; on Dask,
     which computes a graph for each case, float64 runs the rules, too. Where a transform compiles,
     most of the time goes into making programs: it runs the refusals, one case of each call, and
-    those whose numbers go wrong first, which are saturated rows, NaN and infinities. A loss of a
-    product is a loop, a program for each of its chunks: transforms run two of its cases.
-    Two of torch take seconds for a case: they leave out what shares the code of another.
+    those whose numbers go wrong first, which are saturated rows, NaN and infinities; so does
+    jacfwd, whose Jacobians are large. A loss of a product is a loop, a program for each of its
+    chunks: transforms run two of its cases. Two of torch take seconds for a case: they leave out
+    what shares the code of another.
     `nox -s transforms` runs every case under every transform.
     """
     cases = list(conformance.cases())
@@ -59,7 +60,7 @@ def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[con
         ]
     if transform in ("inductor", "vmap, torch.compile"):
         return [case for case in cases if not _shares_its_code(case)]
-    if adapter.transforms[transform].groups:
+    if adapter.transforms[transform].groups or transform == "jacfwd":
         kept = of_each_call()
         return [
             case
