@@ -80,7 +80,7 @@ def bits(loss):
 
 model = Model()
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-for _step in range(120):
+for _step in range(60):
     batch = [train[i] for i in torch.randint(len(train), (32,)).tolist()]
     optimizer.zero_grad()
     loss = mean_loss(model, batch)

@@ -139,7 +139,7 @@ def logits(torch):
 
 def test_compile(torch, program, logits, same):
     torch.compiler.reset()
-    compiled = torch.compile(program, fullgraph=True, dynamic=True, backend="aot_eager")
+    compiled = torch.compile(program, fullgraph=True, backend="aot_eager")
     same(compiled(logits), program(logits), [logits])
 
 

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 
 from softmaxkit import conformance
-from softmaxkit._operations import BY_CLASS
 from softmaxkit.conformance.adapter import Answer, Request, Transform
 from softmaxkit.conformance.case import LINEAR_LOSSES
 from softmaxkit.conformance.cases import of_each_call
@@ -27,18 +26,19 @@ def _adapter(name: str) -> conformance.Adapter:
     pytest.fail(problem, pytrace=False)
 
 
-# Of the losses of a product, those that run under transforms.
-_LINEAR = "saturated", "saturated, in chunks of the vocabulary"
+# Options that every loss over classes hands to the same lines.
+_SHARED = {"axis", "dtype", "ignore_index", "normalizer", "sample_weight", "temperature"}
 
 
 def _shares_its_code(case: conformance.Case) -> bool:
-    """Whether another saturated case takes the same way, but for a term of the loss."""
-    if case.operation in LINEAR_LOSSES:
-        return case.name == "saturated"
-    if case.operation == "cross_entropy" or case.operation not in BY_CLASS:
+    """Whether a case of cross-entropy takes the same way, but for the term of this loss."""
+    if case.raises or case.operation not in ("focal_loss", "poly_loss_cross_entropy"):
         return False
-    options = ", mean", ", temperature 3", ", one-hot", ", smoothing", " and wrong"
-    return case.name in [f"saturated{option}" for option in options]
+    options = ", mean", ", one-hot", ", smoothing", " and wrong"
+    if case.name in [f"saturated{option}" for option in options]:
+        return True
+    without_a_term_of_its_own = case.operation == "poly_loss_cross_entropy" and case.not_finite
+    return without_a_term_of_its_own or not _SHARED.isdisjoint(case.options)
 
 
 def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[conformance.Case]:
@@ -49,23 +49,23 @@ def _cases(adapter: conformance.Adapter, dtype: str, transform: str) -> list[con
     most of the time goes into making programs: it runs the refusals, one case of each call, and
     those whose numbers go wrong first, which are saturated rows, NaN and infinities; so does
     jacfwd, whose Jacobians are large. A loss of a product is a loop, a program for each of its
-    chunks: transforms run two of its cases. Two of torch take seconds for a case: they leave out
-    what shares the code of another.
-    `nox -s transforms` runs every case under every transform.
+    chunks: one case runs under transforms. `nox -s transforms` runs every case under each of them.
     """
     cases = list(conformance.cases())
     if transform != "eager":
         cases = [
-            case for case in cases if case.operation not in LINEAR_LOSSES or case.name in _LINEAR
+            case
+            for case in cases
+            if case.operation not in LINEAR_LOSSES
+            or case.name == "saturated, in chunks of the vocabulary"
         ]
-    if transform in ("inductor", "vmap, torch.compile"):
-        return [case for case in cases if not _shares_its_code(case)]
-    if adapter.transforms[transform].groups or transform == "jacfwd":
+    if adapter.transforms[transform].groups or transform in ("jacfwd", "vmap, torch.compile"):
         kept = of_each_call()
         return [
             case
             for case in cases
             if case.saturated or case.raises or case.not_finite or str(case) in kept
+            if not _shares_its_code(case)
         ]
     repeats = (
         dtype == "float16" and "bfloat16" in adapter.dtypes,
