@@ -103,13 +103,13 @@ optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
 print(f"{len(train)} characters, {len(characters)} of them different\n")
 print("bits per character of the test text")
 print(f"after   0 steps {bits(model):27.4f}")
-for step in range(1, 46):
+for step in range(1, 61):
     x, y = windows(train, torch.randint(len(train) - 65, (32,)))
     optimizer.zero_grad()
     F.linear_cross_entropy(model(x), model.table.weight, y.flatten()).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    if step % 15 == 0:
+    if step % 20 == 0:
         print(f"after {step:3} steps {bits(model):27.4f}")
 print(f"the model, by its logits {bits(model, of_all_logits):18.4f}")
 ours, whole = (gradient_of_table(model, loss) for loss in (F.linear_cross_entropy, of_all_logits))
