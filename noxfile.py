@@ -235,7 +235,6 @@ def all_(session: nox.Session) -> None:
     session.log("conformance: each case on one library; all of them in the library's session")
     install(session, "optax", "keras", "scipy")  # docs/semantics.md quotes them, too
     run_tests(session, "all", extras="test,demo,bench")
-    session.run("python", "docs/make_semantics.py", "--check")
 
 
 @nox.session
