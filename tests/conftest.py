@@ -73,6 +73,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.set_threshold(20_000, 50, 50)
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    gc.unfreeze()  # else Triton, which looks when the interpreter exits, reports leaks
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"softmaxkit backends: {', '.join(libraries())}"
 
