@@ -15,8 +15,8 @@ import nox
 nox.options.default_venv_backend = "venv"
 # A session that names a version of Python fails where that is missing.
 nox.options.error_on_missing_interpreters = True
-# All but `docs`, `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`, `oldest`,
-# `newest`, `shuffled`, `pythons`, `free_threaded`, `build`, `built` and `workflows`.
+# All but `examples`, `docs`, `mlx`, `nightly`, `transforms`, `peers`, `integrations`, `mutations`,
+# `oldest`, `newest`, `shuffled`, `pythons`, `free_threaded`, `build`, `built` and `workflows`.
 nox.options.sessions = [
     "none", "torch", "triton", "jax", "tensorflow", "strict", "all", "wheel", "lint", "types",
 ]  # fmt: skip
@@ -89,10 +89,11 @@ SKIP_ALONE = (
         "tests/test_dispatch.py::test_torch_compile_finds_no_graph_break_and_warns_of_nothing",
     ),
     *("--deselect", "tests/test_dispatch.py::test_frameworks_that_are_not_there_hinder_nobody"),
-    *("--deselect", "tests/test_examples.py::test_dask_out_of_core"),
-    *("--deselect", "tests/test_examples.py::test_torch_character_model"),
-    *("--deselect", "tests/test_examples.py::test_torch_tied_character_model"),
-    *("--deselect", "tests/test_examples.py::test_torch_vocabulary_shards"),
+    # By the beginnings of their names; the session `examples` runs all of them.
+    *(
+        f"--deselect=tests/test_examples.py::test_{name}"
+        for name in ("dask", "example", "keras", "optax", "reject", "tensorflow", "torch")
+    ),
     *(
         "--deselect",
         "tests/test_semantics_pages.py::test_one_section_is_made_anew_without_the_other_libraries",
@@ -227,7 +228,7 @@ def mlx(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_(session: nox.Session) -> None:
-    """Test every library in one process; also Keras, the demo, the examples, the semantics.
+    """Test every library in one process; also Keras, the demo, the semantics.
 
     The conformance suite ran in the session of each library, in every dtype and transform: here
     each of its cases runs once, on one library or another.
@@ -235,6 +236,18 @@ def all_(session: nox.Session) -> None:
     session.log("conformance: each case on one library; all of them in the library's session")
     install(session, "optax", "keras", "scipy")  # docs/semantics.md quotes them, too
     run_tests(session, "all", extras="test,demo,bench")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples that train; not among the defaults.
+
+    Those that need scikit-learn, Keras or optax run here only.
+    """
+    companions = ("optax", "keras", "scipy")
+    install(session, "-e", ".[test,demo]", *REQUIREMENTS.values(), *companions)
+    env = demand("numpy", *REQUIREMENTS) | {"OMP_NUM_THREADS": "1"}
+    session.run(*PYTEST, "tests/test_examples.py", *session.posargs, env=env)
 
 
 @nox.session
