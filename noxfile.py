@@ -106,8 +106,9 @@ INTERPRETED = (
     *("tests/test_torch_triton.py", "softmaxkit/conformance/test_conformance.py"),
     *("-k", f"test_torch_triton or (({DTYPES}) and not summed and not counted and not cannot)"),
 )
-# To compile takes most of the time of XLA's tests, and half of it without most optimizations. What
-# these could change runs with them: kernels, programs, and the conformance suite in float32.
+# Most of the time of XLA's tests goes into compiling, and without most optimizations it is halved.
+# Tests whose results optimizations could change run with them: those of kernels, of programs, and
+# the conformance suite under jit in float32.
 QUICK_XLA = {
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_use_fusion_emitters=false"
@@ -240,9 +241,9 @@ def all_(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run the examples that train; not among the defaults.
+    """Run the examples; not among the defaults.
 
-    Those that need scikit-learn, Keras or optax run here only.
+    Most of those that need scikit-learn, Keras or optax run here only.
     """
     companions = ("optax", "keras", "scipy")
     install(session, "-e", ".[test,demo]", *REQUIREMENTS.values(), *companions)

@@ -64,10 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Spare the garbage collector the tests and modules, and what compilers keep for good.
-
-    It took an eighth of the time of JAX's tests.
-    """
+    """Spare the garbage collector the tests and the modules, which stay until the end."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
